@@ -1,0 +1,118 @@
+"""Which tokens the model sees when: a pure function of (seed, step), with no state to save.
+
+An epoch is every window of T tokens of the training text once, in an order of its own, and each epoch cuts the text
+at an offset of its own, so that no token is always the first of its window. Sequence i of a run lies in epoch
+i // windows. Optimizer step s takes sequences [s * batch_size, (s + 1) * batch_size), shared out over micro-batches
+and devices; so neither workers, nor devices, nor a restart change what step s sees.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lm.check import Check
+
+IGNORE = -100  # a target that counts for nothing, torch's own value
+
+
+@dataclass
+class DataConfig:
+    batch_size: int = 32  # sequences per optimizer step, over all devices
+    micro_batch_size: int | None = None  # sequences per forward pass, as many as fit; null: the whole batch
+    num_workers: int = 0  # loader processes; reading a memory map needs none
+    root: str = "data"  # downloads and token caches
+
+    def __post_init__(self) -> None:
+        check = Check("data", self)
+        check.at_least("batch_size", 1)
+        check.at_least("micro_batch_size", 1)
+        check.at_least("num_workers", 0)
+        check.done()
+
+    def micro(self, devices: int = 1) -> int:
+        """Sequences of one forward pass on one device."""
+        return self.micro_batch_size or max(1, self.batch_size // devices)
+
+    def accumulate(self, devices: int = 1) -> int:
+        """Micro-batches per optimizer step on each device. Raises ValueError when the batch does not divide."""
+        at_once = self.micro(devices) * devices
+        if self.batch_size % at_once:
+            raise ValueError(
+                f"data.batch_size={self.batch_size} must be a multiple of data.micro_batch_size={self.micro(devices)} "
+                f"times {devices} device{'s' * (devices > 1)}, e.g. {at_once * -(-self.batch_size // at_once)}"
+            )
+        return self.batch_size // at_once
+
+
+class TrainBatches(Dataset[tuple[Tensor, Tensor]]):
+    """Micro-batch k of a run, for every k >= 0: x and y (B, T) int64, where y is x one token on.
+
+    Raises ValueError when `tokens` (N,) do not hold one batch of windows.
+    """
+
+    def __init__(
+        self, tokens: np.ndarray, T: int, config: DataConfig, seed: int, rank: int = 0, devices: int = 1
+    ) -> None:
+        self.tokens, self.T, self.seed = tokens, T, seed
+        self.rank, self.devices, self.micro = rank, devices, config.micro(devices)
+        # one window less than would fit, so that every offset up to T - 1 leaves as many
+        self.windows = max(len(tokens) // T - 1, int(len(tokens) > T))
+        if self.windows < config.batch_size:
+            raise ValueError(
+                f"the training text has {self.windows} windows of model.block_size={T} tokens, less than one batch of "
+                f"data.batch_size={config.batch_size}: bring more text, or lower one of the two"
+            )
+
+    def __getitem__(self, k: int) -> tuple[Tensor, Tensor]:
+        first = (k * self.devices + self.rank) * self.micro
+        starts = np.array([self.start(i) for i in range(first, first + self.micro)])  # (B,)
+        rows = torch.from_numpy(self.tokens[starts[:, None] + np.arange(self.T + 1)].astype(np.int64))  # (B, T + 1)
+        return rows[:, :-1], rows[:, 1:]
+
+    def start(self, i: int) -> int:
+        """Where sequence i of the run begins in the training text."""
+        order, offset = _epoch(
+            self.seed, i // self.windows, self.windows, min(self.T, len(self.tokens) - self.windows * self.T)
+        )
+        return int(order[i % self.windows]) * self.T + offset
+
+
+@lru_cache(maxsize=2)  # a batch may span two epochs
+def _epoch(seed: int, epoch: int, windows: int, offsets: int) -> tuple[np.ndarray, int]:
+    """The order of an epoch's windows, and its offset below `offsets`."""
+    raw = np.random.Philox(key=[seed, epoch]).random_raw(windows + 1)  # a raw stream, the same in every numpy
+    return raw[1:].argsort(kind="stable"), int(raw[0] % offsets)
+
+
+class ValBatches(Dataset[tuple[Tensor, Tensor]]):
+    """The validation text once, in order: every token but the first is a target in exactly one window.
+
+    The last window reaches back for its context; the targets it shares with the one before are IGNORE.
+    """
+
+    def __init__(self, tokens: np.ndarray, T: int, batch: int) -> None:
+        if len(tokens) <= T:
+            raise ValueError(
+                f"the validation text has {len(tokens)} tokens, too few for one window of model.block_size={T}: "
+                "bring more text, raise corpus.val_fraction, or lower model.block_size"
+            )
+        self.tokens, self.T, self.batch = tokens, T, batch
+        self.windows = -(-(len(tokens) - 1) // T)
+
+    def __len__(self) -> int:
+        return -(-self.windows // self.batch)
+
+    def __getitem__(self, k: int) -> tuple[Tensor, Tensor]:
+        wanted = np.arange(k * self.batch, min((k + 1) * self.batch, self.windows)) * self.T  # (B,)
+        starts = np.minimum(wanted, len(self.tokens) - 1 - self.T)
+        rows = torch.from_numpy(self.tokens[starts[:, None] + np.arange(self.T + 1)].astype(np.int64))  # (B, T + 1)
+        x, y = rows[:, :-1], rows[:, 1:].clone()
+        if overlap := int(wanted[-1] - starts[-1]):
+            y[-1, :overlap] = IGNORE
+        return x, y

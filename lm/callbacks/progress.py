@@ -1,0 +1,71 @@
+"""The progress bar, in optimizer steps. (Lightning's counts micro-batches and shows an epoch, which we do not have.)"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import lightning as L
+import rich
+from lightning.pytorch.callbacks import ProgressBar
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+log = logging.getLogger("lm")
+
+
+class Progress(ProgressBar):
+    """A live bar in a terminal; everywhere a line per validation, which train.log keeps too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bar: Bar | None = None
+
+    def disable(self) -> None:
+        self.shown = False
+
+    def enable(self) -> None:
+        self.shown = True
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if not trainer.is_global_zero or not rich.get_console().is_terminal:
+            return
+        self.bar = Bar(
+            TextColumn("step"), MofNCompleteColumn(), BarColumn(None), TextColumn("{task.description}"),
+            TextColumn("eta"), TimeRemainingColumn(), TextColumn("elapsed"), TimeElapsedColumn(), expand=True,
+        )  # fmt: skip
+        self.bar.start()
+        self.task = self.bar.add_task("", total=pl_module.horizon, completed=trainer.global_step)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+        if self.bar is not None and pl_module.stepped:
+            latest = pl_module.latest
+            parts = [f"{key.split('/')[0]} {latest[key]:.3f}" for key in ("train/loss", "val/loss") if key in latest]
+            if "perf/tokens_per_s" in latest:
+                parts.append(tokens_per_second(latest))
+            self.bar.update(self.task, completed=trainer.global_step, description="  ".join(parts))
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        latest = pl_module.latest
+        line = f"step {trainer.global_step}/{pl_module.horizon}"
+        if "train/loss" in latest:
+            line += f"  train/loss {latest['train/loss']:.4f}"
+        line += f"  val/loss {latest['val/loss']:.4f}  val/bpb {latest['val/bpb']:.4f}"
+        if "perf/tokens_per_s" in latest:
+            line += f"  {tokens_per_second(latest)}"
+        if "perf/mfu" in latest:
+            line += f"  mfu {latest['perf/mfu']:.1%}"
+        log.info(line)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+        self.on_train_end(trainer, pl_module)
+
+
+def tokens_per_second(latest: dict[str, float]) -> str:
+    rate = latest["perf/tokens_per_s"]
+    return f"{rate / 1e3:.1f}k tokens/s" if rate < 1e6 else f"{rate / 1e6:.2f}M tokens/s"

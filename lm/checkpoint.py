@@ -1,0 +1,100 @@
+"""Checkpoints as scripts need them: path -> model + tokenizer. Nothing is unpickled but plain values and tensors."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lm import __version__
+from lm.model import GPT, GPTConfig
+from lm.tokenizer import Tokenizer, from_json
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    path: Path
+    model: GPT  # in eval mode, on the CPU
+    tokenizer: Tokenizer
+    step: int
+
+    def copy_into(self, model: GPT) -> None:
+        """Start `model` from these weights. Raises ValueError, with the difference, unless the shapes are the same."""
+        mine, other = asdict(self.model.config), asdict(model.config)
+        shaping = [key for key in mine if key != "dropout" and mine[key] != other[key]]
+        if shaping:
+            rows = "\n".join(f"  model.{key}={other[key]}, but the checkpoint has {mine[key]}" for key in shaping)
+            raise ValueError(f"init_from={self.path} is another model:\n{rows}")
+        model.load_state_dict(self.model.state_dict())
+
+
+def describe(model: GPT, tokenizer: Tokenizer) -> dict[str, Any]:
+    """What a checkpoint says of itself, in plain values, beside what Lightning writes."""
+    return {
+        "format": FORMAT,
+        "version": __version__,
+        "model": asdict(model.config),
+        "vocab_size": tokenizer.vocab_size,
+        "tokenizer": tokenizer.to_json(),
+    }
+
+
+def write(data: dict[str, Any], path: Path) -> None:
+    """Write aside, sync, rename: a checkpoint's name never stands for half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with aside.open("wb") as file:
+            torch.save(data, file)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def find(path: Path) -> Path:
+    """The checkpoint that a run directory or a file stands for: of a run, the best one, else the last."""
+    if not path.is_dir():
+        return path
+    for name in ("best.ckpt", "last.ckpt"):
+        if (path / "checkpoints" / name).exists():
+            return path / "checkpoints" / name
+    raise ValueError(f"{path} holds no checkpoint yet (looked for checkpoints/best.ckpt and last.ckpt)")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The raw content of a checkpoint file. Raises ValueError unless it is a whole one of ours."""
+    if not path.exists():
+        raise ValueError(f"{path}: no such run or checkpoint")
+    try:
+        data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch raises whatever its readers raise
+        refused = "Weights only load failed" in str(error) or "Unsupported" in str(error)
+        why = "it holds pickled code, which is never run" if refused else "it is truncated or no checkpoint"
+        raise ValueError(f"{path} cannot be loaded: {why}") from error
+    if not isinstance(data, dict) or "lm" not in data:
+        raise ValueError(f"{path} cannot be loaded: it is no checkpoint of this project")
+    if data["lm"]["format"] > FORMAT:
+        raise ValueError(f"{path} was written by a newer version ({data['lm']['version']}) than this ({__version__})")
+    return data
+
+
+def load(path: Path | str, backend: str = "auto") -> Checkpoint:
+    """Model and tokenizer of a run directory or a checkpoint file. Raises ValueError with one clear line."""
+    path = find(Path(path))
+    data = read(path)
+    about = data["lm"]
+    model = GPT(GPTConfig(**about["model"]), about["vocab_size"], backend)
+    model.load_state_dict(model_weights(data))
+    return Checkpoint(path, model.eval(), from_json(about["tokenizer"]), data["global_step"])
+
+
+def model_weights(data: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The model's own state dict, without the prefix that the LightningModule puts before each name."""
+    return {k.removeprefix("model."): v for k, v in data["state_dict"].items() if k.startswith("model.")}

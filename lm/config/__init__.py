@@ -1,0 +1,132 @@
+"""The root Config, its registration with Hydra, and the way from a DictConfig to plain typed Python."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from hydra.conf import HelpConf
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lm.attention import AttentionConfig
+from lm.batches import DataConfig
+from lm.callbacks import CallbacksConfig
+from lm.check import nearest
+from lm.config.errors import explain
+from lm.config.help import help_text
+from lm.corpus import CorpusConfig, ShakespeareConfig, TextConfig, WordsConfig
+from lm.hardware import device_type
+from lm.loggers import LoggerConfig
+from lm.model import GPTConfig
+from lm.optim import AdamW8bitConfig, AdamWConfig, OptimizerConfig
+from lm.precision import PrecisionConfig
+from lm.schedule import ConstantConfig, CosineConfig, ScheduleConfig
+from lm.tokenizer import BPEConfig, ByteConfig, CharConfig, TokenizerConfig
+from lm.trainer import TrainerConfig
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+@dataclass
+class Config:
+    model: GPTConfig = MISSING
+    attention: AttentionConfig = MISSING
+    corpus: CorpusConfig = MISSING
+    tokenizer: TokenizerConfig = MISSING
+    data: DataConfig = MISSING
+    optimizer: OptimizerConfig = MISSING
+    schedule: ScheduleConfig = MISSING
+    precision: PrecisionConfig = MISSING
+    trainer: TrainerConfig = MISSING
+    callbacks: CallbacksConfig = MISSING
+    logger: LoggerConfig = MISSING
+    name: str = MISSING  # the run is outputs/<name>
+    seed: int = 1337
+    device: str = "auto"  # auto | cpu | gpu | cuda | mps
+    init_from: str | None = None  # start a new run from the weights of this run or checkpoint
+
+
+SCHEMAS: dict[str, list[type]] = {
+    "model": [GPTConfig],
+    "attention": [AttentionConfig],
+    "corpus": [ShakespeareConfig, TextConfig, WordsConfig],
+    "tokenizer": [BPEConfig, CharConfig, ByteConfig],
+    "data": [DataConfig],
+    "optimizer": [AdamWConfig, AdamW8bitConfig],
+    "schedule": [CosineConfig, ConstantConfig],
+    "precision": [PrecisionConfig],
+    "trainer": [TrainerConfig],
+    "callbacks": [CallbacksConfig],
+    "logger": [LoggerConfig],
+}
+
+
+def register() -> None:
+    """Tell Hydra the schemas, each under its class name: a YAML file begins with `defaults: [GPTConfig]`."""
+    store = ConfigStore.instance()
+    store.store(name="Config", node=Config)
+    for group, schemas in SCHEMAS.items():
+        for schema in schemas:
+            store.store(group=group, name=schema.__name__, node=schema)
+    store.store(group="hydra/help", name="lm", node=HelpConf(app_name="train", template=help_text(CONF)))
+
+
+def resolve(cfg: DictConfig) -> Config:
+    """Gates two and three: ranges, then the rules that span sections. Raises one ValueError with all that is wrong."""
+    problems = unknown_keys(cfg)
+    values: dict[str, Any] = {}
+    for field in fields(Config):
+        try:
+            node = cfg[field.name]
+            values[field.name] = OmegaConf.to_object(node) if isinstance(node, DictConfig) else node
+        except (ValueError, OmegaConfBaseException) as error:
+            problems.append(str(error) if type(error) is ValueError else explain(error))
+    if not problems:
+        config = Config(**values)
+        problems = [str(error) for error in across(config)]
+    if problems:
+        typed = "device=" if cfg.trainer.accelerator == cfg.device else "trainer.accelerator="
+        raise ValueError("\n".join(problems).replace("trainer.accelerator=", typed))
+    return config
+
+
+def across(config: Config) -> list[str]:
+    """What is wrong between sections, or on this machine with this config."""
+    problems: list[str] = []
+
+    def attempt(rule: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return rule(*args)
+        except ValueError as error:
+            problems.append(str(error))
+
+    if device := attempt(device_type, config.trainer.accelerator):
+        attempt(config.precision.resolve, device)
+    attempt(config.data.accumulate, config.trainer.devices)
+    if not re.fullmatch(r"[\w.+=@-][\w.+=@ /-]*", config.name) or ".." in config.name:
+        problems.append(f"name={config.name!r} must be a directory name, of letters, digits and any of . _ - + / =")
+    if config.trainer.devices > 1 and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        problems.append(
+            f"trainer.devices={config.trainer.devices} must be 1 in a sweep: each job would start the sweep anew"
+        )
+    return problems
+
+
+def unknown_keys(node: DictConfig, path: str = "") -> list[str]:
+    """Keys that `+key=value` brought past the schema; Hydra lets them through, and nothing would read them."""
+    schema: Any = OmegaConf.get_type(node)
+    known = [field.name for field in fields(schema)]
+    problems = []
+    for key in map(str, node):
+        if key not in known:
+            problems.append(f"unknown key {path}{key}{nearest(key, known, path)}")
+        elif not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
+            problems += unknown_keys(node[key], f"{path}{key}.")
+    return problems

@@ -1,0 +1,112 @@
+"""Gate one in a user's words: what was typed, what is wrong with it, the nearest thing that exists."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf.errors import OmegaConfBaseException
+
+from lm.check import nearest
+
+USER_ERRORS = (HydraException, OmegaConfBaseException, ValueError, OSError)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a @hydra.main function; what a user got wrong ends with one message and status 1, without a traceback.
+
+    HYDRA_FULL_ERROR=1 brings the traceback. Errors that no user can cause always have one.
+    """
+    full = os.environ.setdefault("HYDRA_FULL_ERROR", "0") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises, instead of printing its own words
+    try:
+        main()
+    except USER_ERRORS as error:
+        if full:
+            raise
+        tell(error)
+
+
+@contextmanager
+def job() -> Iterator[None]:
+    """Around the body of a @hydra.main function: a refused job leaves no directory behind.
+
+    Alone it ends the process here, before Hydra adds words of its own; in a sweep only the job fails.
+    """
+    hydra = HydraConfig.get()
+    try:
+        yield
+    except USER_ERRORS as error:
+        directory = Path(hydra.runtime.output_dir)
+        if not (directory / "config.yaml").exists():
+            (directory / "train.log").unlink(missing_ok=True)
+            with suppress(OSError):  # not empty: then it is not ours to remove
+                directory.rmdir()
+        if hydra.mode == RunMode.MULTIRUN:
+            raise
+        tell(error)
+
+
+def tell(error: BaseException) -> NoReturn:
+    print(f"error: {explain(error)}", file=sys.stderr)
+    sys.exit(1)
+
+
+def explain(error: BaseException) -> str:
+    """One readable message for an error of Hydra's, OmegaConf's or ours."""
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)
+    for cause in chain:
+        if isinstance(cause, MissingConfigException) and cause.options is not None:
+            return unknown_option(cause)
+    for cause in chain:
+        if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+            return bad_key(cause) + where(chain)
+    if isinstance(error, HydraException):
+        return hydra_message(str(error))
+    return str(error)
+
+
+def unknown_option(error: MissingConfigException) -> str:
+    group, _, option = str(error.missing_cfg_file).rpartition("/")
+    options = [o for o in error.options or [] if not o.endswith("Config")]  # schemas are no options
+    return (
+        f"{group}={option}: there is no such option; {group} is one of {', '.join(options)}{nearest(option, options)}"
+    )
+
+
+def bad_key(error: OmegaConfBaseException) -> str:
+    """A key that no schema has, or a value of the wrong type."""
+    key, owner = str(error.full_key), error.object_type
+    first = str(error.msg or error).split("\n")[0]
+    if is_dataclass(owner) and re.match(r"Key '.*' not in ", first):
+        parent, dot, name = key.rpartition(".")
+        known = [field.name for field in fields(owner)]
+        return f"unknown key {key}" + (nearest(name, known, parent + dot) or "; there are " + ", ".join(known))
+    return f"{key}: {first[0].lower()}{first[1:]}"
+
+
+def where(chain: list[BaseException]) -> str:
+    """Which file of conf/ the error stands in, when it was not typed."""
+    match = re.search(r"In '([^']+)'", " ".join(map(str, chain)))
+    return f" (in conf/{match[1]}.yaml)" if match else ""
+
+
+def hydra_message(text: str) -> str:
+    """Hydra's own words without its pointers to its documentation."""
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("See http")]
+    if "No match in the defaults list" in text and (match := re.search(r"Could not override '([^']+)'", text)):
+        return f"unknown group {match[1]}"
+    if "missing EQUAL" in text and (match := re.search(r"override '([^']*)'", text)):
+        return f"'{match[1]}' sets nothing; type key=value, e.g. model=small or optimizer.lr=1e-3"
+    return "\n".join(lines)

@@ -1,0 +1,47 @@
+"""What `python train.py --help` says: the groups and their options, in the words of the files under conf/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+USAGE = """\
+Train a small GPT language model.
+
+  python train.py                                   a 1M model of the complete Shakespeare, in minutes on a laptop
+  python train.py model=small corpus=text corpus.path=my.txt
+  python train.py experiment=smoke                  a named experiment: does everything work here?
+  python train.py name=mine model=medium            a run called outputs/mine; the same command again continues it
+  python train.py -m model=tiny,small optimizer.lr=1e-3,3e-3         a sweep: every combination
+  python train.py model=small --cfg job             show the whole configuration, run nothing
+  tensorboard --logdir outputs                      look at the curves
+"""
+
+KEYS = """\
+Any key can be set: model.n_layer=8, data.batch_size=64, trainer.max_steps=5000 (or max_epochs, max_tokens),
+trainer.val_every, optimizer.lr, schedule.warmup_steps, callbacks.sample.prompts=["To be"], device=cpu, seed=1.
+`--cfg job` lists them all with their values; a misspelt one is refused before anything starts.
+
+Hydra's own flags: --multirun (-m), --cfg job, --info defaults, --hydra-help, and completion by the tab key:
+  eval "$(python train.py -sc install=bash)"
+"""
+
+
+def help_text(conf: Path) -> str:
+    """Usage, then one line per option of every group: the first comment of its YAML file."""
+    lines = [USAGE, "Groups and their options (group=option):", ""]
+    for group in sorted(path for path in conf.iterdir() if path.is_dir() and path.name != "hydra"):
+        for i, option in enumerate(sorted(group.glob("*.yaml"))):
+            lines.append(f"  {group.name if i == 0 else '':<11} {option.stem:<13} {describe(option)}".rstrip())
+    return "\n".join([*lines, "", KEYS])
+
+
+def describe(option: Path) -> str:
+    """The first sentence of the comment that opens a YAML file."""
+    comment: list[str] = []
+    for line in option.read_text(encoding="utf-8").splitlines():
+        if line.startswith("# @package"):
+            continue
+        if not line.startswith("# "):
+            break
+        comment.append(line.removeprefix("# "))
+    return " ".join(comment).split(". ")[0].removesuffix(".")

@@ -1,0 +1,68 @@
+"""TokenData: the batches of a run, as Lightning asks for them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from lm.batches import DataConfig, TrainBatches, ValBatches
+from lm.tokens import Tokens
+
+Batches = DataLoader[tuple[Tensor, Tensor]]
+
+
+class TokenData(L.LightningDataModule):
+    """Serves micro-batches of `tokens` from the step that the trainer stands at, so a resumed run sees what it would
+    have seen. `val_batches` limits validation to so many batches, spread evenly over the text; None: all of it.
+
+    Raises ValueError when the text is too small for one batch or one validation window.
+    """
+
+    def __init__(self, tokens: Tokens, config: DataConfig, block_size: int, seed: int, val_batches: int | None) -> None:
+        super().__init__()
+        self.tokens, self.config, self.T, self.seed = tokens, config, block_size, seed
+        self.val_batches = val_batches
+        self.windows = TrainBatches(tokens.train, block_size, config, seed).windows
+        ValBatches(tokens.val, block_size, 1)  # both refuse what is too small, before anything is built
+
+    def train_dataloader(self) -> Batches:
+        assert self.trainer is not None
+        rank, devices = self.trainer.global_rank, self.trainer.world_size
+        batches = TrainBatches(self.tokens.train, self.T, self.config, self.seed, rank, devices)
+        return self._loader(batches, From(self.trainer.global_step * self.config.accumulate(devices)))
+
+    def val_dataloader(self) -> Batches:
+        assert self.trainer is not None
+        rank, devices = self.trainer.global_rank, self.trainer.world_size
+        batches = ValBatches(self.tokens.val, self.T, self.config.micro(devices))
+        wanted = min(self.val_batches or len(batches), len(batches))
+        chosen = np.linspace(0, len(batches) - 1, wanted).round().astype(int).tolist()
+        return self._loader(batches, chosen[rank::devices])
+
+    def _loader(self, batches: Dataset[tuple[Tensor, Tensor]], order: Sampler[int] | list[int]) -> Batches:
+        workers = self.config.num_workers
+        return DataLoader(
+            batches,
+            batch_size=None,  # an item is a batch already
+            sampler=order,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # a loader draws a seed for its workers: not out of the run's own stream
+        )
+
+
+class From(Sampler[int]):
+    """start, start + 1, start + 2, ... without end: what ends a run is its horizon."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.count(self.start)

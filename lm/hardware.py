@@ -1,0 +1,86 @@
+"""What this machine is and can do: device, bf16, peak speed, memory."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+# Dense bf16 peaks in TFLOP/s without sparsity, from the vendors' data sheets. The longest name that occurs in the
+# device's own name counts.
+PEAK_TFLOPS = {
+    "B200": 2250, "H200": 989, "H100 PCIe": 756, "H100 NVL": 835, "H100": 989, "A100": 312, "A10": 125, "A40": 150,
+    "L40S": 362, "L40": 181, "L4": 121, "RTX 6000 Ada": 364, "RTX A6000": 155, "V100": 125, "T4": 65,
+    "RTX 5090": 209.5, "RTX 5080": 112.6, "RTX 5070 Ti": 87.9, "RTX 5060 Ti": 47.4,
+    "RTX 4090": 165.2, "RTX 4080": 97.5, "RTX 4070": 58.3, "RTX 4060 Ti": 44.1, "RTX 4060": 30.2,
+    "RTX 3090": 71, "RTX 3080": 59.5, "RTX 3070": 40.6, "RTX 3060": 25.6,
+}  # fmt: skip
+
+
+def is_main_process() -> bool:
+    """False in the processes that Lightning starts for further devices: they train, and write and say nothing."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def device_type(accelerator: str) -> str:
+    """'cpu', 'cuda' or 'mps' for trainer.accelerator. Raises ValueError for a device that this machine lacks."""
+    has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if accelerator == "auto":
+        return next(device for device in ("cuda", "mps", "cpu") if has[device])
+    device = {"gpu": "cuda"}.get(accelerator, accelerator)
+    if not has[device]:
+        raise ValueError(
+            f"trainer.accelerator={accelerator}: torch {torch.__version__} finds no such device here; "
+            f"it finds {', '.join(d for d, found in has.items() if found)}"
+        )
+    return device
+
+
+def device_name(device: str) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    if device == "cpu" and (cpuinfo := Path("/proc/cpuinfo")).exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{line.split(':')[1].strip()}, {torch.get_num_threads()} threads"
+    return platform.processor() or device
+
+
+def fast_bf16(device: str) -> bool:
+    """Whether bf16 products are done in hardware; elsewhere bf16 would be slower than fp32."""
+    if device == "cuda":
+        return torch.cuda.get_device_capability() >= (8, 0)
+    if device == "cpu":
+        able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch >= 2.12
+        return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return False
+
+
+def peak_flops(device: str) -> float | None:
+    """Dense bf16 FLOP/s of one device, or None where no data sheet tells."""
+    if device != "cuda":
+        return None
+    name = torch.cuda.get_device_name()
+    known = [key for key in PEAK_TFLOPS if key in name]
+    return PEAK_TFLOPS[max(known, key=len)] * 1e12 if known else None
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was given, so that a clock means something."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """The most memory used so far, in 1e9 bytes: allocated on the GPU, or resident in this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return rss * (1 if sys.platform == "darwin" else 1024) / 1e9

@@ -1,0 +1,95 @@
+"""Two loggers whose curves stay one clean curve, however often a run is continued."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from torch.utils.tensorboard.summary import hparams
+
+from lm.run import flatten, write_atomically
+
+METRICS = (
+    "train/loss", "val/loss", "val/ppl", "val/bpb", "train/grad_norm", "lr",
+    "perf/tokens_per_s", "perf/step_ms", "perf/mfu", "perf/memory_gb",
+)  # fmt: skip
+
+
+@dataclass
+class LoggerConfig:
+    """Which of the two write into the run directory."""
+
+    csv: bool = True
+    tensorboard: bool = True
+
+    def build(self, directory: Path, step: int) -> list[Logger]:
+        """The loggers of a run that goes on after `step`; points beyond it are taken back."""
+        loggers: list[Logger] = [CSVCurve(directory, step)] if self.csv else []
+        return [*loggers, TensorBoard(directory, step)] if self.tensorboard else loggers
+
+
+class CSVCurve(Logger):
+    """metrics.csv: one row per step, written as soon as it is known. (Lightning's deletes the history on a resume.)"""
+
+    name = version = ""
+
+    def __init__(self, directory: Path, step: int) -> None:
+        super().__init__()
+        self.path = directory / "metrics.csv"
+        self.row: dict[str, float] = {}
+        self.resume_step = step
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        if not self.row:
+            self._take_back()
+        if self.row.get("step") != step:
+            self.row = {"step": step or 0}
+            self.row_start = self.path.stat().st_size
+        self.row |= metrics
+        line = io.StringIO()
+        csv.DictWriter(line, ("step", *METRICS), lineterminator="\n").writerow(self.row)
+        with self.path.open("r+") as file:
+            file.seek(self.row_start)
+            file.write(line.getvalue())
+            file.truncate()
+
+    def _take_back(self) -> None:
+        """Drop the rows after the step that the run goes on from, and a last row that was cut by a kill."""
+        header = ",".join(("step", *METRICS)) + "\n"
+        lines = self.path.read_text().splitlines(keepends=True)[1:] if self.path.exists() and self.resume_step else []
+        kept = [line for line in lines if line.endswith("\n") and int(line.split(",")[0]) <= self.resume_step]
+        write_atomically(self.path, header + "".join(kept))
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        """config.yaml holds them."""
+
+
+class TensorBoard(TensorBoardLogger):
+    """Events straight in the run directory, so that TensorBoard shows a run by its name."""
+
+    def __init__(self, directory: Path, step: int) -> None:
+        # purge_step hides what a killed process wrote beyond the checkpoint that the run goes on from
+        purge: dict[str, Any] = {"purge_step": step + 1} if step else {}
+        super().__init__(directory.parent, name=directory.name, version="", default_hp_metric=False, **purge)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:
+        """Fill the HParams tab: val/loss there is the curve's latest, so at the end the final one. (Lightning's adds
+        a point at step 0.)"""
+        flat = {
+            key: value if isinstance(value, bool | int | float) else str(value)
+            for key, value in flatten(params).items()
+        }
+        for summary in hparams(flat, {"val/loss": 0.0}):
+            self.experiment._get_file_writer().add_summary(summary)
+        self.experiment.add_text("config", f"```yaml\n{yaml.safe_dump(params, sort_keys=False)}```")
+
+    def save(self) -> None:
+        self.experiment.flush()  # and no hparams.yaml beside config.yaml

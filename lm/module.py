@@ -1,0 +1,136 @@
+"""LanguageModule: what happens between a batch of ids and an optimizer step."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lm.batches import IGNORE
+from lm.checkpoint import describe
+from lm.model import GPT
+from lm.optim import OptimizerConfig
+from lm.schedule import ScheduleConfig
+from lm.tokenizer import Tokenizer
+
+
+class LanguageModule(L.LightningModule):
+    """Trains `model` for `horizon` optimizer steps of `accumulate` micro-batches.
+
+    Metrics go to the loggers with the number of finished optimizer steps as their x. `latest` holds the newest value
+    of each, as Python floats.
+    """
+
+    token_bytes: Tensor  # (V,)
+
+    def __init__(
+        self,
+        model: GPT,
+        tokenizer: Tokenizer,
+        optimizer: OptimizerConfig,
+        schedule: ScheduleConfig,
+        horizon: int,
+        seed: int,
+        accumulate: int = 1,
+        fused: bool = True,
+    ) -> None:
+        super().__init__()
+        self.model, self.tokenizer = model, tokenizer
+        self.optimizer, self.schedule, self.horizon = optimizer, schedule, horizon
+        self.seed, self.accumulate, self.fused = seed, accumulate, fused
+        self.register_buffer("token_bytes", torch.from_numpy(tokenizer.token_bytes), persistent=False)
+        self.latest: dict[str, float] = {}
+        self.stepped = False  # whether the latest micro-batch completed an optimizer step
+        self._losses: list[Tensor] = []  # of this optimizer step's micro-batches
+        self._val: list[Tensor] = []
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer.build(self.model, self.fused)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule.factor(step, self.horizon))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    # ---- training
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # Dropout, like the data order, is a pure function of (seed, micro-batch, device): there is no random state
+        # to save, and nothing that validation or sampling draws can change the run.
+        if self.stepped:
+            self._losses, self.stepped = [], False
+        micro = self.trainer.global_step * self.accumulate + len(self._losses)
+        entropy = np.random.SeedSequence([self.seed, micro, self.global_rank])
+        torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        x, y = batch  # (B, T) each
+        logits = self.model(x)  # (B, T, V)
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), y.flatten())
+        self._losses.append(loss.detach())
+        return loss
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        """Lightning's own refuses fused optimizers under autocast, and does not give the norm."""
+        limit = self.optimizer.grad_clip or math.inf
+        self._grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        self._lr = optimizer.param_groups[0]["lr"]
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self.stepped = True
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.trainer.global_step >= self.horizon:
+            self.trainer.should_stop = True  # the way to end that validates once more
+
+    def step_metrics(self) -> dict[str, float]:
+        """Loss, gradient norm before clipping, and rate, of the optimizer step just made. Waits for the device."""
+        loss = self.trainer.strategy.reduce(torch.stack(self._losses).mean(), reduce_op="mean")
+        return {"train/loss": float(loss), "train/grad_norm": float(self._grad_norm), "lr": self._lr}
+
+    # ---- validation
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        x, y = batch  # (B, T) each
+        logits = self.model(x).flatten(0, 1).float()  # (B * T, V)
+        nats = F.cross_entropy(logits, y.flatten(), ignore_index=IGNORE, reduction="sum")
+        counted = y != IGNORE
+        n_bytes = self.token_bytes[y.clamp(min=0)].mul(counted).sum()
+        self._val.append(torch.stack((nats, counted.sum(), n_bytes)))
+
+    def on_validation_epoch_end(self) -> None:
+        # sums over the whole split, not a mean of means; one transfer from the device
+        sums = torch.stack(self._val).cpu().double().sum(0)
+        self._val = []
+        if self.trainer.world_size > 1:
+            sums = self.trainer.strategy.reduce(sums.to(self.device), reduce_op="sum")
+        nats, tokens, n_bytes = sums.tolist()
+        loss = nats / tokens
+        self.log("val/loss", loss, logger=False, batch_size=1)  # for early stopping
+        self.log_metrics(
+            {"val/loss": loss, "val/ppl": math.exp(min(loss, 700)), "val/bpb": nats / math.log(2) / n_bytes}
+        )
+
+    # ---- what is kept
+
+    def log_metrics(self, metrics: dict[str, float]) -> None:
+        self.latest |= metrics
+        for logger in self.loggers:
+            logger.log_metrics(metrics, step=self.trainer.global_step)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["lm"] = describe(self.model, self.tokenizer) | {"metrics": self.latest}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.latest = checkpoint["lm"]["metrics"]
+        # Lightning counts micro-batches. We save between optimizer steps only, with that step's validation done, so
+        # its counters follow from the step; and so they come right when data.micro_batch_size has changed.
+        loop = checkpoint["loops"]["fit_loop"]
+        done = checkpoint["global_step"] * self.accumulate
+        for span in ("total", "current"):
+            loop["epoch_loop.batch_progress"][span] = dict.fromkeys(
+                ("ready", "started", "processed", "completed"), done
+            )

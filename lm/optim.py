@@ -1,0 +1,73 @@
+"""Optimizers and what they decay."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from lm.check import Check
+
+
+@dataclass
+class OptimizerConfig:
+    """What every optimizer has; a kind of optimizer adds its fields and `build`."""
+
+    lr: float = 1e-3  # the peak; schedule= shapes it
+    weight_decay: float = 0.1  # of matrices; gains and biases are never decayed
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    grad_clip: float = 1.0  # the most that the global gradient norm may be; 0: no clipping
+
+    def __post_init__(self) -> None:
+        check = Check("optimizer", self)
+        check.above("lr", 0)
+        for key in ("weight_decay", "grad_clip"):
+            check.at_least(key, 0)
+        check.above("eps", 0)
+        for key in ("beta1", "beta2"):
+            check.within(key, 0, 1)
+        check.done()
+
+    def build(self, model: nn.Module, fused: bool = True) -> torch.optim.Optimizer:
+        """`fused` asks for one kernel per step, which a gradient scaler (fp16) cannot work with."""
+        raise NotImplementedError
+
+
+@dataclass
+class AdamWConfig(OptimizerConfig):
+    """Loshchilov and Hutter 2019. Fused, it is the cheapest step on a CPU and on a GPU."""
+
+    def build(self, model: nn.Module, fused: bool = True) -> torch.optim.Optimizer:
+        groups = param_groups(model, self.weight_decay)
+        return torch.optim.AdamW(groups, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, fused=fused)
+
+
+@dataclass
+class AdamW8bitConfig(OptimizerConfig):
+    """AdamW with its two averages in 8 bits (Dettmers et al. 2022): a quarter of the optimizer's memory.
+
+    Tensors below 4096 numbers keep 32 bits. It runs on a CPU too, where it is slower than fused AdamW.
+    """
+
+    def build(self, model: nn.Module, fused: bool = True) -> torch.optim.Optimizer:
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it reports kernels that nothing here calls
+        try:
+            from bitsandbytes.optim import AdamW8bit
+        except ImportError as error:
+            raise ValueError("optimizer=adamw_8bit needs bitsandbytes: pip install bitsandbytes") from error
+        groups = param_groups(model, self.weight_decay)
+        return AdamW8bit(groups, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps)
+
+
+def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices, which decay, and the rest, which does not; every trainable parameter once."""
+    params = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in params if p.dim() >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in params if p.dim() < 2], "weight_decay": 0.0},
+    ]

@@ -1,0 +1,61 @@
+"""What a run says at its beginning and at its end."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from lm.attention import pick
+from lm.config import Config
+from lm.data import TokenData
+from lm.hardware import device_name
+from lm.model import GPT
+from lm.precision import DTYPES
+from lm.run import Run
+from lm.tokenizer import Tokenizer
+
+
+def beginning(config: Config, model: GPT, tokenizer: Tokenizer, data: TokenData, chosen: dict[str, Any]) -> str:
+    """What was composed and what was chosen for this machine, before the first step."""
+    c, batch, horizon, device = model.config, config.data.batch_size, chosen["horizon"], chosen["device"]
+    train, val = len(data.tokens.train), len(data.tokens.val)
+    tokens = horizon * batch * c.block_size
+    attention = config.attention.backend
+    if attention == "auto":
+        attention = pick(device, DTYPES[chosen["precision"]], c.block_size)
+    rows = {
+        "model": f"{model.num_params:,} parameters: {c.n_layer} layers of {c.n_embd}, {c.n_head} heads, "
+        f"context {c.block_size}, {c.position} positions, {c.norm}, {c.mlp}",
+        "corpus": f"{train:,} tokens to train on, {val:,} to validate; vocabulary {tokenizer.vocab_size:,}",
+        "training": f"{horizon:,} steps of {batch} x {c.block_size} = {tokens:,} tokens, "
+        f"{horizon * batch / data.windows:.1f} passes over the text",
+        "chosen": f"device {device} ({device_name(device)}), precision {chosen['precision']}, attention {attention}",
+    }
+    lines = [f"{name:<9} {row}" for name, row in rows.items()]
+    if config.schedule.warmup_steps >= horizon:
+        lines.append(
+            f"warning   schedule.warmup_steps={config.schedule.warmup_steps} is not below the {horizon} steps of the "
+            "run: the learning rate never reaches optimizer.lr"
+        )
+    return "\n".join(lines)
+
+
+def ending(run: Run, overrides: Sequence[str], seconds: float | None = None) -> str:
+    """The final figures, where they lie, and what one would type next to go on with `overrides`."""
+    metrics, best, directory = run.record["metrics"], run.record["best"], os.path.relpath(run.directory)
+    took = "finished in " + time.strftime("%H:%M:%S", time.gmtime(seconds)) if seconds else "finished before"
+    figures = "  ".join(f"{key} {metrics[key]:.4f}" for key in ("val/loss", "val/ppl", "val/bpb"))
+    lines = [
+        f"{took}: step {metrics['step']}  {figures}  (best val/loss {best['val/loss']:.4f} at step {best['step']})",
+        f"the run lies in {directory}; next:",
+        f"  python scripts/generate.py {directory} --max-new-tokens 300",
+        "  tensorboard --logdir outputs",
+    ]
+    if directory.endswith(run.config["name"]):  # no job of a sweep
+        kept = [typed for typed in overrides if not typed.startswith(("name=", "trainer.max_"))]
+        again = shlex.join([f"name={run.config['name']}", *kept, f"trainer.max_steps={2 * metrics['step']}"])
+        lines.append(f"  python train.py {again}")
+    return "\n".join(lines)

@@ -1,0 +1,152 @@
+"""The run directory: one config for life, and run.json, the record of what was done there."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lm import __version__
+from lm.hardware import is_main_process
+
+log = logging.getLogger("lm")
+
+# What may change when a run goes on: how long, on which hardware, and what is shown or kept of it.
+FREE = (
+    "name", "init_from", "trainer.max_", "trainer.accelerator", "trainer.devices", "trainer.log_every",
+    "trainer.save_every", "trainer.val_every", "trainer.peak_tflops", "attention.", "callbacks.", "logger.",
+    "data.micro_batch_size", "data.num_workers", "data.root",
+)  # fmt: skip
+
+
+class Interrupted(BaseException):
+    """The run was asked to stop, and has saved. `status` is what the process exits with: 128 + the signal's number."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.status = 128 + signum
+
+
+@dataclass
+class Run:
+    directory: Path
+    config: dict[str, Any]
+    record: dict[str, Any]  # what run.json holds
+
+    @property
+    def last(self) -> Path | None:
+        """The checkpoint to go on from."""
+        path = self.directory / "checkpoints" / "last.ckpt"
+        return path if path.exists() else None
+
+    @property
+    def finished(self) -> bool:
+        return self.record.get("status") == "finished"
+
+    @contextmanager
+    def session(self, step: int, **facts: Any) -> Iterator[None]:
+        """Around the training that takes the run on from `step`; how it ends is recorded in run.json."""
+        self.write("config.yaml", yaml.safe_dump(self.config, sort_keys=False))
+        command = " ".join(["python", *sys.argv])
+        session = {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "command": command, "from_step": step}
+        self.update(
+            name=self.directory.name,
+            status="running",
+            git_commit=git_commit(),
+            versions=versions(),
+            **facts,
+            sessions=[*self.record.get("sessions", []), session],
+        )
+        try:
+            yield
+        except BaseException as error:
+            self.update(status="stopped" if isinstance(error, Interrupted) else "failed", error=str(error))
+            raise
+        self.update(status="finished", error=None)
+
+    def update(self, **fields: Any) -> None:
+        """Merge fields into run.json, which is always whole on disk."""
+        self.record.update(fields)
+        self.write("run.json", json.dumps(self.record, indent=2) + "\n")
+
+    def write(self, name: str, text: str) -> None:
+        """A file of the run, whole or not at all."""
+        if is_main_process():
+            write_atomically(self.directory / name, text)
+
+
+def open_run(directory: Path, config: dict[str, Any]) -> Run:
+    """The run in `directory`, to be started or continued; nothing is written yet.
+
+    Raises ValueError, with the difference, when that one was trained with another config, FREE keys aside. A directory
+    without a checkpoint has nothing to lose and is started anew.
+    """
+    run = Run(directory, config, {})
+    if run.last:
+        record = directory / "run.json"
+        run.record = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+        old = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
+        changes = difference(old, config)
+        if refused := {key: pair for key, pair in changes.items() if not key.startswith(FREE)}:
+            raise ValueError(
+                f"{directory} was trained with another config; to continue it, type what it was trained with, "
+                f"or choose another name=\n{table(refused)}"
+            )
+        if changes:
+            log.info("continuing with changes:\n%s", table(changes))
+            run.record["status"] = "changed"  # finished by its old config perhaps, but not by this one
+    return run
+
+
+def versions() -> dict[str, str]:
+    names = ("torch", "lightning", "hydra-core", "tokenizers")
+    return {"lm": __version__, "python": platform.python_version()} | {name: version(name) for name in names}
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{'model': {'n_layer': 4}} -> {'model.n_layer': 4}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def difference(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Key -> (old value, new value), of every key in which two configs differ."""
+    a, b = flatten(old), flatten(new)
+    return {key: (a.get(key), b.get(key)) for key in (a | b) if a.get(key) != b.get(key)}
+
+
+def table(changes: dict[str, tuple[Any, Any]]) -> str:
+    rows = [(key, f"was {old}", f"now {new}") for key, (old, new) in changes.items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def git_commit() -> str | None:
+    """The commit of this checkout, with '+' when files differ from it; None outside git."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def write_atomically(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)

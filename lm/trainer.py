@@ -1,0 +1,114 @@
+"""TrainerConfig -> L.Trainer: the one place that turns optimizer steps into Lightning's units."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins import TorchCheckpointIO
+
+from lm import checkpoint
+from lm.check import Check
+
+LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+@dataclass
+class TrainerConfig:
+    """How long, on what, and when things happen; every number is in optimizer steps.
+
+    The horizon is one of max_steps, max_epochs and max_tokens; with none of them it is 2000 steps.
+    """
+
+    max_steps: int | None = None
+    max_epochs: float | None = None  # passes over the training text
+    max_tokens: int | None = None
+    accelerator: str = "auto"  # auto | cpu | gpu | cuda | mps
+    devices: int = 1
+    val_every: int = 250
+    val_batches: int | None = None  # micro-batches per validation, spread over the text; null: all of it
+    save_every: int = 250
+    log_every: int = 10
+    peak_tflops: float | None = None  # dense bf16 peak of one device, for perf/mfu; null: by the card's name
+
+    def __post_init__(self) -> None:
+        check = Check("trainer", self)
+        given = [key for key in ("max_steps", "max_epochs", "max_tokens") if getattr(self, key) is not None]
+        for key in given:
+            check.above(key, 0)
+        if len(given) > 1:
+            check.that(
+                False, given[1], f"be null while trainer.{given[0]}={getattr(self, given[0])} is set: one horizon"
+            )
+        check.one_of("accelerator", ("auto", "cpu", "gpu", "cuda", "mps"))
+        for key in ("devices", "val_every", "val_batches", "save_every", "log_every"):
+            check.at_least(key, 1)
+        check.above("peak_tflops", 0)
+        check.done()
+
+    def horizon(self, windows: int, batch_size: int, block_size: int) -> int:
+        """Optimizer steps of the whole run, over a training text of `windows` windows."""
+        if self.max_epochs is not None:
+            return max(1, math.floor(self.max_epochs * windows / batch_size))
+        if self.max_tokens is not None:
+            return max(1, self.max_tokens // (batch_size * block_size))
+        return 2000 if self.max_steps is None else self.max_steps
+
+    def build(
+        self,
+        device: str,
+        precision: str,
+        horizon: int,
+        accumulate: int,
+        callbacks: list[L.Callback],
+        loggers: list[Logger],
+        directory: Path,
+    ) -> L.Trainer:
+        quiet()
+        return L.Trainer(
+            accelerator=device,
+            devices=self.devices,
+            precision=LIGHTNING_PRECISION[precision],  # type: ignore[arg-type]
+            max_epochs=-1,  # one endless epoch: the batches know of epochs, the trainer counts steps
+            max_steps=horizon,
+            accumulate_grad_batches=accumulate,
+            val_check_interval=self.val_every * accumulate,  # Lightning counts micro-batches here
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            enable_model_summary=False,
+            callbacks=callbacks,
+            logger=loggers or False,
+            plugins=[AtomicIO()],
+            default_root_dir=directory,
+        )
+
+
+class AtomicIO(TorchCheckpointIO):
+    """Checkpoints that are written whole or not at all, and hold nothing but plain values and tensors."""
+
+    def save_checkpoint(self, checkpoint_: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        checkpoint.write(checkpoint_, Path(path))
+
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def quiet() -> None:
+    """Silence Lightning's tips and, by their exact words, warnings that tell the user nothing."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",  # a memory map needs none
+        ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning's own call into torch
+        ".*torch.jit.script_method.* is deprecated.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*Detected call of `lr_scheduler.step\\(\\)` before.*",  # a resumed scheduler's first step
+    ):
+        warnings.filterwarnings("ignore", message)

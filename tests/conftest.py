@@ -1,0 +1,93 @@
+"""What tests share: composing configs, and training small runs in this process."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+import train as train_script
+from lm.config import CONF, Config, register, resolve
+
+register()
+torch.set_num_threads(1)  # nano models are faster so, and tests may share the machine
+
+# A run of a second: every part real, every size small.
+NANO = [
+    "corpus=words",
+    "corpus.lines=300",
+    "tokenizer=char",
+    "model.n_layer=2",
+    "model.n_head=2",
+    "model.n_embd=32",
+    "model.block_size=16",
+    "data.batch_size=4",
+    "data.micro_batch_size=2",
+    "optimizer.lr=0.01",
+    "schedule.warmup_steps=2",
+    "trainer.max_steps=12",
+    "trainer.val_every=4",
+    "trainer.save_every=4",
+    "trainer.log_every=1",
+    "callbacks.sample.every=6",
+    "callbacks.sample.max_new_tokens=8",
+    "logger=csv",
+    "device=cpu",
+    "precision=fp32",
+]
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    GlobalHydra.instance().clear()
+    yield
+    logging.getLogger("lm").handlers.clear()
+
+
+@pytest.fixture
+def shared() -> Path:
+    """Real text beside the checkout, where there is any."""
+    folder = ROOT.parent / "shared" / "corpora"
+    if not folder.exists():
+        pytest.skip("the shared corpora are not on this machine")
+    return folder
+
+
+def config_of(*overrides: str) -> Config:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return resolve(compose("train", [*overrides, "name=test"]))
+
+
+@pytest.fixture
+def nano(tmp_path: Path) -> Callable[..., Path]:
+    """nano("key=value", ..., name="run") trains the NANO run with overrides, and returns its directory."""
+
+    def run(*overrides: str, name: str = "run") -> Path:
+        config = config_of(*NANO, f"data.root={tmp_path}/data", *overrides)
+        train_script.train(config, tmp_path / name)
+        return tmp_path / name
+
+    return run
+
+
+def weights(run: Path, name: str = "last.ckpt") -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoints" / name, weights_only=True)["state_dict"]
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="torch finds no CUDA device here"))

@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+import torch
+
+from lm.batches import IGNORE, DataConfig, TrainBatches, ValBatches
+
+TOKENS = np.arange(1000, dtype=np.uint16)  # a token says where it stands
+GOLDEN = [47, 79, 383, 863, 431, 959]  # worked out from the raw Philox stream, apart from the code
+
+
+def batches(**kwargs):
+    config = DataConfig(batch_size=kwargs.pop("batch_size", 4), micro_batch_size=kwargs.pop("micro", None))
+    return TrainBatches(
+        kwargs.pop("tokens", TOKENS), T=kwargs.pop("T", 16), config=config, seed=kwargs.pop("seed", 1), **kwargs
+    )
+
+
+def test_y_is_x_one_token_on():
+    x, y = batches()[3]
+    assert x.shape == y.shape == (4, 16) and x.dtype == torch.int64
+    assert torch.equal(x[:, 1:], y[:, :-1]) and torch.equal(y, x + 1)
+
+
+@pytest.mark.parametrize("size", [17, 31, 32, 33, 40, 999, 1000])
+def test_each_window_exactly_once_per_epoch(size):
+    data = batches(tokens=TOKENS[:size], batch_size=1)
+    orders = []
+    for epoch in range(5):
+        starts = [data.start(epoch * data.windows + i) for i in range(data.windows)]
+        assert len(set(starts)) == data.windows  # none twice
+        assert sorted(starts) == list(range(min(starts), size, 16))[: data.windows]  # side by side, none left out
+        assert min(starts) < 16 and max(starts) + 16 < size
+        orders.append(tuple(starts))
+    assert data.windows == 1 or len(set(orders)) == 5  # every epoch in its own order, at its own offset
+
+
+def test_epochs_are_cut_at_many_offsets():
+    data = batches(batch_size=1)
+    offsets = {data.start(epoch * data.windows) % 16 for epoch in range(200)}
+    assert offsets == set(range(16))
+
+
+def test_a_batch_depends_on_seed_and_step_alone():
+    a, b = batches(), batches()
+    for k in (700, 3, 700, 0):
+        assert torch.equal(a[k][0], b[k][0])
+    assert not torch.equal(batches(seed=2)[3][0], a[3][0])
+
+
+@pytest.mark.parametrize(("micro", "devices"), [(4, 1), (2, 1), (1, 1), (2, 2), (1, 4)])
+def test_an_optimizer_step_sees_the_same_sequences_however_it_is_split(micro, devices):
+    whole = batches()
+    parts = [batches(micro=micro, rank=rank, devices=devices) for rank in range(devices)]
+    accumulate = DataConfig(batch_size=4, micro_batch_size=micro).accumulate(devices)
+    for step in (0, 5, 17):
+        seen = [part[step * accumulate + m][0] for m in range(accumulate) for part in parts]
+        assert torch.equal(torch.cat(seen), whole[step][0])
+
+
+def test_the_first_batches_never_change():
+    """Golden values: a change here breaks every run that is to be continued."""
+    assert [batches(batch_size=1).start(i) for i in range(6)] == GOLDEN
+
+
+@pytest.mark.parametrize(("size", "T", "batch"), [(100, 16, 4), (97, 16, 4), (98, 16, 1), (17, 16, 8), (1000, 33, 7)])
+def test_validation_covers_every_target_once(size, T, batch):
+    data = ValBatches(TOKENS[:size], T, batch)
+    targets = []
+    for k in range(len(data)):
+        x, y = data[k]
+        counted = y != IGNORE
+        assert torch.equal(y[counted], x[counted] + 1)
+        targets += y[counted].tolist()
+    assert targets == list(range(1, size))
+
+
+def test_too_small_texts_are_refused_with_what_to_change():
+    with pytest.raises(
+        ValueError, match="1 windows of model.block_size=16 tokens, less than one batch of data.batch_size=4"
+    ):
+        batches(tokens=TOKENS[:40])
+    with pytest.raises(
+        ValueError, match="validation text has 16 tokens, too few for one window of model.block_size=16"
+    ):
+        ValBatches(TOKENS[:16], 16, 1)
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    with pytest.raises(
+        ValueError, match="data.batch_size=10 must be a multiple of data.micro_batch_size=4 times 1 device, e.g. 12"
+    ):
+        DataConfig(batch_size=10, micro_batch_size=4).accumulate(1)

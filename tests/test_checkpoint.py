@@ -1,0 +1,105 @@
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lm.checkpoint import FORMAT, load, read, write
+
+ROOT = Path(__file__).parents[1]
+
+
+class Evil:
+    def __reduce__(self):
+        return (Path.touch, (Path("/tmp/evil-was-here"),))
+
+
+def test_a_run_and_a_file_load_with_model_and_tokenizer(nano):
+    run = nano()
+    best, step = load(run), load(run / "checkpoints" / "step_000008.ckpt")
+    assert best.path.name == "best.ckpt" and step.step == 8
+    assert best.tokenizer.vocab_size == 15 and best.model.config.n_embd == 32 and not best.model.training
+
+
+def test_unusable_files_are_refused_with_one_line(tmp_path):
+    whole = tmp_path / "whole.ckpt"
+    torch.save({"lm": {"format": FORMAT}, "state_dict": {}}, whole)
+    cases = {
+        "missing.ckpt": (None, "no such run or checkpoint"),
+        "cut.ckpt": (whole.read_bytes()[:200], "truncated or no checkpoint"),
+        "text.ckpt": (b"not a checkpoint at all", "truncated or no checkpoint"),
+        "empty.ckpt": (b"", "truncated or no checkpoint"),
+    }
+    for name, (content, message) in cases.items():
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=message) as error:
+            load(tmp_path / name)
+        assert "\n" not in str(error.value)
+    torch.save({"weights": torch.zeros(1)}, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match="no checkpoint of this project"):
+        load(tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match="holds no checkpoint yet"):
+        load(tmp_path)
+
+
+def test_a_truncated_real_checkpoint_is_refused(nano):
+    path = nano() / "checkpoints" / "last.ckpt"
+    data = path.read_bytes()
+    for share in (0.1, 0.5, 0.999):
+        path.write_bytes(data[: int(share * len(data))])
+        with pytest.raises(ValueError, match="truncated or no checkpoint"):
+            load(path)
+
+
+@pytest.mark.parametrize("form", ["zip", "pickle"])
+def test_pickled_code_is_refused_and_not_run(tmp_path, form):
+    path, mark = tmp_path / "evil.ckpt", Path("/tmp/evil-was-here")
+    mark.unlink(missing_ok=True)
+    if form == "zip":
+        torch.save({"lm": Evil()}, path)
+    else:
+        path.write_bytes(pickle.dumps({"lm": Evil()}))
+    with pytest.raises(ValueError, match="cannot be loaded: it holds pickled code, which is never run"):
+        load(path)
+    assert not mark.exists()
+
+
+def test_a_newer_format_says_so(tmp_path):
+    torch.save({"lm": {"format": FORMAT + 1, "version": "9.9"}}, tmp_path / "new.ckpt")
+    with pytest.raises(ValueError, match=r"newer version \(9.9\)"):
+        read(tmp_path / "new.ckpt")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "last.ckpt"
+    write({"lm": 1}, path)
+    old = path.read_bytes()
+    with pytest.raises(Exception, match="pickle"):
+        write({"lm": lambda: None}, path)
+    assert path.read_bytes() == old and [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def generate(*args):
+    command = [sys.executable, "scripts/generate.py", *map(str, args)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_the_generate_script(nano):
+    run = nano("trainer.max_steps=100", "trainer.val_every=50")
+    done = generate(run, "--prompt", "ba", "--max-new-tokens", 40, "--temperature", 0, "--device", "cpu")
+    assert done.returncode == 0 and done.stdout.startswith("ba") and len(done.stdout) == 43 and not done.stderr
+    assert done.stdout == generate(run, "--prompt", "ba", "--max-new-tokens", 40, "--temperature", 0).stdout
+    long = generate(run, "--prompt", "ba" * 100, "--num-samples", 2, "--json")
+    assert long.stdout.startswith('{"run"')
+    for args, message in {
+        ("--temperature", -1): "temperature=-1.0 must be 0 (greedy) or above",
+        ("--top-k", 0): "top_k=0 must be at least 1",
+        ("--prompt", ""): "the prompt is empty",
+        ("--prompt", "XYZ"): "the character vocabulary lacks 'X', 'Y', 'Z'",
+    }.items():
+        done = generate(run, *args)
+        assert done.returncode == 1 and done.stderr.startswith(f"error: {message}") and done.stderr.count("\n") == 1

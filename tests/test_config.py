@@ -1,0 +1,215 @@
+"""The three gates, and that conf/ composes."""
+
+import sys
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, config_of
+from hydra import compose, initialize_config_dir
+
+import train as train_script
+from lm.config import CONF, SCHEMAS, errors, resolve
+from lm.config.help import help_text
+
+GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
+OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+NEEDS = {"corpus=text": ["corpus.path=x"]}
+
+
+def cli(monkeypatch, capsys, tmp_path, *args):
+    """Run train.py in this process as typed; (status, standard error)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", *args])
+    with pytest.raises(SystemExit) as stop:
+        errors.run(train_script.main)
+    return stop.value.code, capsys.readouterr().err
+
+
+def test_the_groups_are_the_documented_ones():
+    assert (
+        sorted(
+            [
+                "model",
+                "attention",
+                "corpus",
+                "tokenizer",
+                "data",
+                "optimizer",
+                "schedule",
+                "precision",
+                "trainer",
+                "callbacks",
+                "logger",
+                "experiment",
+                "sweep",
+            ]
+        )
+        == GROUPS
+    )
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_yaml_composes(group, option):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        override = f"{group}={option}"
+        cfg = compose("train", [override, *NEEDS.get(override, [])])
+        if override != "precision=fp16":  # refused on a CPU by gate three
+            resolve(cfg)
+
+
+@pytest.mark.parametrize(("group", "option"), [o for o in OPTIONS if o[0] in SCHEMAS])
+def test_no_yaml_restates_a_default(group, option):
+    content = yaml.safe_load((CONF / group / f"{option}.yaml").read_text())
+    schema = next(s for s in SCHEMAS[group] if s.__name__ == content["defaults"][0])
+    known = {field.name: field.default for field in fields(schema)}
+    for key, value in content.items():
+        assert key == "defaults" or known[key] != value, f"conf/{group}/{option}.yaml restates {key}={value}"
+
+
+def test_every_model_preset_goes_with_every_corpus_and_tokenizer():
+    for model in ("tiny", "small", "medium", "large", "xlarge"):
+        for corpus in ("shakespeare", "words", "text"):
+            config_of(f"model={model}", f"corpus={corpus}", *(["corpus.path=x"] * (corpus == "text")), "tokenizer=char")
+
+
+def test_the_command_line_beats_the_experiment_and_the_experiment_beats_the_groups():
+    assert config_of("experiment=smoke").trainer.max_steps == 100
+    assert config_of("experiment=smoke", "trainer.max_steps=7").trainer.max_steps == 7
+    assert config_of("experiment=smoke", "model=small").model.n_layer == 2  # the experiment's delta lies on top
+
+
+def test_device_is_short_for_the_accelerator():
+    assert config_of("device=cpu").trainer.accelerator == "cpu"
+
+
+MESSAGES = {
+    "model.n_layrs=3": "unknown key model.n_layrs; did you mean 'model.n_layer'?",
+    "+model.n_layrs=3": "unknown key model.n_layrs; did you mean 'model.n_layer'?",
+    "++callbacks.sample.evry=3": "unknown key callbacks.sample.evry; did you mean 'callbacks.sample.every'?",
+    "+optimiser=adamw": "unknown key optimiser; did you mean 'optimizer'?",
+    "optimiser=adamw": "unknown key optimiser; did you mean 'optimizer'?",
+    "nme=x": "unknown key nme; did you mean 'name'?",
+    "model=tny": "model=tny: there is no such option; model is one of large, medium, small, tiny, xlarge; did you mean 'tiny'?",
+    "experiment=smke": "experiment=smke: there is no such option; experiment is one of pocket_bard, smoke; did you mean 'smoke'?",
+    "precision=bf61": "precision=bf61: there is no such option; precision is one of auto, bf16, fp16, fp32; did you mean 'bf16'?",
+    "attention.backend=spda": "attention.backend=spda must be one of auto, manual, sdpa; did you mean 'sdpa'?",
+    "model.n_layer=three": "model.n_layer: value 'three' of type 'str' could not be converted to Integer",
+    "model.n_head=3": "model.n_embd=128 must be divisible by model.n_head=3, e.g. 129",
+    "optimizer.lr=-1": "optimizer.lr=-1.0 must be above 0",
+    "schedule.warmup_steps=-5": "schedule.warmup_steps=-5 must be at least 0",
+    "precision=fp16": "precision=fp16 needs a CUDA GPU, and this run is on cpu: use precision=bf16 or fp32",
+    "device=cdua": "device=cdua must be one of auto, cpu, gpu, cuda, mps; did you mean 'cuda'?",
+    "corpus=text": "corpus.path= must name a text file, e.g. corpus=text corpus.path=my.txt",
+    "corpus.path=my.txt": "unknown key corpus.path; there are val_fraction, max_chars",
+    "trainer.max_steps=0": "trainer.max_steps=0 must be above 0",
+    "medium": "'medium' sets nothing; type key=value, e.g. model=small or optimizer.lr=1e-3",
+    "callbacks.sample.temperature=-1": "callbacks.sample.temperature=-1.0 must be 0 (greedy) or above",
+    "callbacks.early_stopping.patience=0": "callbacks.early_stopping.patience=0 must be at least 1",
+    "tokenizer.vocab_size=100": "tokenizer.vocab_size=100 must be at least 256",
+    "corpus.val_fraction=1.5": "corpus.val_fraction=1.5 must lie between 0 and 1",
+    "name=../mine": "name='../mine' must be a directory name, of letters, digits and any of . _ - + / =",
+    "data.batch_size=0": "data.batch_size=0 must be at least 1",
+}
+
+
+@pytest.mark.parametrize("typed", MESSAGES)
+def test_a_mistake_gets_one_message_and_leaves_nothing(monkeypatch, capsys, tmp_path, typed):
+    status, err = cli(monkeypatch, capsys, tmp_path, typed, "device=cpu" if "device" not in typed else "seed=1")
+    assert status == 1 and err == f"error: {MESSAGES[typed]}\n"
+    assert not list(tmp_path.rglob("*.*")) and not list((tmp_path / "outputs").glob("*"))
+
+
+def test_all_that_is_wrong_is_told_at_once(monkeypatch, capsys, tmp_path):
+    wrong = (
+        "optimizer.lr=-1",
+        "model.n_layer=0",
+        "model.dropout=2",
+        "+data.sed=3",
+        "trainer.max_steps=5",
+        "trainer.max_epochs=1",
+    )
+    _, err = cli(monkeypatch, capsys, tmp_path, *wrong)
+    for part in (
+        "optimizer.lr=-1.0",
+        "model.n_layer=0",
+        "model.dropout=2.0",
+        "data.sed",
+        "trainer.max_epochs=1.0 must be null",
+    ):
+        assert part in err
+    _, err = cli(
+        monkeypatch, capsys, tmp_path, "data.batch_size=9", "data.micro_batch_size=2", "precision=fp16", "device=cpu"
+    )
+    assert "data.batch_size=9 must be a multiple" in err and "precision=fp16 needs" in err
+
+
+def test_a_mistake_in_a_file_names_the_file(monkeypatch, capsys, tmp_path):
+    for group, content, message in (
+        ("model", "defaults: [GPTConfig]\nn_layers: 3\n", "unknown key n_layers; did you mean 'n_layer'?"),
+        (
+            "experiment",
+            "# @package _global_\ntrainer: {max_stepz: 3}\n",
+            "unknown key trainer.max_stepz; did you mean 'trainer.max_steps'?",
+        ),
+    ):
+        bad = CONF / group / "bad_for_a_test.yaml"
+        try:
+            bad.write_text(content)
+            status, err = cli(monkeypatch, capsys, tmp_path, f"{group}=bad_for_a_test")
+        finally:
+            bad.unlink()
+        assert status == 1 and err == f"error: {message} (in conf/{group}/bad_for_a_test.yaml)\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "no such file"), (b"", "is empty"), (b"a\xff", "is not UTF-8: byte 0xff at offset 1"), (b"hello\n" * 9, "windows of model.block_size=128")],
+)  # fmt: skip
+def test_an_unusable_text_leaves_no_run(monkeypatch, capsys, tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "my.txt").write_bytes(content)
+    status, err = cli(monkeypatch, capsys, tmp_path, "corpus=text", "corpus.path=my.txt", "tokenizer=byte")
+    assert status == 1 and message in err and err.count("\n") == 1
+    assert not list((tmp_path / "outputs").iterdir())
+
+
+def test_unwritable_output_is_one_line(monkeypatch, capsys, tmp_path):
+    (tmp_path / "outputs").write_text("a file where the folder should be")
+    status, err = cli(monkeypatch, capsys, tmp_path, "experiment=smoke")
+    assert status == 1 and err.startswith("error: ") and "outputs" in err and err.count("\n") == 1
+
+
+def test_the_traceback_is_there_for_who_asks(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setattr(sys, "argv", ["train.py", "model.n_layrs=3"])
+    with pytest.raises(Exception, match="n_layrs"):
+        errors.run(train_script.main)
+
+
+def test_help_names_every_group_and_option_and_explains_it():
+    text = help_text(CONF)
+    for group, option in OPTIONS:
+        assert group in text and option in text
+    assert "123" not in text and "nanoGPT's baby GPT" in text
+    assert max(map(len, text.splitlines())) <= 150
+
+
+def test_config_values_are_plain(tmp_path):
+    """No node of OmegaConf's gets past resolve."""
+
+    def walk(node):
+        for field in fields(node):
+            value = getattr(node, field.name)
+            if is_dataclass(value):
+                walk(value)
+            else:
+                assert type(value) in (int, float, str, bool, list, type(None)), field.name
+
+    walk(config_of())
+
+
+def test_conf_is_found_from_anywhere():
+    assert Path(CONF) == ROOT / "conf"

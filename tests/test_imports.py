@@ -1,0 +1,69 @@
+"""The house rules that a reader would otherwise have to trust."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "lm").rglob("*.py"))
+
+# Who stands on whom, lowest first: a module imports from its own floor or below.
+FLOORS = [
+    {"lm"},
+    {"check", "hardware", "pip_download", "console"},
+    {"attention", "schedule", "corpus", "precision", "run"},
+    {"tokenizer", "model", "optim"},
+    {"tokens", "batches"},
+    {"generate", "checkpoint", "data"},
+    {"module", "callbacks", "trainer", "loggers"},
+    {"config"},
+    {"report"},
+]
+
+
+def module(path: Path) -> str:
+    parts = path.relative_to(ROOT / "lm").with_suffix("").parts
+    return "lm" if parts == ("__init__",) else parts[0]
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"lm.{alias.name}" for alias in node.names} if node.module == "lm" else {node.module}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_arrows_go_one_way(path):
+    floor = {name: i for i, floor in enumerate(FLOORS) for name in floor}
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "lm" and len(parts) > 1 and parts[1] in floor:
+            assert floor[parts[1]] <= floor[module(path)], f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_only_some_know_hydra_and_lightning(path):
+    roots = {name.split(".")[0] for name in imports(path)}
+    assert module(path) == "config" or not roots & {"hydra", "omegaconf"}
+    assert module(path) in {"data", "module", "callbacks", "trainer", "loggers"} or "lightning" not in roots
+    assert "pytorch_lightning" not in roots
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_stay_short_and_do_nothing_when_imported(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 250
+    for node in ast.parse(text).body:
+        doing = isinstance(node, ast.For | ast.While | ast.With | ast.Try) or (
+            isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant)
+        )
+        assert not doing, f"{path}:{node.lineno} runs at import"
+
+
+def test_every_module_has_a_floor():
+    assert {module(path) for path in FILES} <= set().union(*FLOORS)

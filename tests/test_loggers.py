@@ -1,0 +1,60 @@
+import csv
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lm.loggers import METRICS, CSVCurve, TensorBoard
+
+
+def read(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_metrics_of_one_step_share_a_row_that_is_there_at_once(tmp_path):
+    curve = CSVCurve(tmp_path, 0)
+    curve.log_metrics({"train/loss": 2.5}, 10)
+    assert read(tmp_path / "metrics.csv")[0]["train/loss"] == "2.5"
+    curve.log_metrics({"val/loss": 1.5}, 10)
+    curve.log_metrics({"train/loss": 2.25}, 20)
+    table = read(tmp_path / "metrics.csv")
+    assert [(r["step"], r["train/loss"], r["val/loss"]) for r in table] == [("10", "2.5", "1.5"), ("20", "2.25", "")]
+    assert list(table[0]) == ["step", *METRICS]
+
+
+def test_a_continued_curve_takes_back_what_lies_beyond_its_checkpoint(tmp_path):
+    curve = CSVCurve(tmp_path, 0)
+    for step in (10, 20, 30):
+        curve.log_metrics({"train/loss": step / 10}, step)
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("40,4.")
+    curve = CSVCurve(tmp_path, 20)
+    curve.log_metrics({"train/loss": 9.0}, 30)
+    assert [(r["step"], r["train/loss"]) for r in read(tmp_path / "metrics.csv")] == [
+        ("10", "1.0"),
+        ("20", "2.0"),
+        ("30", "9.0"),
+    ]
+
+
+def test_a_run_begun_anew_begins_its_curve_anew(tmp_path):
+    CSVCurve(tmp_path, 0).log_metrics({"train/loss": 1.0}, 10)
+    CSVCurve(tmp_path, 0).log_metrics({"train/loss": 2.0}, 5)
+    assert [r["step"] for r in read(tmp_path / "metrics.csv")] == ["5"]
+
+
+def test_tensorboard_shows_one_clean_curve_and_the_hyper_parameters(tmp_path):
+    first = TensorBoard(tmp_path / "run", 0)
+    first.log_hyperparams({"model": {"n_layer": 2}, "seed": 1})
+    for step in (10, 20, 30):
+        first.log_metrics({"val/loss": float(step)}, step)
+    first.finalize("success")
+    second = TensorBoard(tmp_path / "run", 20)
+    for step in (30, 40):
+        second.log_metrics({"val/loss": step + 0.5}, step)
+    second.save()
+    second.finalize("success")
+    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("val/loss")] == [(10, 10.0), (20, 20.0), (30, 30.5), (40, 40.5)]
+    assert events.Tags()["scalars"] == ["val/loss"]  # no hp_metric
+    assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= set(events.summary_metadata)
+    assert [p.suffix for p in (tmp_path / "run").glob("*.yaml")] == []

@@ -1,0 +1,155 @@
+import itertools
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import config_of
+
+from lm.model import GPT, GPTConfig, rope_tables, rotate
+
+PRESETS = ("tiny", "small", "medium", "large", "xlarge")
+VARIANTS = list(
+    itertools.product(("learned", "rope"), ("layernorm", "rmsnorm"), ("gelu", "relu2", "swiglu"), (True, False))
+)
+
+
+def small(vocab_size=50, **fields):
+    torch.manual_seed(0)
+    return GPT(GPTConfig(**{"n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": 16} | fields), vocab_size)
+
+
+@pytest.mark.parametrize(("position", "norm", "mlp", "bias"), VARIANTS)
+def test_a_token_sees_only_what_came_before(position, norm, mlp, bias):
+    model = small(position=position, norm=norm, mlp=mlp, bias=bias, qk_norm=bias).eval()
+    ids = torch.randint(50, (2, 16))
+    changed = ids.clone()
+    changed[:, 9] = (changed[:, 9] + 1) % 50
+    before, after = model(ids), model(changed)
+    assert torch.equal(before[:, :9], after[:, :9])
+    assert not torch.allclose(before[:, 9:], after[:, 9:], atol=1e-3)
+
+
+@pytest.mark.parametrize("vocab_size", [65, 2048])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_first_loss_is_ln_v_within_two_percent(preset, vocab_size):
+    config = config_of(f"model={preset}").model
+    torch.manual_seed(0)
+    model = GPT(config, vocab_size).eval()
+    ids = torch.randint(vocab_size, (1, 128 + 1))
+    with torch.no_grad():
+        loss = F.cross_entropy(model(ids[:, :-1])[0], ids[0, 1:]).item()
+    assert abs(loss / math.log(vocab_size) - 1) < 0.02
+
+
+# Counts known from elsewhere: nanoGPT's baby GPT on 65 characters, FundamentaLLM's default on 69, and GPT-2's two.
+@pytest.mark.parametrize(
+    ("preset", "vocab_size", "count"),
+    [
+        ("small", 65, 10_745_088),
+        ("medium", 69, 19_075_072),
+        ("large", 50257, 124_439_808),
+        ("xlarge", 50257, 354_823_168),
+        ("tiny", 2048, 4 * (12 * 128**2 + 2 * 128) + 128 + 2048 * 128),  # no biases, no positions, RMS gains
+    ],
+)
+def test_parameter_counts_of_the_presets(preset, vocab_size, count):
+    with torch.device("meta"):
+        assert GPT(config_of(f"model={preset}").model, vocab_size).num_params == count
+
+
+def test_flops_of_gpt2():
+    # 6 per weight of the 85M in blocks' matrices and the 38.6M of the head, 12 L C T for attention
+    with torch.device("meta"):
+        model = GPT(GPTConfig(), 50257)
+    assert model.flops_per_token == 6 * (12 * 12 * 768**2 + 50257 * 768) + 12 * 12 * 768 * 1024
+
+
+def test_heads_change_the_output():
+    one, four = small(n_head=1), small(n_head=4)
+    four.load_state_dict(one.state_dict())
+    ids = torch.randint(50, (1, 16))
+    assert not torch.allclose(one(ids), four(ids), atol=1e-4)
+
+
+def test_tied_embeddings_are_one_matrix():
+    tied, untied = small(), small(tie_embeddings=False)
+    assert tied.head.weight is tied.wte.weight
+    assert untied.num_params - tied.num_params == 50 * 32
+
+
+def test_dropout_only_in_training():
+    model = small(dropout=0.3)
+    ids = torch.randint(50, (1, 16))
+    assert not torch.equal(model(ids), model(ids))
+    model.eval()
+    assert torch.equal(model(ids), model(ids))
+
+
+def test_rope_scores_depend_on_distance_alone():
+    cos, sin = rope_tables(32, 8)
+    q, k = torch.randn(2, 8).unbind(0)
+    turned_q = rotate(q.expand(1, 1, 32, 8), cos, sin)[0, 0]
+    turned_k = rotate(k.expand(1, 1, 32, 8), cos, sin)[0, 0]
+    scores = turned_q @ turned_k.T  # (32, 32)
+    for distance in (0, 1, 7):
+        diagonal = scores.diagonal(-distance)
+        torch.testing.assert_close(diagonal, diagonal[0].expand_as(diagonal), atol=1e-4, rtol=0)
+    assert abs(scores[7, 0] - scores[0, 0]) > 1e-3
+    torch.testing.assert_close(turned_q.norm(dim=-1), q.norm().expand(32))
+
+
+def test_without_positions_learned_and_rope_differ():
+    ids = torch.full((1, 4), 7)
+    assert small(position="learned")(ids).std(1).max() > 1e-5
+
+
+def test_a_deeper_stream_does_not_grow():
+    ids = torch.randint(50, (4, 16))
+    hidden = {}
+    for n_layer in (2, 16):
+        model = small(n_layer=n_layer)
+        x = model.wte(ids) + model.wpe.weight
+        start = x.std()
+        for block in model.blocks:
+            x = block(x, None)
+        hidden[n_layer] = (x.std() / start).item()
+    assert hidden[16] < 1.5 * hidden[2]
+
+
+@pytest.mark.parametrize("mlp", ["gelu", "relu2", "swiglu"])
+def test_learns_one_batch_by_heart(mlp):
+    model = small(mlp=mlp, norm="rmsnorm", position="rope", qk_norm=True)
+    ids = torch.randint(50, (4, 17))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(150):
+        loss = F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"n_embd": 30, "n_head": 4}, "model.n_embd=30 must be divisible by model.n_head=4, e.g. 32"),
+        ({"n_layer": 0}, "model.n_layer=0 must be at least 1"),
+        ({"dropout": 1.0}, "model.dropout=1.0 must be at least 0 and below 1"),
+        ({"norm": "rmsnrm"}, "model.norm=rmsnrm must be one of layernorm, rmsnorm; did you mean 'rmsnorm'?"),
+        ({"n_embd": 6, "n_head": 2, "position": "rope"}, "model.n_embd=6 must give heads of even width under rope"),
+    ],
+)
+def test_impossible_models_are_refused(fields, message):
+    with pytest.raises(ValueError, match="^" + message.replace("?", r"\?")):
+        GPTConfig(**fields)
+
+
+@pytest.mark.gpu
+def test_bf16_on_a_gpu_is_close_to_fp32_on_the_cpu():
+    model = small(n_embd=64).eval()
+    ids = torch.randint(50, (2, 16))
+    expected = model(ids)
+    with torch.autocast("cuda", torch.bfloat16):
+        actual = model.cuda()(ids.cuda()).float().cpu()
+    torch.testing.assert_close(actual, expected, atol=3e-2, rtol=3e-2)

@@ -1,0 +1,166 @@
+"""Real processes: train.py as a user starts, stops, kills and sweeps it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import NANO, ROOT, equal, weights
+
+pytestmark = pytest.mark.slow
+ENV = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def start(cwd, *args):
+    command = [sys.executable, str(ROOT / "train.py"), *NANO, *args]
+    return subprocess.Popen(command, cwd=cwd, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process):
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def train(cwd, *args):
+    status, out, err = finish(start(cwd, *args))
+    assert status == 0, out + err
+    return out
+
+
+def wait_for(path, process, seconds=60):
+    for _ in range(seconds * 50):
+        if path.exists():
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    raise AssertionError(f"{path} did not appear")
+
+
+LONG = (
+    "trainer.max_steps=400",
+    "trainer.val_every=40",
+    "trainer.save_every=40",
+    "callbacks.sample.every=100",
+    "model.dropout=0.1",
+)
+
+
+def test_ctrl_c_saves_and_the_same_command_continues(tmp_path):
+    train(tmp_path, *LONG, "name=straight")
+    process = start(tmp_path, *LONG, "name=halted")
+    wait_for(tmp_path / "outputs/halted/checkpoints/last.ckpt", process)
+    process.send_signal(signal.SIGINT)
+    status, out, err = finish(process)
+    assert status == 128 + signal.SIGINT and "Traceback" not in out + err
+    assert "saving at the end of this step" in out and "goes on from here" in out
+    record = json.loads((tmp_path / "outputs/halted/run.json").read_text())
+    assert record["status"] == "stopped"
+    out = train(tmp_path, *LONG, "name=halted")
+    assert "continuing after step" in out and "val/loss" in out
+    assert equal(weights(tmp_path / "outputs/straight"), weights(tmp_path / "outputs/halted"))
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path):
+    slow = (
+        "data.batch_size=2048",
+        "data.micro_batch_size=1",
+        "corpus.lines=8000",
+        "trainer.save_every=1",
+        "trainer.max_steps=4",
+    )
+    process = start(tmp_path, *slow, "name=run")
+    wait_for(tmp_path / "outputs/run/run.json", process)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=5) == 128 + signal.SIGINT
+
+
+def test_sigterm_saves_too(tmp_path):
+    process = start(tmp_path, *LONG, "name=run")
+    wait_for(tmp_path / "outputs/run/checkpoints/last.ckpt", process)
+    process.terminate()
+    assert finish(process)[0] == 128 + signal.SIGTERM
+    assert json.loads((tmp_path / "outputs/run/run.json").read_text())["status"] == "stopped"
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.15, 0.4])
+def test_a_killed_run_continues_bit_for_bit(tmp_path, seconds):
+    train(tmp_path, *LONG, "name=straight")
+    process = start(tmp_path, *LONG, "name=killed")
+    wait_for(tmp_path / "outputs/killed/checkpoints/last.ckpt", process)
+    time.sleep(seconds)
+    process.kill()
+    process.communicate()
+    train(tmp_path, *LONG, "name=killed")
+    straight, killed = tmp_path / "outputs/straight", tmp_path / "outputs/killed"
+    assert equal(weights(straight), weights(killed)) and equal(
+        weights(straight, "best.ckpt"), weights(killed, "best.ckpt")
+    )
+    columns = [
+        [line.split(",")[:7] for line in (run / "metrics.csv").read_text().splitlines()] for run in (straight, killed)
+    ]
+    assert columns[0] == columns[1]
+    assert (straight / "samples.md").read_text() == (killed / "samples.md").read_text()
+
+
+def test_a_sweep_of_two_equals_two_runs_alone(tmp_path):
+    dropout = "model.dropout=0.1"
+    out = train(tmp_path, "-m", dropout, "optimizer.lr=0.01,0.003", "name=sweep")
+    assert out.count("finished in") == 2
+    for job, lr in enumerate(("0.01", "0.003")):
+        train(tmp_path, dropout, f"optimizer.lr={lr}", f"name=alone{job}")
+        alone, swept = tmp_path / f"outputs/alone{job}", tmp_path / f"outputs/sweep/{job}"
+        assert equal(weights(alone), weights(swept))
+        assert (alone / "samples.md").read_text() == (swept / "samples.md").read_text()
+
+
+def test_one_failing_job_leaves_the_others(tmp_path):
+    status, out, err = finish(start(tmp_path, "-m", "data.batch_size=100000,4", "name=sweep"))
+    assert status == 1 and out.count("finished in") == 1 and "less than one batch" in err and "Traceback" not in err
+    assert not (tmp_path / "outputs/sweep/0").exists() and (tmp_path / "outputs/sweep/1/run.json").exists()
+
+
+def test_two_devices_train_the_same_experiment(tmp_path):
+    train(tmp_path, "data.micro_batch_size=2", "name=one")
+    train(tmp_path, "data.micro_batch_size=2", "trainer.devices=2", "name=two")
+    one, two = ((tmp_path / f"outputs/{name}/metrics.csv").read_text().splitlines() for name in ("one", "two"))
+    assert len(one) == len(two)
+    for a, b in zip(one[1:], two[1:], strict=True):
+        for x, y in zip(a.split(",")[:6], b.split(",")[:6], strict=True):
+            assert x == y or float(x) == pytest.approx(float(y), rel=1e-3)
+
+
+def hydra_says(cwd, *args):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *args], cwd=cwd, env=ENV, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_hydras_own_flags_work_and_leave_nothing(tmp_path):
+    assert "Groups and their options" in hydra_says(tmp_path, "--help")
+    shown = hydra_says(tmp_path, "model=medium", "--cfg", "job")
+    assert "n_embd: 512" in shown and "val_every: 250" in shown
+    assert "model/medium" in hydra_says(tmp_path, "model=medium", "--info", "defaults")
+    assert "complete" in hydra_says(tmp_path, "-sc", "install=bash")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_tab_key_completes_options_and_keys(tmp_path):
+    for line, expected in {"train.py model=m": "model=medium", "train.py optimizer.l": "optimizer.lr="}.items():
+        env = ENV | {"COMP_LINE": line, "COMP_POINT": str(len(line))}
+        command = [sys.executable, str(ROOT / "train.py"), "-sc", "query=bash"]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert expected in done.stdout.split()
+
+
+def test_the_run_has_its_log(tmp_path):
+    out = train(tmp_path, "name=run")
+    log = (tmp_path / "outputs/run/train.log").read_text()
+    assert "val/loss" in log and "parameters" in log and "python scripts/generate.py outputs/run" in out

@@ -1,0 +1,246 @@
+"""Whole runs in this process: what continues, what stops, what is kept."""
+
+import csv
+import json
+import math
+import shutil
+
+import pytest
+import torch
+import yaml
+from conftest import equal, weights
+
+from lm.callbacks.checkpoints import Checkpoints
+from lm.run import Interrupted
+
+
+def rows(run):
+    """metrics.csv without what a clock says."""
+    with (run / "metrics.csv").open() as file:
+        return [{k: v for k, v in row.items() if not k.startswith("perf/")} for row in csv.DictReader(file)]
+
+
+def same(a, b):
+    """Equality through nested containers of tensors."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def interrupt_after(monkeypatch, step):
+    """As if Ctrl-C were pressed during the given step (counted from 1)."""
+    original = Checkpoints.on_train_batch_end
+
+    def press(self, trainer, module, *args):
+        if trainer.global_step == step and module.stepped:
+            self.signal = 2
+        original(self, trainer, module, *args)
+
+    monkeypatch.setattr(Checkpoints, "on_train_batch_end", press)
+
+
+@pytest.mark.parametrize("step", [3, 4, 11])  # between validations, at one, in the second epoch
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit"])
+def test_an_interrupted_run_continues_as_if_nothing_had_happened(nano, monkeypatch, step, optimizer):
+    """Mid-epoch, with accumulation and dropout: weights, optimizer, curve and samples, all equal."""
+    overrides = ("model.dropout=0.2", "data.batch_size=32", "data.micro_batch_size=8", f"optimizer={optimizer}")
+    straight = nano(*overrides, name="straight")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, step)
+        with pytest.raises(Interrupted):
+            nano(*overrides)
+    halted = nano(*overrides)
+    assert json.loads((halted / "run.json").read_text())["sessions"][1]["from_step"] == step
+    a, b = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (straight, halted))
+    assert equal(a["state_dict"], b["state_dict"])
+    assert same(a["optimizer_states"], b["optimizer_states"]) and same(a["callbacks"], b["callbacks"])
+    assert equal(weights(straight, "best.ckpt"), weights(halted, "best.ckpt"))
+    assert rows(straight) == rows(halted)
+    assert (straight / "samples.md").read_text() == (halted / "samples.md").read_text()
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint_with_one_clean_curve(nano):
+    """A kill leaves rows, samples and checkpoints beyond last.ckpt: all are made again, none twice."""
+    straight = nano()
+    killed = straight.with_name("killed")
+    shutil.copytree(straight, killed)
+    (killed / "checkpoints" / "last.ckpt").unlink()
+    (killed / "checkpoints" / "step_000008.ckpt").rename(killed / "checkpoints" / "last.ckpt")
+    record = json.loads((killed / "run.json").read_text()) | {"status": "running"}
+    (killed / "run.json").write_text(json.dumps(record))
+    with (killed / "metrics.csv").open("a") as file:
+        file.write("13,0.5")  # cut in the middle of a row
+    again = nano(name="killed")
+    assert rows(again) == rows(straight)
+    assert (again / "samples.md").read_text() == (straight / "samples.md").read_text()
+    assert equal(weights(again), weights(straight))
+
+
+def test_more_steps_later_equal_more_steps_at_once_under_a_constant_rate(nano):
+    straight = nano("schedule=constant", "trainer.max_steps=12", name="straight")
+    short = nano("schedule=constant", "trainer.max_steps=6")
+    assert len(rows(short)) == 6
+    longer = nano("schedule=constant", "trainer.max_steps=12")
+    assert equal(weights(straight), weights(longer))
+
+
+def test_hardware_settings_may_change_on_the_way(nano, monkeypatch):
+    straight = nano(name="straight")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 5)
+        with pytest.raises(Interrupted):
+            nano()
+    halted = nano("data.micro_batch_size=4", "data.num_workers=2", "attention=sdpa")
+    for key, value in weights(straight).items():
+        torch.testing.assert_close(value, weights(halted)[key], atol=1e-4, rtol=1e-3)
+    assert [row["val/loss"] != "" for row in rows(halted)] == [row["val/loss"] != "" for row in rows(straight)]
+
+
+def test_workers_change_nothing(nano):
+    assert equal(weights(nano(name="a")), weights(nano("data.num_workers=2", name="b")))
+
+
+def test_another_config_is_refused_with_the_difference_and_nothing_changes(nano):
+    run = nano()
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(
+        ValueError,
+        match=r"(?s)trained with another config.*model.n_layer +was 2 +now 3\n +optimizer.lr +was 0.01 +now 0.02",
+    ):
+        nano("model.n_layer=3", "optimizer.lr=0.02")
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def test_a_finished_run_is_not_trained_again(nano):
+    run = nano()
+    stamp = (run / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    nano()
+    assert (run / "checkpoints" / "last.ckpt").stat().st_mtime_ns == stamp
+    assert len(json.loads((run / "run.json").read_text())["sessions"]) == 1
+
+
+def test_validation_saving_and_logging_count_optimizer_steps(nano):
+    run = nano("trainer.val_every=5", "trainer.save_every=3", "trainer.log_every=2", "callbacks.checkpoint.keep_last=9")
+    table = {int(row["step"]): row for row in rows(run)}
+    assert [s for s, row in table.items() if row["train/loss"]] == [1, 2, 4, 6, 8, 10, 12]
+    assert [s for s, row in table.items() if row["val/loss"]] == [5, 10, 12]  # and at the end
+    saved = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert saved == ["best.ckpt", "last.ckpt", *(f"step_{s:06d}.ckpt" for s in (3, 6, 9, 12))]
+
+
+def test_accumulation_gives_the_gradient_of_the_whole_batch(nano):
+    whole = nano("data.micro_batch_size=null", "trainer.max_steps=3", name="whole")
+    parts = nano("data.micro_batch_size=1", "trainer.max_steps=3", name="parts")
+    for a, b in zip(rows(whole), rows(parts), strict=True):
+        assert float(a["train/loss"]) == pytest.approx(float(b["train/loss"]), abs=1e-4)
+        assert float(a["train/grad_norm"]) == pytest.approx(float(b["train/grad_norm"]), rel=1e-3)
+
+
+def test_best_is_the_argmin_and_old_steps_go(nano):
+    run = nano("callbacks.checkpoint.keep_last=1", "optimizer.lr=0.3", "optimizer.grad_clip=0")  # jumps about
+    losses = {int(row["step"]): float(row["val/loss"]) for row in rows(run) if row["val/loss"]}
+    best = min(losses, key=losses.get)
+    record = json.loads((run / "run.json").read_text())
+    assert record["best"] == {"val/loss": losses[best], "step": best}
+    assert torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["global_step"] == best
+    assert [p.name for p in (run / "checkpoints").glob("step_*")] == ["step_000012.ckpt"]
+
+
+def test_early_stopping_counts_steps(nano):
+    run = nano("callbacks.early_stopping.patience=8", "callbacks.early_stopping.min_delta=100", "trainer.max_steps=40")
+    assert json.loads((run / "run.json").read_text())["metrics"]["step"] == 12  # step 4 sets the mark, then 8 without
+    assert len(json.loads((run / "run.json").read_text())["sessions"]) == 1
+    nano("callbacks.early_stopping.patience=8", "callbacks.early_stopping.min_delta=100", "trainer.max_steps=40")
+    assert len(json.loads((run / "run.json").read_text())["sessions"]) == 1  # stopped is finished
+
+
+def test_sampling_and_validating_do_not_touch_the_training(nano):
+    often = nano("model.dropout=0.1", "callbacks.sample.every=1", "trainer.val_every=1", name="often")
+    never = nano("model.dropout=0.1", "callbacks.sample.enabled=false", "trainer.val_every=12", name="never")
+    assert equal(weights(often), weights(never))
+    assert (often / "samples.md").read_text().count("## step") == 12 and not (never / "samples.md").exists()
+
+
+def test_a_diverged_run_stops_with_advice_and_keeps_its_last_good_checkpoint(nano, tmp_path, monkeypatch):
+    import lm.module
+
+    original = lm.module.LanguageModule.training_step
+
+    def poisoned(self, batch, batch_idx):
+        loss = original(self, batch, batch_idx)
+        if self.trainer.global_step == 9:
+            self._losses[-1] = loss.detach() * math.nan
+            return loss * math.nan
+        return loss
+
+    monkeypatch.setattr(lm.module.LanguageModule, "training_step", poisoned)
+    with pytest.raises(
+        ValueError, match="train/loss is nan at step 10: the run has diverged. Try a lower optimizer.lr"
+    ):
+        nano()
+    run = tmp_path / "run"
+    assert json.loads((run / "run.json").read_text())["status"] == "failed"
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 8
+    assert all(torch.isfinite(v).all() for v in weights(run).values())
+
+
+def test_the_first_loss_is_ln_v_and_it_falls(nano):
+    run = nano("trainer.max_steps=60", "trainer.val_every=60")
+    losses = [float(row["train/loss"]) for row in rows(run)]
+    assert losses[0] == pytest.approx(math.log(15), rel=0.02)
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_validation_is_the_mean_over_the_whole_split(nano, tmp_path):
+    """val/loss, val/ppl and val/bpb against a plain loop over the checkpoint."""
+    from lm.checkpoint import load
+    from lm.corpus import WordsConfig
+
+    run = nano()
+    checkpoint = load(run / "checkpoints" / "last.ckpt")
+    val = WordsConfig(lines=300).load(tmp_path).val
+    ids = torch.from_numpy(checkpoint.tokenizer.encode(val))
+    nats = 0.0
+    for target in range(1, len(ids)):
+        start = min((target - 1) // 16 * 16, len(ids) - 17)
+        with torch.no_grad():
+            logits = checkpoint.model(ids[None, start:target])[0, -1]
+        nats -= logits.log_softmax(-1)[ids[target]].item()
+    last = rows(run)[-1]
+    assert float(last["val/loss"]) == pytest.approx(nats / (len(ids) - 1), abs=1e-5)
+    assert float(last["val/ppl"]) == pytest.approx(math.exp(nats / (len(ids) - 1)), rel=1e-5)
+    assert float(last["val/bpb"]) == pytest.approx(nats / math.log(2) / (len(val) - 1), rel=1e-5)
+
+
+def test_the_run_directory_holds_the_whole_run(nano):
+    run = nano("logger=default")
+    names = {path.name.split(".")[0] for path in run.iterdir()}  # train.log is Hydra's, see test_process.py
+    assert names == {"config", "run", "metrics", "samples", "tokenizer", "checkpoints", "events"}
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["model"]["n_embd"] == 32 and config["optimizer"]["lr"] == 0.01
+    record = json.loads((run / "run.json").read_text())
+    assert record["status"] == "finished" and record["parameters"] > 1000 and record["precision"] == "fp32"
+    assert set(record["versions"]) >= {"lm", "torch", "lightning", "python"} and "val/loss" in record["metrics"]
+
+
+def test_transfer_starts_from_the_weights_with_their_tokenizer(nano):
+    parent = nano("trainer.max_steps=8", name="parent")
+    child = nano(f"init_from={parent}", "corpus.seed=7", "trainer.max_steps=1", "optimizer.lr=1e-9", name="child")
+    assert (child / "tokenizer.json").read_text() == (parent / "tokenizer.json").read_text()
+    for key, value in weights(parent, "best.ckpt").items():
+        torch.testing.assert_close(weights(child)[key], value, atol=1e-6, rtol=0)
+    with pytest.raises(ValueError, match="(?s)is another model.*model.n_layer=3, but the checkpoint has 2"):
+        nano(f"init_from={parent}", "model.n_layer=3", name="other")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.parametrize("tokenizer", ["char", "byte", "bpe"])
+def test_every_tokenizer_trains_in_every_precision(nano, precision, tokenizer):
+    run = nano(
+        f"precision={precision}", f"tokenizer={tokenizer}", "trainer.max_steps=4", name=f"{precision}{tokenizer}"
+    )
+    assert math.isfinite(float(rows(run)[-1]["val/bpb"]))

@@ -1,0 +1,87 @@
+"""Train a GPT: compose -> typed Config -> build -> fit. `python train.py --help` shows what can be composed."""
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from lm import checkpoint, report
+from lm.config import CONF, Config, errors, register, resolve
+from lm.data import TokenData
+from lm.hardware import device_type, is_main_process, peak_flops
+from lm.model import GPT
+from lm.module import LanguageModule
+from lm.run import Interrupted, open_run
+from lm.tokens import cache_tokens, cached_tokenizer
+
+log = logging.getLogger("lm")
+
+
+def train(config: Config, directory: Path, overrides: Sequence[str] = ()) -> float:
+    """Start the run in `directory`, or continue it where it stopped. Returns the final val/loss.
+
+    `overrides` are what the user typed; they are only repeated, in the command that would go on from here.
+    """
+    log.setLevel(logging.INFO if is_main_process() else logging.WARNING)
+    run = open_run(directory, asdict(config))
+    if run.finished:
+        log.info(report.ending(run, overrides))
+        return run.record["metrics"]["val/loss"]
+
+    c, root = config, Path(config.data.root)
+    device = device_type(c.trainer.accelerator)
+    precision = c.precision.resolve(device)
+    source = checkpoint.load(c.init_from) if c.init_from else None
+    text = c.corpus.load(root)
+    tokenizer = source.tokenizer if source else cached_tokenizer(c.tokenizer, text, root)
+    tokens = cache_tokens(text, tokenizer, root)
+    data = TokenData(tokens, c.data, c.model.block_size, c.seed, c.trainer.val_batches)
+    horizon = c.trainer.horizon(data.windows, c.data.batch_size, c.model.block_size)
+    accumulate = c.data.accumulate(c.trainer.devices)
+    torch.manual_seed(c.seed)
+    model = GPT(c.model, tokenizer.vocab_size, c.attention.backend)
+    if source:
+        source.copy_into(model)
+    module = LanguageModule(model, tokenizer, c.optimizer, c.schedule, horizon, c.seed, accumulate, precision != "fp16")
+    step = checkpoint.read(run.last)["global_step"] if run.last else 0
+    peak = c.trainer.peak_tflops * 1e12 if c.trainer.peak_tflops else peak_flops(device)
+    callbacks = c.callbacks.build(directory, c.trainer, step, peak)
+    loggers = c.logger.build(directory, step)
+    trainer = c.trainer.build(device, precision, horizon, accumulate, callbacks, loggers, directory)
+
+    chosen = {"device": device, "precision": precision, "horizon": horizon}
+    log.info(report.beginning(c, model, tokenizer, data, chosen))
+    if step:
+        log.info("continuing after step %d", step)
+    started = time.perf_counter()
+    with run.session(step, parameters=model.num_params, **chosen):
+        run.write("tokenizer.json", tokenizer.to_json())
+        for logger in loggers:
+            logger.log_hyperparams(asdict(c))
+        trainer.fit(module, datamodule=data, ckpt_path=run.last, weights_only=True)
+        run.update(metrics=module.latest | {"step": trainer.global_step}, best=callbacks[-1].best)
+    log.info(report.ending(run, overrides, time.perf_counter() - started))
+    return module.latest["val/loss"]
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
+def main(cfg: DictConfig) -> float:
+    with errors.job():
+        try:
+            hydra_config = HydraConfig.get()
+            return train(resolve(cfg), Path(hydra_config.runtime.output_dir), hydra_config.overrides.task)
+        except Interrupted as stop:
+            log.info("%s; the same command with this run's name= goes on from here", stop)
+            sys.exit(stop.status)
+
+
+if __name__ == "__main__":
+    register()
+    errors.run(main)
