@@ -49,14 +49,15 @@ def train(config: Config, directory: Path, overrides: Sequence[str] = ()) -> flo
     model = GPT(c.model, tokenizer.vocab_size, c.attention.backend)
     if source:
         source.copy_into(model)
-    module = LanguageModule(model, tokenizer, c.optimizer, c.schedule, horizon, c.seed, accumulate, precision != "fp16")
+    optimizer = c.optimizer.for_width(c.model.n_embd)
+    module = LanguageModule(model, tokenizer, optimizer, c.schedule, horizon, c.seed, accumulate, precision != "fp16")
     step = checkpoint.read(run.last)["global_step"] if run.last else 0
     peak = c.trainer.peak_tflops * 1e12 if c.trainer.peak_tflops else peak_flops(device)
     callbacks = c.callbacks.build(directory, c.trainer, step, peak)
     loggers = c.logger.build(directory, step)
     trainer = c.trainer.build(device, precision, horizon, accumulate, callbacks, loggers, directory)
 
-    chosen = {"device": device, "precision": precision, "horizon": horizon}
+    chosen = {"device": device, "precision": precision, "horizon": horizon, "lr": optimizer.lr}
     log.info(report.beginning(c, model, tokenizer, data, chosen))
     if step:
         log.info("continuing after step %d", step)

@@ -23,7 +23,7 @@ IGNORE = -100  # a target that counts for nothing, torch's own value
 
 @dataclass
 class DataConfig:
-    batch_size: int = 32  # sequences per optimizer step, over all devices
+    batch_size: int = 16  # sequences per optimizer step, over all devices
     micro_batch_size: int | None = None  # sequences per forward pass, as many as fit; null: the whole batch
     num_workers: int = 0  # loader processes; reading a memory map needs none
     root: str = "data"  # downloads and token caches
@@ -93,26 +93,27 @@ def _epoch(seed: int, epoch: int, windows: int, offsets: int) -> tuple[np.ndarra
 class ValBatches(Dataset[tuple[Tensor, Tensor]]):
     """The validation text once, in order: every token but the first is a target in exactly one window.
 
-    The last window reaches back for its context; the targets it shares with the one before are IGNORE.
+    The last window reaches back for its context; the targets it shares with the one before are IGNORE. `limit` takes
+    so many windows instead, spread evenly over the text; which, does not depend on how they are batched.
     """
 
-    def __init__(self, tokens: np.ndarray, T: int, batch: int) -> None:
+    def __init__(self, tokens: np.ndarray, T: int, batch: int, limit: int | None = None) -> None:
         if len(tokens) <= T:
             raise ValueError(
                 f"the validation text has {len(tokens)} tokens, too few for one window of model.block_size={T}: "
                 "bring more text, raise corpus.val_fraction, or lower model.block_size"
             )
         self.tokens, self.T, self.batch = tokens, T, batch
-        self.windows = -(-(len(tokens) - 1) // T)
+        windows = -(-(len(tokens) - 1) // T)
+        self.chosen = np.linspace(0, windows - 1, min(limit or windows, windows)).round().astype(np.int64)
 
     def __len__(self) -> int:
-        return -(-self.windows // self.batch)
+        return -(-len(self.chosen) // self.batch)
 
     def __getitem__(self, k: int) -> tuple[Tensor, Tensor]:
-        wanted = np.arange(k * self.batch, min((k + 1) * self.batch, self.windows)) * self.T  # (B,)
+        wanted = self.chosen[k * self.batch : (k + 1) * self.batch] * self.T  # (B,)
         starts = np.minimum(wanted, len(self.tokens) - 1 - self.T)
         rows = torch.from_numpy(self.tokens[starts[:, None] + np.arange(self.T + 1)].astype(np.int64))  # (B, T + 1)
         x, y = rows[:, :-1], rows[:, 1:].clone()
-        if overlap := int(wanted[-1] - starts[-1]):
-            y[-1, :overlap] = IGNORE
+        y[-1, : wanted[-1] - starts[-1]] = IGNORE
         return x, y

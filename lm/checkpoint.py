@@ -6,6 +6,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 
@@ -73,10 +74,10 @@ def read(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise ValueError(f"{path}: no such run or checkpoint")
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        data = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
     except Exception as error:  # torch raises whatever its readers raise
-        refused = "Weights only load failed" in str(error) or "Unsupported" in str(error)
-        why = "it holds pickled code, which is never run" if refused else "it is truncated or no checkpoint"
+        code = "Unsupported global" in str(error) or "Unsupported class" in str(error)
+        why = "it holds pickled code, which is never run" if code else "it is truncated or no checkpoint"
         raise ValueError(f"{path} cannot be loaded: {why}") from error
     if not isinstance(data, dict) or "lm" not in data:
         raise ValueError(f"{path} cannot be loaded: it is no checkpoint of this project")

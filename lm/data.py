@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Iterator
 
 import lightning as L
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -19,7 +18,7 @@ Batches = DataLoader[tuple[Tensor, Tensor]]
 
 class TokenData(L.LightningDataModule):
     """Serves micro-batches of `tokens` from the step that the trainer stands at, so a resumed run sees what it would
-    have seen. `val_batches` limits validation to so many batches, spread evenly over the text; None: all of it.
+    have seen. `val_batches` limits validation to so many batches of windows, spread evenly over the text; None: all.
 
     Raises ValueError when the text is too small for one batch or one validation window.
     """
@@ -40,12 +39,11 @@ class TokenData(L.LightningDataModule):
     def val_dataloader(self) -> Batches:
         assert self.trainer is not None
         rank, devices = self.trainer.global_rank, self.trainer.world_size
-        batches = ValBatches(self.tokens.val, self.T, self.config.micro(devices))
-        wanted = min(self.val_batches or len(batches), len(batches))
-        chosen = np.linspace(0, len(batches) - 1, wanted).round().astype(int).tolist()
-        return self._loader(batches, chosen[rank::devices])
+        limit = self.val_batches and self.val_batches * self.config.batch_size
+        batches = ValBatches(self.tokens.val, self.T, self.config.micro(devices), limit)
+        return self._loader(batches, range(rank, len(batches), devices))
 
-    def _loader(self, batches: Dataset[tuple[Tensor, Tensor]], order: Sampler[int] | list[int]) -> Batches:
+    def _loader(self, batches: Dataset[tuple[Tensor, Tensor]], order: Sampler[int] | range) -> Batches:
         workers = self.config.num_workers
         return DataLoader(
             batches,

@@ -75,8 +75,8 @@ class TensorBoard(TensorBoardLogger):
     """Events straight in the run directory, so that TensorBoard shows a run by its name."""
 
     def __init__(self, directory: Path, step: int) -> None:
-        # purge_step hides what a killed process wrote beyond the checkpoint that the run goes on from
-        purge: dict[str, Any] = {"purge_step": step + 1} if step else {}
+        # purge_step hides what an earlier process wrote beyond the checkpoint that the run goes on from
+        purge: dict[str, Any] = {"purge_step": step and step + 1}
         super().__init__(directory.parent, name=directory.name, version="", default_hp_metric=False, **purge)
 
     @rank_zero_only

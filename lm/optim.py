@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ from lm.check import Check
 class OptimizerConfig:
     """What every optimizer has; a kind of optimizer adds its fields and `build`."""
 
-    lr: float = 1e-3  # the peak; schedule= shapes it
+    lr: float | None = None  # the peak; schedule= shapes it; null: 0.384 / n_embd
     weight_decay: float = 0.1  # of matrices; gains and biases are never decayed
     beta1: float = 0.9
     beta2: float = 0.95
@@ -33,8 +33,16 @@ class OptimizerConfig:
             check.within(key, 0, 1)
         check.done()
 
+    def for_width(self, n_embd: int) -> Self:
+        """This config with a peak rate: without one, 0.384 / n_embd.
+
+        That is 1e-3 at nanoGPT's baby width of 384 and 5e-4 at GPT-2's 768, close to what is used there; matrices of
+        Adam want rates in inverse proportion to width (Yang et al. 2022).
+        """
+        return self if self.lr is not None else replace(self, lr=0.384 / n_embd)
+
     def build(self, model: nn.Module, fused: bool = True) -> torch.optim.Optimizer:
-        """`fused` asks for one kernel per step, which a gradient scaler (fp16) cannot work with."""
+        """Needs a peak rate, see `for_width`. `fused` is one kernel a step; no gradient scaler (fp16) works with it."""
         raise NotImplementedError
 
 
@@ -43,6 +51,7 @@ class AdamWConfig(OptimizerConfig):
     """Loshchilov and Hutter 2019. Fused, it is the cheapest step on a CPU and on a GPU."""
 
     def build(self, model: nn.Module, fused: bool = True) -> torch.optim.Optimizer:
+        assert self.lr is not None
         groups = param_groups(model, self.weight_decay)
         return torch.optim.AdamW(groups, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, fused=fused)
 

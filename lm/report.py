@@ -32,6 +32,7 @@ def beginning(config: Config, model: GPT, tokenizer: Tokenizer, data: TokenData,
         "corpus": f"{train:,} tokens to train on, {val:,} to validate; vocabulary {tokenizer.vocab_size:,}",
         "training": f"{horizon:,} steps of {batch} x {c.block_size} = {tokens:,} tokens, "
         f"{horizon * batch / data.windows:.1f} passes over the text",
+        "rate": f"{chosen['lr']:g} at its peak, after {config.schedule.warmup_steps} steps of warm-up",
         "chosen": f"device {device} ({device_name(device)}), precision {chosen['precision']}, attention {attention}",
     }
     lines = [f"{name:<9} {row}" for name, row in rows.items()]

@@ -95,7 +95,7 @@ def open_run(directory: Path, config: dict[str, Any]) -> Run:
     without a checkpoint has nothing to lose and is started anew.
     """
     run = Run(directory, config, {})
-    if run.last:
+    if any(directory.glob("checkpoints/*.ckpt")):
         record = directory / "run.json"
         run.record = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
         old = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))

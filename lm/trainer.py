@@ -33,7 +33,7 @@ class TrainerConfig:
     accelerator: str = "auto"  # auto | cpu | gpu | cuda | mps
     devices: int = 1
     val_every: int = 250
-    val_batches: int | None = None  # micro-batches per validation, spread over the text; null: all of it
+    val_batches: int | None = None  # validate on so many batches, spread over the text; null: on all of it
     save_every: int = 250
     log_every: int = 10
     peak_tflops: float | None = None  # dense bf16 peak of one device, for perf/mfu; null: by the card's name

@@ -90,3 +90,12 @@ def test_a_batch_that_does_not_divide_is_refused():
         ValueError, match="data.batch_size=10 must be a multiple of data.micro_batch_size=4 times 1 device, e.g. 12"
     ):
         DataConfig(batch_size=10, micro_batch_size=4).accumulate(1)
+
+
+def test_limited_validation_is_spread_over_the_text_and_does_not_depend_on_the_batching():
+    def targets(batch):
+        data = ValBatches(TOKENS, 16, batch, limit=5)
+        return [y[y != IGNORE].tolist() for k in range(len(data)) for y in data[k][1]]
+
+    assert targets(1) == targets(2) == targets(64)
+    assert [y[0] for y in targets(1)][:4] == [1, 257, 497, 737] and targets(1)[-1][-1] == 999

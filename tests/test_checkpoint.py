@@ -61,7 +61,7 @@ def test_pickled_code_is_refused_and_not_run(tmp_path, form):
     if form == "zip":
         torch.save({"lm": Evil()}, path)
     else:
-        path.write_bytes(pickle.dumps({"lm": Evil()}))
+        path.write_bytes(pickle.dumps({"lm": Evil()}, protocol=2))
     with pytest.raises(ValueError, match="cannot be loaded: it holds pickled code, which is never run"):
         load(path)
     assert not mark.exists()

@@ -77,7 +77,7 @@ def test_every_model_preset_goes_with_every_corpus_and_tokenizer():
 def test_the_command_line_beats_the_experiment_and_the_experiment_beats_the_groups():
     assert config_of("experiment=smoke").trainer.max_steps == 100
     assert config_of("experiment=smoke", "trainer.max_steps=7").trainer.max_steps == 7
-    assert config_of("experiment=smoke", "model=small").model.n_layer == 2  # the experiment's delta lies on top
+    assert config_of("experiment=smoke", "model=medium").model.n_layer == 2  # the experiment's delta lies on top
 
 
 def test_device_is_short_for_the_accelerator():
@@ -147,7 +147,7 @@ def test_all_that_is_wrong_is_told_at_once(monkeypatch, capsys, tmp_path):
 
 def test_a_mistake_in_a_file_names_the_file(monkeypatch, capsys, tmp_path):
     for group, content, message in (
-        ("model", "defaults: [GPTConfig]\nn_layers: 3\n", "unknown key n_layers; did you mean 'n_layer'?"),
+        ("model", "defaults: [GPTConfig]\nn_layers: 3\n", "unknown key model.n_layers; did you mean 'model.n_layer'?"),
         (
             "experiment",
             "# @package _global_\ntrainer: {max_stepz: 3}\n",

@@ -46,14 +46,14 @@ def test_halves_a_quadratic(config):
 
 def test_8bit_state_is_8bit_for_large_tensors_and_32_for_small():
     net = model()
-    optimizer = AdamW8bitConfig().build(net)
+    optimizer = AdamW8bitConfig(lr=1e-3).build(net)
     net(torch.randint(128, (1, 16))).sum().backward()
     optimizer.step()
     for p, state in optimizer.state.items():
         assert state["state1"].dtype == (torch.uint8 if p.numel() >= 4096 else torch.float32)
 
 
-@pytest.mark.parametrize("config", [AdamWConfig(), AdamW8bitConfig()])
+@pytest.mark.parametrize("config", [AdamWConfig(lr=1e-3), AdamW8bitConfig(lr=1e-3)])
 def test_saved_and_loaded_it_goes_on_exactly(config, tmp_path):
     def train(net, optimizer, steps):
         for step in steps:
@@ -86,3 +86,9 @@ def test_saved_and_loaded_it_goes_on_exactly(config, tmp_path):
 def test_ranges(fields, message):
     with pytest.raises(ValueError, match=message):
         AdamWConfig(**fields)
+
+
+def test_without_a_rate_the_width_decides():
+    assert AdamWConfig().for_width(384).lr == pytest.approx(1e-3)
+    assert AdamWConfig().for_width(768).lr == pytest.approx(5e-4)
+    assert AdamWConfig(lr=0.5).for_width(384).lr == 0.5

@@ -191,7 +191,7 @@ def test_a_diverged_run_stops_with_advice_and_keeps_its_last_good_checkpoint(nan
 def test_the_first_loss_is_ln_v_and_it_falls(nano):
     run = nano("trainer.max_steps=60", "trainer.val_every=60")
     losses = [float(row["train/loss"]) for row in rows(run)]
-    assert losses[0] == pytest.approx(math.log(15), rel=0.02)
+    assert losses[0] == pytest.approx(math.log(15), abs=0.1)
     assert losses[-1] < 0.8 * losses[0]
 
 

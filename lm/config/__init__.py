@@ -75,7 +75,8 @@ def register() -> None:
     for group, schemas in SCHEMAS.items():
         for schema in schemas:
             store.store(group=group, name=schema.__name__, node=schema)
-    store.store(group="hydra/help", name="lm", node=HelpConf(app_name="train", template=help_text(CONF)))
+    escaped = help_text(CONF).replace("$", "$$")
+    store.store(group="hydra/help", name="lm", node=HelpConf(app_name="train", template=escaped))
 
 
 def resolve(cfg: DictConfig) -> Config:

@@ -26,14 +26,18 @@ def run(main: Callable[[], None]) -> None:
 
     HYDRA_FULL_ERROR=1 brings the traceback. Errors that no user can cause always have one.
     """
-    full = os.environ.setdefault("HYDRA_FULL_ERROR", "0") == "1"
+    # Hydra takes flags before or after the overrides; people type -m in between as well
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda typed: typed not in ("-m", "--multirun"))
+    asked = os.environ.get("HYDRA_FULL_ERROR", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises, instead of printing its own words
     try:
         main()
     except USER_ERRORS as error:
-        if full:
+        if asked == "1":
             raise
         tell(error)
+    finally:
+        os.environ["HYDRA_FULL_ERROR"] = asked
 
 
 @contextmanager
@@ -64,7 +68,7 @@ def tell(error: BaseException) -> NoReturn:
 def explain(error: BaseException) -> str:
     """One readable message for an error of Hydra's, OmegaConf's or ours."""
     chain = [error]
-    while (cause := chain[-1].__cause__) is not None:
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)
     for cause in chain:
         if isinstance(cause, MissingConfigException) and cause.options is not None:
