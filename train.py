@@ -4,7 +4,6 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import hydra
@@ -13,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from lm import checkpoint, report
-from lm.config import CONF, Config, errors, register, resolve
+from lm.config import CONF, Config, errors, plain, register, resolve
 from lm.data import TokenData
 from lm.hardware import device_type, is_main_process, peak_flops
 from lm.model import GPT
@@ -30,7 +29,7 @@ def train(config: Config, directory: Path, overrides: Sequence[str] = ()) -> flo
     `overrides` are what the user typed; they are only repeated, in the command that would go on from here.
     """
     log.setLevel(logging.INFO if is_main_process() else logging.WARNING)
-    run = open_run(directory, asdict(config))
+    run = open_run(directory, plain(config))
     if run.finished:
         log.info(report.ending(run, overrides))
         return run.record["metrics"]["val/loss"]
@@ -65,7 +64,7 @@ def train(config: Config, directory: Path, overrides: Sequence[str] = ()) -> flo
     with run.session(step, parameters=model.num_params, **chosen):
         run.write("tokenizer.json", tokenizer.to_json())
         for logger in loggers:
-            logger.log_hyperparams(asdict(c))
+            logger.log_hyperparams(run.config)
         trainer.fit(module, datamodule=data, ckpt_path=run.last, weights_only=True)
         run.update(metrics=module.latest | {"step": trainer.global_step}, best=callbacks[-1].best)
     log.info(report.ending(run, overrides, time.perf_counter() - started))

@@ -96,23 +96,24 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self) -> None:
-        """Start at a loss of ln V, with a residual stream that does not grow with depth.
+        """Start at a loss within 2 % of ln V, with a residual stream that does not grow with depth.
 
         | tensor            | distribution                       | why                                              |
         |-------------------|------------------------------------|--------------------------------------------------|
-        | wte, wpe, head    | N(0, min(0.02, 0.3 / sqrt(C)))     | logits stay small at any width, so loss = ln V   |
+        | wte, wpe, head    | N(0, s), s at most GPT-2's 0.02    | logits of variance C s^2 cost half of it in loss |
         | c_attn, c_fc      | N(0, 0.02)                         | GPT-2                                            |
         | c_proj            | N(0, 0.02 / sqrt(2 n_layer))       | GPT-2: 2 n_layer branches add into the stream    |
         | biases, gains     | 0, 1                               |                                                  |
         """
-        narrow = min(0.02, 0.3 / math.sqrt(self.config.n_embd))
+        cost = 0.012 * math.log(self.vocab_size)  # nats above ln V; smaller logits than need be would learn slower
+        s = min(0.02, math.sqrt(2 * cost / self.config.n_embd))
         for name, p in self.named_parameters():
             if name.endswith("bias"):
                 p.zero_()
             elif p.dim() == 1:
                 p.fill_(1.0)
             elif name.startswith(("wte", "wpe", "head")):
-                p.normal_(0.0, narrow)
+                p.normal_(0.0, s)
             elif name.endswith("c_proj.weight"):
                 p.normal_(0.0, 0.02 / math.sqrt(2 * self.config.n_layer))
             else:

@@ -50,7 +50,7 @@ def test_first_loss_is_ln_v_within_two_percent(preset, vocab_size):
         ("medium", 69, 19_075_072),
         ("large", 50257, 124_439_808),
         ("xlarge", 50257, 354_823_168),
-        ("tiny", 2048, 4 * (4 * 128**2 + 3 * 384 * 128 + 2 * 128) + 128 + 2048 * 128),  # swiglu of 384
+        ("tiny", 2048, 4 * (4 * 128**2 + 3 * 384 * 128 + 2 * 128) + 128 + 2 * 2048 * 128),  # swiglu of 384, untied
     ],
 )
 def test_parameter_counts_of_the_presets(preset, vocab_size, count):

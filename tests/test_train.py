@@ -115,6 +115,13 @@ def test_another_config_is_refused_with_the_difference_and_nothing_changes(nano)
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize("other", ["optimizer=adamw_8bit", "schedule=constant", "tokenizer=byte", "seed=2"])
+def test_another_kind_of_the_same_fields_is_another_config(nano, other):
+    nano("trainer.max_steps=4", "schedule.warmup_steps=2")
+    with pytest.raises(ValueError, match="trained with another config"):
+        nano("trainer.max_steps=4", other)
+
+
 def test_a_finished_run_is_not_trained_again(nano):
     run = nano()
     stamp = (run / "checkpoints" / "last.ckpt").stat().st_mtime_ns

@@ -38,24 +38,24 @@ class Progress(ProgressBar):
         self.task = self.bar.add_task("", total=pl_module.horizon, completed=trainer.global_step)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
-        if self.bar is not None and pl_module.stepped:
-            latest = pl_module.latest
-            parts = [f"{key.split('/')[0]} {latest[key]:.3f}" for key in ("train/loss", "val/loss") if key in latest]
-            if "perf/tokens_per_s" in latest:
-                parts.append(tokens_per_second(latest))
+        if pl_module.stepped:
+            self._update(trainer, pl_module.latest)
+
+    def _update(self, trainer: L.Trainer, latest: dict[str, float]) -> None:
+        if self.bar is not None:
+            parts = [f"{key} {latest[key]:.3f}" for key in ("train/loss", "val/loss") if key in latest]
+            parts += [tokens_per_second(latest)] if "perf/tokens_per_s" in latest else []
             self.bar.update(self.task, completed=trainer.global_step, description="  ".join(parts))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         latest = pl_module.latest
-        line = f"step {trainer.global_step}/{pl_module.horizon}"
-        if "train/loss" in latest:
-            line += f"  train/loss {latest['train/loss']:.4f}"
-        line += f"  val/loss {latest['val/loss']:.4f}  val/bpb {latest['val/bpb']:.4f}"
-        if "perf/tokens_per_s" in latest:
-            line += f"  {tokens_per_second(latest)}"
-        if "perf/mfu" in latest:
-            line += f"  mfu {latest['perf/mfu']:.1%}"
-        log.info(line)
+        keys = ("train/loss", "val/loss", "val/bpb")
+        parts = [f"step {trainer.global_step}/{pl_module.horizon}"]
+        parts += [f"{key} {latest[key]:.4f}" for key in keys if key in latest]
+        parts += [tokens_per_second(latest)] if "perf/tokens_per_s" in latest else []
+        parts += [f"mfu {latest['perf/mfu']:.1%}"] if "perf/mfu" in latest else []
+        log.info("  ".join(parts))
+        self._update(trainer, latest)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if self.bar is not None:

@@ -74,9 +74,8 @@ class Samples(L.Callback):
             except ValueError:
                 continue
             generator = torch.Generator(pl_module.device).manual_seed(pl_module.seed)
-            c = self.config
-            with trainer.precision_plugin.forward_context():
-                ids = generate(model, ids, c.max_new_tokens, c.temperature, c.top_k, generator=generator)
+            c = self.config  # in fp32: in bf16 a CPU would build, and keep, kernels for every length of text
+            ids = generate(model, ids, c.max_new_tokens, c.temperature, c.top_k, generator=generator)
             texts.append(tokenizer.decode(ids[0].tolist()).strip("\n"))
         model.train()
         with self.path.open("a", encoding="utf-8") as file:

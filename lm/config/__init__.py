@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,18 @@ def resolve(cfg: DictConfig) -> Config:
         typed = "device=" if cfg.trainer.accelerator == cfg.device else "trainer.accelerator="
         raise ValueError("\n".join(problems).replace("trainer.accelerator=", typed))
     return config
+
+
+def plain(config: Config) -> dict[str, Any]:
+    """The config as nested plain values: what config.yaml holds, and what two runs are compared by.
+
+    Where a group has several classes, `kind` tells which one it is.
+    """
+    values = asdict(config)
+    for group, schemas in SCHEMAS.items():
+        if len(schemas) > 1:
+            values[group] = {"kind": type(getattr(config, group)).__name__.removesuffix("Config"), **values[group]}
+    return values
 
 
 def across(config: Config) -> list[str]:

@@ -1,0 +1,46 @@
+"""Draw a run's loss curves from its metrics.csv: python scripts/plot.py outputs/mine --out loss.png"""
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run directory")
+    parser.add_argument("--out", type=Path, default=None, help="the picture to write (default: RUN/loss.png)")
+    args = parser.parse_args()
+    try:
+        draw(args.run, args.out or args.run / "loss.png")
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+def draw(run: Path, out: Path) -> None:
+    """Train and validation loss over steps. Raises ValueError when there is nothing to draw."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ValueError("plotting needs matplotlib: pip install -e '.[report]'") from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    table = run / "metrics.csv"
+    if not table.exists():
+        raise ValueError(f"{run} holds no metrics.csv; give a run directory, e.g. outputs/mine")
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    for key, style in (("train/loss", {"alpha": 0.5, "linewidth": 1}), ("val/loss", {"marker": "o"})):
+        points = [(int(row["step"]), float(row[key])) for row in rows if row[key]]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=f"{key} (ends at {points[-1][1]:.3f})", **style)
+    axes.set(xlabel="optimizer steps", ylabel="nats per token", title=run.resolve().name)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(out, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
