@@ -110,6 +110,7 @@ MESSAGES = {
     "tokenizer.vocab_size=100": "tokenizer.vocab_size=100 must be at least 256",
     "corpus.val_fraction=1.5": "corpus.val_fraction=1.5 must lie between 0 and 1",
     "name=../mine": "name='../mine' must be a directory name, of letters, digits and any of . _ - + / =",
+    "seed=-1": "seed=-1 must be at least 0 and below 2**63",
     "data.batch_size=0": "data.batch_size=0 must be at least 1",
 }
 

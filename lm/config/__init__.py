@@ -125,6 +125,8 @@ def across(config: Config) -> list[str]:
     attempt(config.data.accumulate, config.trainer.devices)
     if not re.fullmatch(r"[\w.+=@-][\w.+=@ /-]*", config.name) or ".." in config.name:
         problems.append(f"name={config.name!r} must be a directory name, of letters, digits and any of . _ - + / =")
+    if not 0 <= config.seed < 2**63:
+        problems.append(f"seed={config.seed} must be at least 0 and below 2**63")
     if config.trainer.devices > 1 and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         problems.append(
             f"trainer.devices={config.trainer.devices} must be 1 in a sweep: each job would start the sweep anew"
