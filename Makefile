@@ -20,7 +20,7 @@ train: .venv/.installed ## Train, e.g. make train ARGS="model=small corpus=text 
 test: .venv/.installed ## Run the tests: offline, under three minutes (ARGS="-k name" chooses)
 	$(PY) -m pytest -m "not slow" $(ARGS)
 
-test-slow: .venv/.installed ## Run the slow tests too: real runs, killed and continued
+test-slow: .venv/.installed ## Run the slow tests: real processes, killed, stopped, swept
 	$(PY) -m pytest -m slow $(ARGS)
 
 lint: .venv/.installed ## Check style and formatting

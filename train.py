@@ -35,24 +35,31 @@ def train(config: Config, directory: Path, overrides: Sequence[str] = ()) -> flo
         return run.record["metrics"]["val/loss"]
 
     c, root = config, Path(config.data.root)
-    device = device_type(c.trainer.accelerator)
+    device = device_type(c.trainer.accelerator, "device")
     precision = c.precision.resolve(device)
-    source = checkpoint.load(c.init_from) if c.init_from else None
+    start = run.last or c.init_from  # where weights and tokenizer come from, when they are not new
+    source = checkpoint.load(start) if start else None
+    step = source.step if source and run.last else 0
     text = c.corpus.load(root)
+    run.require_text(text.digest)
     tokenizer = source.tokenizer if source else cached_tokenizer(c.tokenizer, text, root)
     tokens = cache_tokens(text, tokenizer, root)
-    data = TokenData(tokens, c.data, c.model.block_size, c.seed, c.trainer.val_batches)
-    horizon = c.trainer.horizon(data.windows, c.data.batch_size, c.model.block_size)
-    accumulate = c.data.accumulate(c.trainer.devices)
+    data = TokenData(tokens, c.data, c.model.block_size, c.seed, c.trainer.val_batches, c.trainer.devices)
+    horizon = c.trainer.horizon(data.windows, c.data.batch_size, c.model.block_size, step)
+    if source and step == horizon and "val/loss" not in source.metrics:
+        raise ValueError(f"{directory} stopped at step {step}, before it was validated: ask for more steps")
     torch.manual_seed(c.seed)
     model = GPT(c.model, tokenizer.vocab_size, c.attention.backend)
     if source:
         source.copy_into(model)
     optimizer = c.optimizer.for_width(c.model.n_embd)
-    module = LanguageModule(model, tokenizer, optimizer, c.schedule, horizon, c.seed, accumulate, precision != "fp16")
-    step = checkpoint.read(run.last)["global_step"] if run.last else 0
+    accumulate = c.data.accumulate(c.trainer.devices)
+    module = LanguageModule(
+        model, tokenizer, optimizer=optimizer, schedule=c.schedule, horizon=horizon, seed=c.seed,
+        accumulate=accumulate, fused=precision != "fp16",
+    )  # fmt: skip
     peak = c.trainer.peak_tflops * 1e12 if c.trainer.peak_tflops else peak_flops(device)
-    callbacks = c.callbacks.build(directory, c.trainer, step, peak)
+    callbacks = c.callbacks.build(directory, c.trainer, peak)
     loggers = c.logger.build(directory, step)
     trainer = c.trainer.build(device, precision, horizon, accumulate, callbacks, loggers, directory)
 
@@ -61,12 +68,13 @@ def train(config: Config, directory: Path, overrides: Sequence[str] = ()) -> flo
     if step:
         log.info("continuing after step %d", step)
     started = time.perf_counter()
-    with run.session(step, parameters=model.num_params, **chosen):
+    with run.session(step, parameters=model.num_params, text=text.digest, **chosen):
         run.write("tokenizer.json", tokenizer.to_json())
         for logger in loggers:
-            logger.log_hyperparams(run.config)
+            logger.log_hyperparams(run.config | {"chosen": chosen})
         trainer.fit(module, datamodule=data, ckpt_path=run.last, weights_only=True)
-        run.update(metrics=module.latest | {"step": trainer.global_step}, best=callbacks[-1].best)
+        best = trainer.checkpoint_callback.best
+        run.update(metrics=module.latest | {"step": trainer.global_step}, best=best)
     log.info(report.ending(run, overrides, time.perf_counter() - started))
     return module.latest["val/loss"]
 

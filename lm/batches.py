@@ -97,15 +97,18 @@ class ValBatches(Dataset[tuple[Tensor, Tensor]]):
     so many windows instead, spread evenly over the text; which, does not depend on how they are batched.
     """
 
-    def __init__(self, tokens: np.ndarray, T: int, batch: int, limit: int | None = None) -> None:
+    def __init__(self, tokens: np.ndarray, T: int, batch: int, limit: int | None = None, devices: int = 1) -> None:
         if len(tokens) <= T:
             raise ValueError(
                 f"the validation text has {len(tokens)} tokens, too few for one window of model.block_size={T}: "
                 "bring more text, raise corpus.val_fraction, or lower model.block_size"
             )
-        self.tokens, self.T, self.batch = tokens, T, batch
         windows = -(-(len(tokens) - 1) // T)
+        if windows < devices:
+            raise ValueError(f"the validation text has {windows} windows of {T} tokens, too few for {devices} devices")
         self.chosen = np.linspace(0, windows - 1, min(limit or windows, windows)).round().astype(np.int64)
+        self.tokens, self.T = tokens, T
+        self.batch = min(batch, -(-len(self.chosen) // devices))  # at least one batch for each device
 
     def __len__(self) -> int:
         return -(-len(self.chosen) // self.batch)

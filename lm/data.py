@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Iterator
 
 import lightning as L
@@ -23,12 +24,16 @@ class TokenData(L.LightningDataModule):
     Raises ValueError when the text is too small for one batch or one validation window.
     """
 
-    def __init__(self, tokens: Tokens, config: DataConfig, block_size: int, seed: int, val_batches: int | None) -> None:
+    def __init__(
+        self, tokens: Tokens, config: DataConfig, block_size: int, seed: int, val_batches: int | None, devices: int = 1
+    ) -> None:
         super().__init__()
         self.tokens, self.config, self.T, self.seed = tokens, config, block_size, seed
         self.val_batches = val_batches
         self.windows = TrainBatches(tokens.train, block_size, config, seed).windows
-        ValBatches(tokens.val, block_size, 1)  # both refuse what is too small, before anything is built
+        ValBatches(
+            tokens.val, block_size, 1, devices=devices
+        )  # both refuse what is too small, before anything is built
 
     def train_dataloader(self) -> Batches:
         assert self.trainer is not None
@@ -40,7 +45,7 @@ class TokenData(L.LightningDataModule):
         assert self.trainer is not None
         rank, devices = self.trainer.global_rank, self.trainer.world_size
         limit = self.val_batches and self.val_batches * self.config.batch_size
-        batches = ValBatches(self.tokens.val, self.T, self.config.micro(devices), limit)
+        batches = ValBatches(self.tokens.val, self.T, self.config.micro(devices), limit, devices)
         return self._loader(batches, range(rank, len(batches), devices))
 
     def _loader(self, batches: Dataset[tuple[Tensor, Tensor]], order: Sampler[int] | range) -> Batches:
@@ -51,6 +56,7 @@ class TokenData(L.LightningDataModule):
             sampler=order,
             num_workers=workers,
             persistent_workers=workers > 0,
+            worker_init_fn=ignore_interrupt,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # a loader draws a seed for its workers: not out of the run's own stream
         )
@@ -64,3 +70,8 @@ class From(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return itertools.count(self.start)
+
+
+def ignore_interrupt(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the run still needs its batches to finish the step and save."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

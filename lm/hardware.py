@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import resource
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from lm.check import nearest
+
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 
 # Dense bf16 peaks in TFLOP/s without sparsity, from the vendors' data sheets. The longest name that occurs in the
 # device's own name counts.
@@ -27,15 +32,21 @@ def is_main_process() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def device_type(accelerator: str) -> str:
-    """'cpu', 'cuda' or 'mps' for trainer.accelerator. Raises ValueError for a device that this machine lacks."""
+def device_type(accelerator: str, key: str) -> str:
+    """'cpu', 'cuda' or 'mps' for one of ACCELERATORS; `key` is what the user set it by.
+
+    Raises ValueError for anything else, and for a device that this machine lacks.
+    """
+    if accelerator not in ACCELERATORS:
+        allowed = f"must be one of {', '.join(ACCELERATORS)}{nearest(accelerator, ACCELERATORS)}"
+        raise ValueError(f"{key}={accelerator} {allowed}")
     has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if accelerator == "auto":
         return next(device for device in ("cuda", "mps", "cpu") if has[device])
     device = {"gpu": "cuda"}.get(accelerator, accelerator)
     if not has[device]:
         raise ValueError(
-            f"trainer.accelerator={accelerator}: torch {torch.__version__} finds no such device here; "
+            f"{key}={accelerator}: torch {torch.__version__} finds no such device here; "
             f"it finds {', '.join(d for d, found in has.items() if found)}"
         )
     return device
@@ -65,8 +76,12 @@ def peak_flops(device: str) -> float | None:
     """Dense bf16 FLOP/s of one device, or None where no data sheet tells."""
     if device != "cuda":
         return None
-    name = torch.cuda.get_device_name()
-    known = [key for key in PEAK_TFLOPS if key in name]
+    return card_peak(torch.cuda.get_device_name())
+
+
+def card_peak(name: str) -> float | None:
+    """The peak of a card by its full name, e.g. 'NVIDIA H100 PCIe'."""
+    known = [key for key in PEAK_TFLOPS if re.search(rf"\b{key}\b(?! (Ti|SUPER|D|Laptop))", name)]
     return PEAK_TFLOPS[max(known, key=len)] * 1e12 if known else None
 
 

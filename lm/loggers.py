@@ -13,7 +13,8 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard.summary import hparams
 
-from lm.run import flatten, write_atomically
+from lm.files import write_text
+from lm.run import flatten
 
 METRICS = (
     "train/loss", "val/loss", "val/ppl", "val/bpb", "train/grad_norm", "lr",
@@ -65,7 +66,7 @@ class CSVCurve(Logger):
         header = ",".join(("step", *METRICS)) + "\n"
         lines = self.path.read_text().splitlines(keepends=True)[1:] if self.path.exists() and self.resume_step else []
         kept = [line for line in lines if line.endswith("\n") and int(line.split(",")[0]) <= self.resume_step]
-        write_atomically(self.path, header + "".join(kept))
+        write_text(self.path, header + "".join(kept))
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
         """config.yaml holds them."""

@@ -32,6 +32,7 @@ class LanguageModule(L.LightningModule):
         self,
         model: GPT,
         tokenizer: Tokenizer,
+        *,
         optimizer: OptimizerConfig,
         schedule: ScheduleConfig,
         horizon: int,
@@ -45,14 +46,13 @@ class LanguageModule(L.LightningModule):
         self.seed, self.accumulate, self.fused = seed, accumulate, fused
         self.register_buffer("token_bytes", torch.from_numpy(tokenizer.token_bytes), persistent=False)
         self.latest: dict[str, float] = {}
+        self._finite: Tensor = torch.tensor(True)
         self.stepped = False  # whether the latest micro-batch completed an optimizer step
         self._losses: list[Tensor] = []  # of this optimizer step's micro-batches
         self._val: list[Tensor] = []
 
-    def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer.build(self.model, self.fused)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule.factor(step, self.horizon))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self.optimizer.build(self.model, self.fused)
 
     # ---- training
 
@@ -73,10 +73,19 @@ class LanguageModule(L.LightningModule):
         return loss
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
-        """Lightning's own refuses fused optimizers under autocast, and does not give the norm."""
+        """The last moment before the update: clip, and set the rate of this very step.
+
+        Lightning's own clipping refuses fused optimizers under autocast, and does not give the norm; a scheduler object
+        would bring the old horizon's rate back from a checkpoint.
+        """
         limit = self.optimizer.grad_clip or math.inf
         self._grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        self._lr = optimizer.param_groups[0]["lr"]
+        assert self.optimizer.lr is not None
+        self._lr = self.optimizer.lr * self.schedule.factor(self.trainer.global_step, self.horizon)
+        for group in optimizer.param_groups:
+            group["lr"] = self._lr
+        signs = [self._losses[-1]] if self.trainer.precision == "16-mixed" else [self._losses[-1], self._grad_norm]
+        self._finite = self._finite & torch.stack(signs).isfinite().all()  # a scaler (fp16) skips what overflows
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -85,6 +94,16 @@ class LanguageModule(L.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.trainer.global_step >= self.horizon:
             self.trainer.should_stop = True  # the way to end that validates once more
+
+    def require_finite(self) -> None:
+        """Raises ValueError once a loss or gradient was not finite. Waits for the device, so it is asked seldom: before
+        anything is logged, sampled or saved."""
+        if not bool(self._finite):
+            raise ValueError(
+                f"the loss or its gradient became infinite or nan by step {self.trainer.global_step}: the run has "
+                f"diverged. Try a lower optimizer.lr (now {self.optimizer.lr:g}), a longer schedule.warmup_steps (now "
+                f"{self.schedule.warmup_steps}), optimizer.grad_clip=1, or precision=fp32, under a new name="
+            )
 
     def step_metrics(self) -> dict[str, float]:
         """Loss, gradient norm before clipping, and rate, of the optimizer step just made. Waits for the device."""
@@ -109,7 +128,9 @@ class LanguageModule(L.LightningModule):
             sums = self.trainer.strategy.reduce(sums.to(self.device), reduce_op="sum")
         nats, tokens, n_bytes = sums.tolist()
         loss = nats / tokens
-        self.log("val/loss", loss, logger=False, batch_size=1)  # for early stopping
+        if not math.isfinite(loss):
+            self._finite = torch.tensor(False)
+            self.require_finite()
         self.log_metrics(
             {"val/loss": loss, "val/ppl": math.exp(min(loss, 700)), "val/bpb": nats / math.log(2) / n_bytes}
         )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import platform
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,13 +20,14 @@ from typing import Any
 import yaml
 
 from lm import __version__
+from lm.files import write_text
 from lm.hardware import is_main_process
 
 log = logging.getLogger("lm")
 
 # What may change when a run goes on: how long, on which hardware, and what is shown or kept of it.
 FREE = (
-    "name", "init_from", "trainer.max_", "trainer.accelerator", "trainer.devices", "trainer.log_every",
+    "name", "init_from", "device", "trainer.max_", "trainer.accelerator", "trainer.devices", "trainer.log_every",
     "trainer.save_every", "trainer.val_every", "trainer.peak_tflops", "attention.", "callbacks.", "logger.",
     "data.micro_batch_size", "data.num_workers", "data.root",
 )  # fmt: skip
@@ -60,7 +61,7 @@ class Run:
     def session(self, step: int, **facts: Any) -> Iterator[None]:
         """Around the training that takes the run on from `step`; how it ends is recorded in run.json."""
         self.write("config.yaml", yaml.safe_dump(self.config, sort_keys=False))
-        command = " ".join(["python", *sys.argv])
+        command = shlex.join(["python", *sys.argv])
         session = {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "command": command, "from_step": step}
         self.update(
             name=self.directory.name,
@@ -82,10 +83,17 @@ class Run:
         self.record.update(fields)
         self.write("run.json", json.dumps(self.record, indent=2) + "\n")
 
+    def require_text(self, digest: str) -> None:
+        """Raises ValueError when the run was trained on another text than the one with this digest."""
+        if self.record.get("text", digest) != digest:
+            raise ValueError(
+                f"{self.directory} was trained on another text than this corpus now holds; choose another name="
+            )
+
     def write(self, name: str, text: str) -> None:
         """A file of the run, whole or not at all."""
         if is_main_process():
-            write_atomically(self.directory / name, text)
+            write_text(self.directory / name, text)
 
 
 def open_run(directory: Path, config: dict[str, Any]) -> Run:
@@ -96,8 +104,7 @@ def open_run(directory: Path, config: dict[str, Any]) -> Run:
     """
     run = Run(directory, config, {})
     if any(directory.glob("checkpoints/*.ckpt")):
-        record = directory / "run.json"
-        run.record = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+        run.record = read_record(directory / "run.json")
         old = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
         changes = difference(old, config)
         if refused := {key: pair for key, pair in changes.items() if not key.startswith(FREE)}:
@@ -109,6 +116,13 @@ def open_run(directory: Path, config: dict[str, Any]) -> Run:
             log.info("continuing with changes:\n%s", table(changes))
             run.record["status"] = "changed"  # finished by its old config perhaps, but not by this one
     return run
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged ({error}); remove it to go on without its record") from error
 
 
 def versions() -> dict[str, str]:
@@ -143,10 +157,3 @@ def git_commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def write_atomically(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ import numpy as np
 import tokenizers
 
 from lm.corpus import Text
+from lm.files import replacing
 from lm.tokenizer import Tokenizer, TokenizerConfig, from_json
 
 
@@ -60,14 +59,11 @@ def digest(*parts: str) -> str:
 def _entry(path: Path, build: Callable[[Path], None]) -> Path:
     """The finished folder `path`; `build` fills it when it is not there yet."""
     if not path.exists():
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        aside.mkdir(parents=True, exist_ok=True)
         try:
-            build(aside)
-            aside.rename(path)
+            with replacing(path) as aside:
+                aside.mkdir(exist_ok=True)
+                build(aside)
         except OSError:
             if not path.exists():  # another process was first: its folder is as good as ours
                 raise
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
     return path

@@ -30,7 +30,7 @@ class TrainerConfig:
     max_steps: int | None = None
     max_epochs: float | None = None  # passes over the training text
     max_tokens: int | None = None
-    accelerator: str = "auto"  # auto | cpu | gpu | cuda | mps
+    accelerator: str = "auto"  # auto | cpu | gpu | cuda | mps; checked against this machine in lm/hardware.py
     devices: int = 1
     val_every: int = 250
     val_batches: int | None = None  # validate on so many batches, spread over the text; null: on all of it
@@ -47,19 +47,25 @@ class TrainerConfig:
             check.that(
                 False, given[1], f"be null while trainer.{given[0]}={getattr(self, given[0])} is set: one horizon"
             )
-        check.one_of("accelerator", ("auto", "cpu", "gpu", "cuda", "mps"))
         for key in ("devices", "val_every", "val_batches", "save_every", "log_every"):
             check.at_least(key, 1)
         check.above("peak_tflops", 0)
         check.done()
 
-    def horizon(self, windows: int, batch_size: int, block_size: int) -> int:
-        """Optimizer steps of the whole run, over a training text of `windows` windows."""
+    def horizon(self, windows: int, batch_size: int, block_size: int, done: int = 0) -> int:
+        """Optimizer steps of the whole run, over a training text of `windows` windows.
+
+        Raises ValueError when that is less than what is `done` already.
+        """
         if self.max_epochs is not None:
-            return max(1, math.floor(self.max_epochs * windows / batch_size))
-        if self.max_tokens is not None:
-            return max(1, self.max_tokens // (batch_size * block_size))
-        return 2000 if self.max_steps is None else self.max_steps
+            steps = max(1, math.floor(self.max_epochs * windows / batch_size))
+        elif self.max_tokens is not None:
+            steps = max(1, self.max_tokens // (batch_size * block_size))
+        else:
+            steps = 2000 if self.max_steps is None else self.max_steps
+        if steps < done:
+            raise ValueError(f"the run has done {done} steps already, and is now to have {steps}: ask for more")
+        return steps
 
     def build(
         self,

@@ -15,7 +15,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
 from lm.attention import attend, pick
-from lm.hardware import device_name, device_type, synchronize
+from lm.hardware import ACCELERATORS, device_name, device_type, synchronize
 from lm.precision import DTYPES
 
 SHAPES = [  # B, H, T, D
@@ -47,11 +47,14 @@ def attention(device: str, repeats: int) -> list[dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bench", choices=("attention",))
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "gpu", "cuda", "mps"))
+    parser.add_argument("--device", default="auto", choices=ACCELERATORS)
     parser.add_argument("--repeats", type=int, default=32)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args()
-    device = device_type(args.device)
+    try:
+        device = device_type(args.device, "--device")
+    except ValueError as error:
+        sys.exit(f"error: {error}")
     rows = attention(device, args.repeats)
     if args.json:
         print(json.dumps({"device": device_name(device), "torch": torch.__version__, "rows": rows}))

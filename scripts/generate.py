@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs 
 
 from lm.checkpoint import load
 from lm.generate import check_sampling, generate
-from lm.hardware import device_type
+from lm.hardware import ACCELERATORS, device_type
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--top-p", type=float, default=None, help="choose among the fewest that hold this probability")
     parser.add_argument("--num-samples", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1337, help="the same seed gives the same text")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "gpu", "cuda", "mps"))
+    parser.add_argument("--device", default="auto", choices=ACCELERATORS)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the text")
     args = parser.parse_args()
     try:
@@ -41,9 +41,11 @@ def sample_texts(args: argparse.Namespace) -> list[str]:
     check_sampling(args.max_new_tokens, args.temperature, args.top_k, args.top_p)
     if args.num_samples < 1:
         raise ValueError(f"num_samples={args.num_samples} must be at least 1")
+    if not 0 <= args.seed < 2**63:
+        raise ValueError(f"seed={args.seed} must be at least 0 and below 2**63")
     if not args.prompt:
         raise ValueError("the prompt is empty: give at least one character to go on from")
-    device = device_type(args.device)
+    device = device_type(args.device, "--device")
     checkpoint = load(args.run)
     model = checkpoint.model.to(device)
     prompt = torch.from_numpy(checkpoint.tokenizer.encode(args.prompt)).to(device)  # (T,)

@@ -13,7 +13,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         draw(args.run, args.out or args.run / "loss.png")
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -10,7 +10,7 @@ from conftest import ROOT, config_of
 from hydra import compose, initialize_config_dir
 
 import train as train_script
-from lm.config import CONF, SCHEMAS, errors, resolve
+from lm.config import CONF, SCHEMAS, errors, plain, resolve
 from lm.config.help import help_text
 
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
@@ -109,6 +109,9 @@ MESSAGES = {
     "callbacks.early_stopping.patience=0": "callbacks.early_stopping.patience=0 must be at least 1",
     "tokenizer.vocab_size=100": "tokenizer.vocab_size=100 must be at least 256",
     "corpus.val_fraction=1.5": "corpus.val_fraction=1.5 must lie between 0 and 1",
+    "trainer.max_epochs=inf": "trainer.max_epochs=inf must be above 0",
+    "name=.": "name='.' must be a directory name, of letters, digits and any of . _ - + / =",
+    "name=a/b/..": "name='a/b/..' must be a directory name, of letters, digits and any of . _ - + / =",
     "name=../mine": "name='../mine' must be a directory name, of letters, digits and any of . _ - + / =",
     "seed=-1": "seed=-1 must be at least 0 and below 2**63",
     "data.batch_size=0": "data.batch_size=0 must be at least 1",
@@ -119,7 +122,7 @@ MESSAGES = {
 def test_a_mistake_gets_one_message_and_leaves_nothing(monkeypatch, capsys, tmp_path, typed):
     status, err = cli(monkeypatch, capsys, tmp_path, typed, "device=cpu" if "device" not in typed else "seed=1")
     assert status == 1 and err == f"error: {MESSAGES[typed]}\n"
-    assert not list(tmp_path.rglob("*.*")) and not list((tmp_path / "outputs").glob("*"))
+    assert not [path for path in tmp_path.rglob("*") if ".." not in typed or path.is_file()]
 
 
 def test_all_that_is_wrong_is_told_at_once(monkeypatch, capsys, tmp_path):
@@ -146,22 +149,50 @@ def test_all_that_is_wrong_is_told_at_once(monkeypatch, capsys, tmp_path):
     assert "data.batch_size=9 must be a multiple" in err and "precision=fp16 needs" in err
 
 
-def test_a_mistake_in_a_file_names_the_file(monkeypatch, capsys, tmp_path):
-    for group, content, message in (
-        ("model", "defaults: [GPTConfig]\nn_layers: 3\n", "unknown key model.n_layers; did you mean 'model.n_layer'?"),
-        (
-            "experiment",
-            "# @package _global_\ntrainer: {max_stepz: 3}\n",
-            "unknown key trainer.max_stepz; did you mean 'trainer.max_steps'?",
-        ),
-    ):
-        bad = CONF / group / "bad_for_a_test.yaml"
-        try:
-            bad.write_text(content)
-            status, err = cli(monkeypatch, capsys, tmp_path, f"{group}=bad_for_a_test")
-        finally:
-            bad.unlink()
-        assert status == 1 and err == f"error: {message} (in conf/{group}/bad_for_a_test.yaml)\n"
+FILES = {
+    "model": ("defaults: [GPTConfig]\nn_layers: 3\n", "unknown key model.n_layers; did you mean 'model.n_layer'?"),
+    "experiment": (
+        "# @package _global_\ntrainer: {max_stepz: 3}\n",
+        "unknown key trainer.max_stepz; did you mean 'trainer.max_steps'?",
+    ),
+}
+
+
+@pytest.mark.parametrize("group", FILES)
+def test_a_mistake_in_a_file_names_the_file(monkeypatch, capsys, tmp_path, group):
+    content, message = FILES[group]
+    (tmp_path / "mine" / group).mkdir(parents=True)
+    (tmp_path / "mine" / group / "bad.yaml").write_text(content)
+    status, err = cli(monkeypatch, capsys, tmp_path, f"--config-dir={tmp_path}/mine", f"{group}=bad")
+    assert status == 1 and err == f"error: {message} (in conf/{group}/bad.yaml)\n"
+
+
+def leaves(node, path=""):
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
+
+
+@pytest.mark.parametrize("option", [o for group, o in OPTIONS if group == "experiment"])
+def test_no_experiment_restates_what_its_groups_say(option):
+    content = yaml.safe_load((CONF / "experiment" / f"{option}.yaml").read_text())
+    choices = [
+        f"{key.removeprefix('override /')}={value}" for d in content.pop("defaults", []) for key, value in d.items()
+    ]
+    without = dict(leaves(plain(config_of(*choices))))
+    for key, value in leaves(content):
+        assert without[key] != value, f"conf/experiment/{option}.yaml restates {key}={value}"
+
+
+def test_ctrl_c_before_training_leaves_nothing(monkeypatch, capsys, tmp_path):
+    def press(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lm.corpus.WordsConfig.read", press)
+    status, err = cli(monkeypatch, capsys, tmp_path, "experiment=smoke")
+    assert status == 130 and err == "interrupted\n" and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -173,7 +204,7 @@ def test_an_unusable_text_leaves_no_run(monkeypatch, capsys, tmp_path, content, 
         (tmp_path / "my.txt").write_bytes(content)
     status, err = cli(monkeypatch, capsys, tmp_path, "corpus=text", "corpus.path=my.txt", "tokenizer=byte")
     assert status == 1 and message in err and err.count("\n") == 1
-    assert not list((tmp_path / "outputs").iterdir())
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_unwritable_output_is_one_line(monkeypatch, capsys, tmp_path):

@@ -57,4 +57,6 @@ def test_tensorboard_shows_one_clean_curve_and_the_hyper_parameters(tmp_path):
     assert [(e.step, e.value) for e in events.Scalars("val/loss")] == [(10, 10.0), (20, 20.0), (30, 30.5), (40, 40.5)]
     assert events.Tags()["scalars"] == ["val/loss"]  # no hp_metric
     assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= set(events.summary_metadata)
+    data = events.summary_metadata["_hparams_/experiment"].plugin_data.content
+    assert b"val/loss" in data and b"model.n_layer" in data
     assert [p.suffix for p in (tmp_path / "run").glob("*.yaml")] == []

@@ -99,9 +99,54 @@ def test_rope_scores_depend_on_distance_alone():
     torch.testing.assert_close(turned_q.norm(dim=-1), q.norm().expand(32))
 
 
-def test_without_positions_learned_and_rope_differ():
-    ids = torch.full((1, 4), 7)
-    assert small(position="learned")(ids).std(1).max() > 1e-5
+@pytest.mark.parametrize("position", ["learned", "rope"])
+def test_the_order_of_earlier_tokens_matters(position):
+    model = small(position=position, n_layer=1).eval()  # one layer alone sees a set, but for positions
+    ids = torch.tensor([[3, 4, 5, 6, 7]])
+    swapped = ids[:, [1, 0, 2, 3, 4]]
+    assert (model(ids)[0, -1] - model(swapped)[0, -1]).abs().max() > 1e-5
+
+
+def test_qk_norm_makes_attention_blind_to_the_scale_of_queries_and_keys():
+    for qk_norm in (True, False):
+        model = small(qk_norm=qk_norm, bias=False, n_layer=1).eval()
+        ids = torch.randint(50, (1, 16))
+        before = model(ids)
+        with torch.no_grad():
+            model.blocks[0].attn.c_attn.weight[:64] *= 50  # q and k, not v
+        assert torch.allclose(before, model(ids), atol=1e-4) == qk_norm
+
+
+@pytest.mark.parametrize(
+    ("mlp", "expected"),
+    [("gelu", lambda x: 0.5 * x * (1 + torch.erf(x / 2**0.5))), ("relu2", lambda x: torch.where(x > 0, x * x, 0 * x))],
+)
+def test_mlp_activations(mlp, expected):
+    block = small(mlp=mlp).blocks[0].mlp
+    x = torch.randn(5, 32)
+    torch.testing.assert_close(block(x), block.c_proj(expected(block.c_fc(x))))
+
+
+def test_swiglu_is_silu_of_the_gate_times_the_rest():
+    block = small(mlp="swiglu").blocks[0].mlp
+    x = torch.randn(5, 32)
+    gate, up = block.c_fc(x)[:, :128], block.c_fc(x)[:, 128:]
+    torch.testing.assert_close(block(x), block.c_proj(gate / (1 + (-gate).exp()) * up))
+
+
+def test_dropout_acts_at_embeddings_attention_and_both_branches(monkeypatch):
+    model = small(dropout=0.25)
+    rates = []
+    monkeypatch.setattr("lm.model.attend", lambda q, k, v, backend, dropout: rates.append(dropout) or v)
+    drops = [m for m in model.modules() if isinstance(m, torch.nn.Dropout)]
+    calls = []
+    for drop in drops:
+        drop.register_forward_hook(lambda module, *_: calls.append(module.p))
+    model(torch.randint(50, (1, 16)))
+    assert rates == [0.25] * 2 and calls == [0.25] * (1 + 2 * 2)
+    rates.clear()
+    model.eval()(torch.randint(50, (1, 16)))
+    assert rates == [0.0] * 2
 
 
 def test_a_deeper_stream_does_not_grow():

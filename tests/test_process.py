@@ -80,6 +80,25 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path):
     assert process.wait(timeout=5) == 128 + signal.SIGINT
 
 
+def test_ctrl_c_in_a_terminal_with_loader_workers_saves(tmp_path):
+    """A terminal sends SIGINT to the whole group, the workers too."""
+    command = [sys.executable, str(ROOT / "train.py"), *NANO, *LONG, "data.num_workers=2", "name=run"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=ENV, stdout=-1, stderr=-1, text=True, start_new_session=True)
+    wait_for(tmp_path / "outputs/run/checkpoints/last.ckpt", process)
+    os.killpg(process.pid, signal.SIGINT)
+    status, out, err = finish(process)
+    assert status == 130, out + err
+    assert json.loads((tmp_path / "outputs/run/run.json").read_text())["status"] == "stopped"
+
+
+def test_sigterm_to_one_of_two_devices_stops_both(tmp_path):
+    process = start(tmp_path, *LONG, "trainer.max_steps=4000", "trainer.devices=2", "name=run")
+    wait_for(tmp_path / "outputs/run/checkpoints/last.ckpt", process)
+    process.terminate()
+    assert finish(process)[0] == 128 + signal.SIGTERM
+    assert json.loads((tmp_path / "outputs/run/run.json").read_text())["status"] == "stopped"
+
+
 def test_sigterm_saves_too(tmp_path):
     process = start(tmp_path, *LONG, "name=run")
     wait_for(tmp_path / "outputs/run/checkpoints/last.ckpt", process)
@@ -121,6 +140,7 @@ def test_a_sweep_of_two_equals_two_runs_alone(tmp_path):
 
 def test_one_failing_job_leaves_the_others(tmp_path):
     status, out, err = finish(start(tmp_path, "-m", "data.batch_size=100000,4", "name=sweep"))
+    assert "error in job 0: the training text" in err
     assert status == 1 and out.count("finished in") == 1 and "less than one batch" in err and "Traceback" not in err
     assert not (tmp_path / "outputs/sweep/0").exists() and (tmp_path / "outputs/sweep/1/run.json").exists()
 

@@ -103,3 +103,4 @@ def test_a_killed_build_leaves_nothing_that_looks_finished(tmp_path):
     assert not list((tmp_path / "cache").glob("tokens-*"))
     after = build(tmp_path, 0)
     assert after.communicate()[0].splitlines()[-1] == "97000 9800"
+    assert [p.name.split("-")[0] for p in (tmp_path / "cache").iterdir()] == ["tokens"]  # nor what the killed one left

@@ -4,13 +4,18 @@ import csv
 import json
 import math
 import shutil
+import sys
 
 import pytest
 import torch
 import yaml
-from conftest import equal, weights
+from conftest import NANO, config_of, equal, weights
+from hydra.core.global_hydra import GlobalHydra
 
+import train as train_script
 from lm.callbacks.checkpoints import Checkpoints
+from lm.config import errors
+from lm.module import LanguageModule
 from lm.run import Interrupted
 
 
@@ -94,7 +99,7 @@ def test_hardware_settings_may_change_on_the_way(nano, monkeypatch):
         interrupt_after(patch, 5)
         with pytest.raises(Interrupted):
             nano()
-    halted = nano("data.micro_batch_size=4", "data.num_workers=2", "attention=sdpa")
+    halted = nano("data.micro_batch_size=4", "data.num_workers=2", "attention=sdpa", "device=auto")
     for key, value in weights(straight).items():
         torch.testing.assert_close(value, weights(halted)[key], atol=1e-4, rtol=1e-3)
     assert [row["val/loss"] != "" for row in rows(halted)] == [row["val/loss"] != "" for row in rows(straight)]
@@ -157,6 +162,144 @@ def test_best_is_the_argmin_and_old_steps_go(nano):
     assert [p.name for p in (run / "checkpoints").glob("step_*")] == ["step_000012.ckpt"]
 
 
+@pytest.mark.parametrize("keep_last", [0, 1, 3, 9])
+def test_as_many_old_checkpoints_stay_as_asked_for(nano, keep_last):
+    run = nano("trainer.save_every=1", f"callbacks.checkpoint.keep_last={keep_last}")
+    kept = sorted(p.name for p in (run / "checkpoints").glob("step_*"))
+    assert kept == [f"step_{step:06d}.ckpt" for step in range(13 - keep_last, 13)]
+
+
+def test_the_logged_rate_is_the_schedules(nano):
+    rates = [float(row["lr"]) for row in rows(nano("schedule.warmup_steps=3", "trainer.max_steps=9"))]
+    cosine = [0.001 + 0.009 * 0.5 * (1 + math.cos(math.pi * k / 6)) for k in range(6)]
+    assert rates == pytest.approx([0.0025, 0.005, 0.0075, *cosine])
+
+
+def test_a_longer_horizon_bends_the_schedule_from_the_next_step_on(nano):
+    nano("schedule.warmup_steps=0", "trainer.max_steps=6")
+    longer = rows(nano("schedule.warmup_steps=0", "trainer.max_steps=12"))
+    expected = [0.001 + 0.009 * 0.5 * (1 + math.cos(math.pi * k / 12)) for k in range(6, 12)]
+    assert [float(row["lr"]) for row in longer[6:]] == pytest.approx(expected)
+
+
+def test_gradients_reach_the_optimizer_clipped(nano, monkeypatch):
+    seen = []
+    original = LanguageModule.configure_optimizers
+
+    def look(optimizer, *_):
+        grads = [p.grad.flatten() for group in optimizer.param_groups for p in group["params"]]
+        seen.append(torch.cat(grads).norm().item())
+
+    def configure(self):
+        optimizer = original(self)
+        optimizer.register_step_post_hook(look)
+        return optimizer
+
+    monkeypatch.setattr(LanguageModule, "configure_optimizers", configure)
+    logged = [float(row["train/grad_norm"]) for row in rows(nano("optimizer.grad_clip=0.05"))]
+    assert seen == pytest.approx([0.05] * 12, rel=1e-3) and min(logged) > 0.05
+
+
+def test_the_horizon_in_epochs_or_tokens(nano):
+    windows = config_of(*NANO).corpus.load(None)
+    n = len(windows.train) // 16 - 1
+    run = nano("trainer.max_steps=null", "trainer.max_epochs=0.5", "trainer.log_every=1", name="epochs")
+    assert len(rows(run)) == n // 2 // 4
+    run = nano("trainer.max_steps=null", f"trainer.max_tokens={4 * 16 * 5}", name="tokens")
+    assert len(rows(run)) == 5
+
+
+def test_a_horizon_that_lies_behind_is_refused(nano, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 3)
+        with pytest.raises(Interrupted):
+            nano()
+    with pytest.raises(ValueError, match="has done 3 steps already, and is now to have 2"):
+        nano("trainer.max_steps=2")
+    with pytest.raises(ValueError, match="stopped at step 3, before it was validated"):
+        nano("trainer.max_steps=3")
+    assert len(rows(nano())) == 12
+
+
+def test_tokens_per_second_and_mfu_follow_from_the_step_time(nano):
+    run = nano("trainer.peak_tflops=0.5", "trainer.log_every=4")
+    with (run / "metrics.csv").open() as file:
+        row = list(csv.DictReader(file))[-1]
+    seconds = float(row["perf/step_ms"]) / 1e3
+    assert float(row["perf/tokens_per_s"]) == pytest.approx(4 * 16 / seconds)
+    # two layers of 4 C^2 for attention and 3 x 32 x 128 for a gated MLP, the head, and 12 L C T
+    flops = 6 * (2 * (4 * 32**2 + 3 * 32 * 128) + 15 * 32) + 12 * 2 * 32 * 16
+    assert float(row["perf/mfu"]) == pytest.approx(4 * 16 / seconds * flops / 0.5e12)
+
+
+def test_too_long_a_warmup_is_warned_of(nano, caplog):
+    with caplog.at_level("INFO", "lm"):
+        nano("schedule.warmup_steps=50")
+    assert "warning   schedule.warmup_steps=50 is not below the 12 steps" in caplog.text
+
+
+def test_another_text_under_the_same_path_is_refused(nano, tmp_path):
+    (tmp_path / "my.txt").write_text("to be or not to be\n" * 100)
+    mine = ("corpus=text", f"corpus.path={tmp_path}/my.txt")
+    only = [o for o in NANO if not o.startswith("corpus")]
+    train_script.train(config_of(*only, *mine, f"data.root={tmp_path}/data"), tmp_path / "run")
+    (tmp_path / "my.txt").write_text("that is the question\n" * 100)
+    with pytest.raises(ValueError, match="was trained on another text"):
+        train_script.train(
+            config_of(*only, *mine, f"data.root={tmp_path}/data", "trainer.max_steps=20"), tmp_path / "run"
+        )
+
+
+def test_a_transferred_run_continues_without_its_parent(nano):
+    parent = nano("trainer.max_steps=4", name="parent")
+    child = nano(f"init_from={parent}", "corpus.seed=7", "trainer.max_steps=4", name="child")
+    before = (child / "tokenizer.json").read_text()
+    shutil.rmtree(parent)
+    nano("corpus.seed=7", "trainer.max_steps=8", name="child")
+    assert (child / "tokenizer.json").read_text() == before and len(rows(child)) == 8
+
+
+def test_early_stopping_survives_an_interruption_at_its_decision(nano, monkeypatch):
+    settings = ("callbacks.early_stopping.patience=8", "callbacks.early_stopping.min_delta=100", "trainer.max_steps=40")
+    straight = nano(*settings, name="straight")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 12)
+        with pytest.raises(Interrupted):
+            nano(*settings)
+    assert rows(nano(*settings)) == rows(straight)
+
+
+def test_early_stopping_takes_a_new_patience_and_cadence(nano):
+    settings = ("callbacks.early_stopping.min_delta=100", "trainer.max_steps=40")
+    nano(*settings, "callbacks.early_stopping.patience=8")
+    run = nano(*settings, "callbacks.early_stopping.patience=16", "trainer.val_every=2")
+    assert json.loads((run / "run.json").read_text())["metrics"]["step"] == 20
+
+
+def test_what_a_user_writes_into_samples_md_stops_nothing(nano, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 7)
+        with pytest.raises(Interrupted):
+            run = nano()
+    straight = nano(name="straight")
+    run = straight.with_name("run")
+    with (run / "samples.md").open("a") as file:
+        file.write("# My run\n## step 9999\n")
+    assert (nano() / "samples.md").read_text() == (straight / "samples.md").read_text()
+
+
+def test_two_jobs_of_a_sweep_equal_two_runs_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    overrides = [*NANO, f"data.root={tmp_path}/data", "model.dropout=0.1"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *overrides, "optimizer.lr=0.01,0.003", "name=sweep", "-m"])
+    errors.run(train_script.main)
+    for job, lr in enumerate((0.01, 0.003)):
+        GlobalHydra.instance().clear()
+        alone, swept = tmp_path / f"alone{job}", tmp_path / f"outputs/sweep/{job}"
+        train_script.train(config_of(*overrides, f"optimizer.lr={lr}"), alone)
+        assert equal(weights(alone), weights(swept)) and rows(alone) == rows(swept)
+
+
 def test_early_stopping_counts_steps(nano):
     run = nano("callbacks.early_stopping.patience=8", "callbacks.early_stopping.min_delta=100", "trainer.max_steps=40")
     assert json.loads((run / "run.json").read_text())["metrics"]["step"] == 12  # step 4 sets the mark, then 8 without
@@ -172,27 +315,37 @@ def test_sampling_and_validating_do_not_touch_the_training(nano):
     assert (often / "samples.md").read_text().count("## step") == 12 and not (never / "samples.md").exists()
 
 
-def test_a_diverged_run_stops_with_advice_and_keeps_its_last_good_checkpoint(nano, tmp_path, monkeypatch):
-    import lm.module
+def poison(monkeypatch, step, what):
+    """Make the loss or the gradients of one optimizer step (counted from 1) infinite."""
+    original = LanguageModule.configure_gradient_clipping
 
-    original = lm.module.LanguageModule.training_step
+    def clip(self, optimizer, *args, **kwargs):
+        if self.trainer.global_step == step - 1:
+            if what == "loss":
+                self._losses[-1] = self._losses[-1] * math.nan
+            next(self.model.parameters()).grad.fill_(math.inf)
+        original(self, optimizer, *args, **kwargs)
 
-    def poisoned(self, batch, batch_idx):
-        loss = original(self, batch, batch_idx)
-        if self.trainer.global_step == 9:
-            self._losses[-1] = loss.detach() * math.nan
-            return loss * math.nan
-        return loss
+    monkeypatch.setattr(LanguageModule, "configure_gradient_clipping", clip)
 
-    monkeypatch.setattr(lm.module.LanguageModule, "training_step", poisoned)
-    with pytest.raises(
-        ValueError, match="train/loss is nan at step 10: the run has diverged. Try a lower optimizer.lr"
-    ):
-        nano()
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+@pytest.mark.parametrize("early_stopping", ["true", "false"])
+@pytest.mark.parametrize(("step", "log_every", "last"), [(10, 1, 8), (8, 100, 4), (6, 100, 4), (3, 100, None)])
+def test_a_diverged_run_says_what_to_try_and_saves_nothing_of_it(
+    nano, tmp_path, monkeypatch, what, early_stopping, step, log_every, last
+):
+    poison(monkeypatch, step, what)
+    settings = (f"trainer.log_every={log_every}", f"callbacks.early_stopping.enabled={early_stopping}")
+    with pytest.raises(ValueError, match="the run has diverged. Try a lower optimizer.lr .now 0.01"):
+        nano(*settings)
     run = tmp_path / "run"
     assert json.loads((run / "run.json").read_text())["status"] == "failed"
-    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 8
-    assert all(torch.isfinite(v).all() for v in weights(run).values())
+    for path in run.glob("checkpoints/*"):
+        data = torch.load(path, weights_only=True)
+        assert data["global_step"] <= (last or 0)
+        assert all(torch.isfinite(value).all() for value in data["state_dict"].values())
+    assert (run / "checkpoints" / "last.ckpt").exists() == (last is not None)
 
 
 def test_the_first_loss_is_ln_v_and_it_falls(nano):

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 import lightning as L
+import rich
 from lightning.pytorch.callbacks import Checkpoint
 
 from lm.check import Check
@@ -57,33 +58,36 @@ class Checkpoints(Checkpoint):
         step = trainer.global_step
         validates = step % self.val_every == 0 or step >= pl_module.horizon
         if pl_module.stepped and not validates:  # else on_validation_end saves
-            self._save(trainer)
+            self._save(trainer, pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         step, loss = trainer.global_step, pl_module.latest["val/loss"]
         better = loss < self.best.get("val/loss", float("inf"))
         if better:
             self.best = {"val/loss": loss, "step": step}
-        self._save(trainer, better)
+        self._save(trainer, pl_module, better)
 
     # ---- what
 
-    def _save(self, trainer: L.Trainer, better: bool = False) -> None:
+    def _save(self, trainer: L.Trainer, pl_module: Any, better: bool = False) -> None:
         step, interrupted = trainer.global_step, self.signal is not None
+        if trainer.world_size > 1:  # all devices stop at the same step, whichever was told
+            interrupted = trainer.strategy.reduce_boolean_decision(interrupted, all=False)
         due = step % self.save_every == 0
         names = [f"step_{step:06d}.ckpt"] if due and self.keep_last else []
         names += ["best.ckpt"] if better else []
         names += ["last.ckpt"] if due or interrupted or trainer.should_stop else []
         if names:
+            pl_module.require_finite()
             trainer.save_checkpoint(self.folder / names[0], weights_only=False)
             if trainer.is_global_zero:
-                for name in names[1:]:
+                for name in names[1:]:  # last.ckpt comes last: what it says of best.ckpt is then true
                     link(self.folder / names[0], self.folder / name)
                 steps = sorted(self.folder.glob("step_*.ckpt"), key=lambda path: int(path.stem.removeprefix("step_")))
-                for old in steps[: len(steps) - self.keep_last]:
+                for old in steps[: max(0, len(steps) - self.keep_last)]:
                     old.unlink()
-        if self.signal is not None:
-            raise Interrupted(self.signal)
+        if interrupted:
+            raise Interrupted(self.signal or signal.SIGTERM)
 
     # ---- signals
 
@@ -93,6 +97,7 @@ class Checkpoints(Checkpoint):
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if self.signal is not None:
+            rich.get_console().show_cursor()
             os._exit(128 + signum)
         self.signal = signum
         log.info("%s: saving at the end of this step; once more ends at once", signal.Signals(signum).name)

@@ -3,7 +3,6 @@ does not know most cards' peaks.)"""
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any
 
@@ -22,6 +21,7 @@ class StepMetrics(L.Callback):
     def __init__(self, log_every: int, peak: float | None) -> None:
         self.log_every, self.peak = log_every, peak
         self.seconds, self.steps = 0.0, 0  # of training since the last log step
+        self.first = True
         self.started: float | None = None
 
     @staticmethod
@@ -35,19 +35,21 @@ class StepMetrics(L.Callback):
             self.started = time.perf_counter()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
-        step = trainer.global_step
         if not pl_module.stepped:
             return
         self.steps += 1
+        step = trainer.global_step
         if step % self.log_every == 0 or step == 1:
+            pl_module.require_finite()
             metrics = pl_module.step_metrics()
             self._stop(trainer)
-            if step > 1:  # the first step warms up caches and kernels: it says nothing of speed
+            if not self.first:
                 metrics |= self._speed(trainer, pl_module)
-            self.seconds, self.steps = 0.0, 0
             pl_module.log_metrics(metrics)
-            if not math.isfinite(metrics["train/loss"]):
-                raise ValueError(diverged(step, metrics["train/loss"], pl_module))
+        if self.first or step % self.log_every == 0:  # a process's first step warms up caches and kernels: not counted
+            self._stop(trainer)
+            self.first, self.seconds, self.steps = False, 0.0, 0
+            self.started = time.perf_counter()
 
     def _speed(self, trainer: L.Trainer, pl_module: Any) -> dict[str, float]:
         model, batch_size = pl_module.model, trainer.datamodule.config.batch_size  # type: ignore[attr-defined]
@@ -72,11 +74,3 @@ class StepMetrics(L.Callback):
 
     def on_save_checkpoint(self, trainer: L.Trainer, *_: Any) -> None:
         self._stop(trainer)
-
-
-def diverged(step: int, loss: float, module: Any) -> str:
-    return (
-        f"train/loss is {loss} at step {step}: the run has diverged. Try a lower optimizer.lr (now "
-        f"{module.optimizer.lr:g}), a longer schedule.warmup_steps (now {module.schedule.warmup_steps}), "
-        "optimizer.grad_clip=1, or precision=fp32"
-    )

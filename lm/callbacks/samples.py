@@ -11,11 +11,11 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
 
 from lm.callbacks.metrics import StepMetrics
 from lm.check import Check
 from lm.generate import check_sampling, generate
-from lm.run import write_atomically
 
 log = logging.getLogger("lm")
 
@@ -45,36 +45,43 @@ class SampleConfig:
 class Samples(L.Callback):
     """Samples every so many steps with a random stream of its own, always the same, so samples can be compared."""
 
-    def __init__(self, config: SampleConfig, directory: Path, step: int) -> None:
-        self.config, self.path, self.resume_step = config, directory / "samples.md", step
+    def __init__(self, config: SampleConfig, directory: Path) -> None:
+        self.config, self.path = config, directory / "samples.md"
+        self.size = 0  # of samples.md at the checkpoint that the run goes on from
+        self.prompts: list[Tensor] = []  # (T,) each
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        if trainer.is_global_zero:
-            write_atomically(self.path, self._kept())
+    def state_dict(self) -> dict[str, Any]:
+        return {"bytes": self.path.stat().st_size if self.path.exists() else 0}
 
-    def _kept(self) -> str:
-        """samples.md as it was at the step that the run goes on from."""
-        old = self.path.read_text(encoding="utf-8") if self.path.exists() and self.resume_step else ""
-        sections = re.split(r"(?m)^(?=## step \d+$)", old)
-        return "".join(s for s in sections if s and int(s.split()[2]) <= self.resume_step)
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.size = state_dict["bytes"]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if not trainer.is_global_zero:
+            return
+        with self.path.open("ab") as file:  # take back what a killed process wrote beyond its checkpoint
+            file.truncate(min(self.size, self.path.stat().st_size))
+        for prompt in self.config.prompts:
+            try:
+                self.prompts.append(torch.from_numpy(pl_module.tokenizer.encode(prompt)))
+            except ValueError as error:
+                log.info("no samples from %r: %s", prompt, error)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
         due = trainer.global_step % self.config.every == 0 or trainer.global_step == pl_module.horizon
         if trainer.is_global_zero and pl_module.stepped and due:
+            pl_module.require_finite()
             StepMetrics.pause(trainer)
             self._sample(trainer, pl_module)
 
     def _sample(self, trainer: L.Trainer, pl_module: Any) -> None:
         model, tokenizer = pl_module.model, pl_module.tokenizer
         model.eval()
-        texts = []
-        for prompt in self.config.prompts:
-            try:
-                ids = torch.from_numpy(tokenizer.encode(prompt)).to(pl_module.device)[None]  # (1, T)
-            except ValueError:
-                continue
+        texts, c = [], self.config
+        for prompt in self.prompts:
             generator = torch.Generator(pl_module.device).manual_seed(pl_module.seed)
-            c = self.config  # in fp32: in bf16 a CPU would build, and keep, kernels for every length of text
+            # in fp32: in bf16 a CPU would build, and keep, kernels for every length of text
+            ids = prompt.to(pl_module.device)[None]  # (1, T)
             ids = generate(model, ids, c.max_new_tokens, c.temperature, c.top_k, generator=generator)
             texts.append(tokenizer.decode(ids[0].tolist()).strip("\n"))
         model.train()

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.conf import HelpConf
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -91,10 +92,9 @@ def resolve(cfg: DictConfig) -> Config:
             problems.append(str(error) if type(error) is ValueError else explain(error))
     if not problems:
         config = Config(**values)
-        problems = [str(error) for error in across(config)]
+        problems = across(config)
     if problems:
-        typed = "device=" if cfg.trainer.accelerator == cfg.device else "trainer.accelerator="
-        raise ValueError("\n".join(problems).replace("trainer.accelerator=", typed))
+        raise ValueError("\n".join(problems))
     return config
 
 
@@ -120,17 +120,21 @@ def across(config: Config) -> list[str]:
         except ValueError as error:
             problems.append(str(error))
 
-    if device := attempt(device_type, config.trainer.accelerator):
-        attempt(config.precision.resolve, device)
-    attempt(config.data.accumulate, config.trainer.devices)
-    if not re.fullmatch(r"[\w.+=@-][\w.+=@ /-]*", config.name) or ".." in config.name:
+    c, wanted = config, config.trainer.devices
+    key = "device" if c.trainer.accelerator == c.device else "trainer.accelerator"
+    if device := attempt(device_type, c.trainer.accelerator, key):
+        attempt(c.precision.resolve, device)
+        if device != "cpu" and wanted > torch.cuda.device_count():
+            problems.append(
+                f"trainer.devices={wanted} must be at most the {torch.cuda.device_count()} that torch finds here"
+            )
+    attempt(c.data.accumulate, wanted)
+    if not re.fullmatch(r"\w[\w.+=@ /-]*", config.name) or ".." in config.name:
         problems.append(f"name={config.name!r} must be a directory name, of letters, digits and any of . _ - + / =")
     if not 0 <= config.seed < 2**63:
         problems.append(f"seed={config.seed} must be at least 0 and below 2**63")
-    if config.trainer.devices > 1 and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        problems.append(
-            f"trainer.devices={config.trainer.devices} must be 1 in a sweep: each job would start the sweep anew"
-        )
+    if wanted > 1 and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        problems.append(f"trainer.devices={wanted} must be 1 in a sweep: each job would start the sweep anew")
     return problems
 
 

@@ -49,15 +49,26 @@ def job() -> Iterator[None]:
     hydra = HydraConfig.get()
     try:
         yield
+    except KeyboardInterrupt:  # before training, which has a handler of its own
+        clear(Path(hydra.runtime.output_dir))
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
     except USER_ERRORS as error:
-        directory = Path(hydra.runtime.output_dir)
-        if not (directory / "config.yaml").exists():
-            (directory / "train.log").unlink(missing_ok=True)
-            with suppress(OSError):  # not empty: then it is not ours to remove
-                directory.rmdir()
+        clear(Path(hydra.runtime.output_dir))
         if hydra.mode == RunMode.MULTIRUN:
+            print(f"error in job {hydra.job.num}: {explain(error)}", file=sys.stderr)
             raise
         tell(error)
+
+
+def clear(directory: Path) -> None:
+    """Take back what Hydra made for a run that did not begin."""
+    if not (directory / "config.yaml").exists():
+        (directory / "train.log").unlink(missing_ok=True)
+        with suppress(OSError, ValueError):  # not empty: then it is not ours to remove
+            directory.rmdir()
+            for folder in directory.relative_to(Path.cwd()).parents[:-1]:
+                folder.rmdir()
 
 
 def tell(error: BaseException) -> NoReturn:

@@ -1,0 +1,52 @@
+"""Files and folders that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a path beside `path` to write to, a file or a folder, which takes its name when the block succeeds.
+
+    What a killed process of this machine left beside it is removed on the way.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    host = platform.node() or "host"
+    for stale in path.parent.glob(f".*~{host}~*"):
+        if not _alive(stale.name.rpartition("~")[2]):
+            _remove(stale)
+    aside = path.with_name(f".{path.name}~{host}~{os.getpid()}")
+    try:
+        yield aside
+        aside.replace(path)
+    finally:
+        _remove(aside)
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as aside:
+        aside.write_text(text, encoding="utf-8", newline="")
+
+
+def _alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
