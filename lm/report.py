@@ -47,7 +47,7 @@ def beginning(config: Config, model: GPT, tokenizer: Tokenizer, data: TokenData,
 def ending(run: Run, overrides: Sequence[str], seconds: float | None = None) -> str:
     """The final figures, where they lie, and what one would type next to go on with `overrides`."""
     metrics, best, directory = run.record["metrics"], run.record["best"], os.path.relpath(run.directory)
-    took = "finished in " + time.strftime("%H:%M:%S", time.gmtime(seconds)) if seconds else "finished before"
+    took = f"finished in {duration(seconds)}" if seconds else "finished before"
     figures = "  ".join(f"{key} {metrics[key]:.4f}" for key in ("val/loss", "val/ppl", "val/bpb"))
     lines = [
         f"{took}: step {metrics['step']}  {figures}  (best val/loss {best['val/loss']:.4f} at step {best['step']})",
@@ -60,3 +60,7 @@ def ending(run: Run, overrides: Sequence[str], seconds: float | None = None) -> 
         again = shlex.join([f"name={run.config['name']}", *kept, f"trainer.max_steps={2 * metrics['step']}"])
         lines.append(f"  python train.py {again}")
     return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else time.strftime("%H:%M:%S", time.gmtime(seconds))

@@ -19,7 +19,7 @@ class EarlyStoppingConfig:
     """Stop when val/loss has not improved: a small corpus is soon learnt by heart."""
 
     enabled: bool = True
-    patience: int = 2000  # optimizer steps without improvement
+    patience: int = 1000  # optimizer steps without improvement
     min_delta: float = 0.0  # what counts as improvement, in nats
 
     def __post_init__(self) -> None:
