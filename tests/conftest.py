@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 import train as train_script
 from lm.config import CONF, Config, register, resolve
+from lm.console import ConsoleHandler
 
 register()
 torch.set_num_threads(1)  # nano models are faster so, and tests may share the machine
@@ -50,7 +51,8 @@ NANO = [
 def fresh() -> Iterator[None]:
     GlobalHydra.instance().clear()
     yield
-    logging.getLogger("lm").handlers.clear()
+    root = logging.getLogger()  # where Hydra puts the handlers of a run
+    root.handlers = [h for h in root.handlers if not isinstance(h, logging.FileHandler | ConsoleHandler)]
 
 
 @pytest.fixture

@@ -213,11 +213,12 @@ def test_unwritable_output_is_one_line(monkeypatch, capsys, tmp_path):
     assert status == 1 and err.startswith("error: ") and "outputs" in err and err.count("\n") == 1
 
 
-def test_the_traceback_is_there_for_who_asks(monkeypatch, tmp_path):
+@pytest.mark.parametrize(("typed", "kind"), [("model.n_layrs=3", Exception), ("optimizer.lr=-1", ValueError)])
+def test_the_traceback_is_there_for_who_asks(monkeypatch, tmp_path, typed, kind):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    monkeypatch.setattr(sys, "argv", ["train.py", "model.n_layrs=3"])
-    with pytest.raises(Exception, match="n_layrs"):
+    monkeypatch.setattr(sys, "argv", ["train.py", typed])
+    with pytest.raises(kind, match=typed.partition("=")[0].partition(".")[2]):
         errors.run(train_script.main)
 
 

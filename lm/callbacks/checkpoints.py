@@ -17,6 +17,7 @@ import rich
 from lightning.pytorch.callbacks import Checkpoint
 
 from lm.check import Check
+from lm.files import replacing
 from lm.run import Interrupted
 
 log = logging.getLogger("lm")
@@ -110,10 +111,8 @@ class Checkpoints(Checkpoint):
 
 def link(source: Path, name: Path) -> None:
     """Make `name` stand for the content of `source`, in one atomic step."""
-    aside = name.with_name(f".{name.name}.{os.getpid()}")
-    aside.unlink(missing_ok=True)
-    try:
-        os.link(source, aside)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, aside)
-    aside.replace(name)
+    with replacing(name) as aside:
+        try:
+            os.link(source, aside)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(source, aside)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
@@ -19,6 +18,10 @@ from omegaconf.errors import OmegaConfBaseException
 from lm.check import nearest
 
 USER_ERRORS = (HydraException, OmegaConfBaseException, ValueError, OSError)
+
+
+class Refused(SystemExit):
+    """A user's error, its cause, on the way out of a single run; Hydra adds words of its own to an Exception."""
 
 
 def run(main: Callable[[], None]) -> None:
@@ -32,10 +35,12 @@ def run(main: Callable[[], None]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises, instead of printing its own words
     try:
         main()
-    except USER_ERRORS as error:
+    except (Refused, *USER_ERRORS) as raised:
+        error = raised.__cause__ or raised if isinstance(raised, Refused) else raised
         if asked == "1":
-            raise
-        tell(error)
+            raise error from None
+        print(f"error: {explain(error)}", file=sys.stderr)
+        sys.exit(1)
     finally:
         os.environ["HYDRA_FULL_ERROR"] = asked
 
@@ -44,7 +49,7 @@ def run(main: Callable[[], None]) -> None:
 def job() -> Iterator[None]:
     """Around the body of a @hydra.main function: a refused job leaves no directory behind.
 
-    Alone it ends the process here, before Hydra adds words of its own; in a sweep only the job fails.
+    Alone it ends the process; in a sweep only the job fails.
     """
     hydra = HydraConfig.get()
     try:
@@ -58,7 +63,7 @@ def job() -> Iterator[None]:
         if hydra.mode == RunMode.MULTIRUN:
             print(f"error in job {hydra.job.num}: {explain(error)}", file=sys.stderr)
             raise
-        tell(error)
+        raise Refused(1) from error
 
 
 def clear(directory: Path) -> None:
@@ -69,11 +74,6 @@ def clear(directory: Path) -> None:
             directory.rmdir()
             for folder in directory.relative_to(Path.cwd()).parents[:-1]:
                 folder.rmdir()
-
-
-def tell(error: BaseException) -> NoReturn:
-    print(f"error: {explain(error)}", file=sys.stderr)
-    sys.exit(1)
 
 
 def explain(error: BaseException) -> str:
