@@ -68,7 +68,8 @@ def find(path: Path) -> Path:
 def read(path: Path) -> dict[str, Any]:
     """The raw content of a checkpoint file. Raises ValueError unless it is a whole one of ours."""
     if not path.exists():
-        raise ValueError(f"{path}: no such run or checkpoint")
+        meant = Path("outputs") / path
+        raise ValueError(f"{path}: no such run or checkpoint" + (f"; did you mean {meant}?" if meant.exists() else ""))
     try:
         data = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
     except Exception as error:  # torch raises whatever its readers raise

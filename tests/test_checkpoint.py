@@ -23,7 +23,7 @@ def test_a_run_and_a_file_load_with_model_and_tokenizer(nano):
     assert best.tokenizer.vocab_size == 15 and best.model.config.n_embd == 32 and not best.model.training
 
 
-def test_unusable_files_are_refused_with_one_line(tmp_path):
+def test_unusable_files_are_refused_with_one_line(tmp_path, monkeypatch):
     whole = tmp_path / "whole.ckpt"
     torch.save({"lm": {"format": FORMAT}, "state_dict": {}}, whole)
     cases = {
@@ -43,6 +43,10 @@ def test_unusable_files_are_refused_with_one_line(tmp_path):
         load(tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match="holds no checkpoint yet"):
         load(tmp_path)
+    (tmp_path / "outputs" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="mine: no such run or checkpoint; did you mean outputs/mine?"):
+        load("mine")
 
 
 def test_a_truncated_real_checkpoint_is_refused(nano):

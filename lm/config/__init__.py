@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from lm.batches import DataConfig
 from lm.callbacks import CallbacksConfig
 from lm.check import nearest
 from lm.config.errors import explain
-from lm.config.help import help_text
+from lm.config.help import CONF, help_text
 from lm.corpus import CorpusConfig, ShakespeareConfig, TextConfig, WordsConfig
 from lm.hardware import device_type
 from lm.loggers import LoggerConfig
@@ -32,7 +31,7 @@ from lm.schedule import ConstantConfig, CosineConfig, ScheduleConfig
 from lm.tokenizer import BPEConfig, ByteConfig, CharConfig, TokenizerConfig
 from lm.trainer import TrainerConfig
 
-CONF = Path(__file__).parents[2] / "conf"
+__all__ = ["CONF", "SCHEMAS", "Config", "plain", "register", "resolve"]
 
 
 @dataclass
@@ -76,7 +75,7 @@ def register() -> None:
     for group, schemas in SCHEMAS.items():
         for schema in schemas:
             store.store(group=group, name=schema.__name__, node=schema)
-    escaped = help_text(CONF).replace("$", "$$")
+    escaped = help_text().replace("$", "$$")
     store.store(group="hydra/help", name="lm", node=HelpConf(app_name="train", template=escaped))
 
 

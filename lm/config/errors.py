@@ -10,12 +10,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
+import yaml
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
 from lm.check import nearest
+from lm.config.help import CONF
 
 USER_ERRORS = (HydraException, OmegaConfBaseException, ValueError, OSError)
 
@@ -107,8 +110,18 @@ def bad_key(error: OmegaConfBaseException) -> str:
     if is_dataclass(owner) and re.match(r"Key '.*' not in ", first):
         parent, dot, name = key.rpartition(".")
         known = [field.name for field in fields(owner)]
-        return f"unknown key {key}" + (nearest(name, known, parent + dot) or "; there are " + ", ".join(known))
+        hint = option_with(parent, name) or nearest(name, known, parent + dot) or "; there are " + ", ".join(known)
+        return f"unknown key {key}{hint}"
     return f"{key}: {first[0].lower()}{first[1:]}"
+
+
+def option_with(group: str, name: str) -> str:
+    """`; corpus=text has it`, for a key that another option of its group has, e.g. corpus.path."""
+    for option in sorted((CONF / group).glob("*.yaml")) if group else ():
+        schema = yaml.safe_load(option.read_text(encoding="utf-8"))["defaults"][0]
+        if name in ConfigStore.instance().load(f"{group}/{schema}.yaml").node:
+            return f"; {group}={option.stem} has it"
+    return ""
 
 
 def where(chain: list[BaseException]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+CONF = Path(__file__).parents[2] / "conf"
+
 USAGE = """\
 Train a small GPT language model.
 
@@ -26,7 +28,7 @@ Hydra's own flags: --multirun (-m), --cfg job, --info defaults, --hydra-help, an
 """
 
 
-def help_text(conf: Path) -> str:
+def help_text(conf: Path = CONF) -> str:
     """Usage, then one line per option of every group: the first comment of its YAML file."""
     lines = [USAGE, "Groups and their options (group=option):", ""]
     for group in sorted(path for path in conf.iterdir() if path.is_dir() and path.name != "hydra"):
