@@ -58,6 +58,13 @@ def test_parameter_counts_of_the_presets(preset, vocab_size, count):
         assert GPT(config_of(f"model={preset}").model, vocab_size).num_params == count
 
 
+def test_pocket_bard_has_festes_count():
+    # L (12 d^2 + 13 d) + 2 V d + T d + 2 d: untied, biases everywhere but in the head
+    with torch.device("meta"):
+        count = GPT(config_of("experiment=pocket_bard").model, 8192).num_params
+    assert count == 9_048_064 == 6 * (12 * 256**2 + 13 * 256) + 2 * 8192 * 256 + 448 * 256 + 2 * 256
+
+
 def test_flops_of_gpt2():
     # 6 per weight of the 85M in blocks' matrices and the 38.6M of the head, 12 L C T for attention
     with torch.device("meta"):

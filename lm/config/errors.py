@@ -32,6 +32,10 @@ def run(main: Callable[[], None]) -> None:
 
     HYDRA_FULL_ERROR=1 brings the traceback. Errors that no user can cause always have one.
     """
+    for typed in sys.argv[1:]:
+        if re.match("--(?!config|cfg|info|package|experimental)[^=]*=", typed):
+            print(f"error: {typed}: settings are typed without dashes, e.g. model.n_layer=8", file=sys.stderr)
+            sys.exit(1)
     # Hydra takes flags before or after the overrides; people type -m in between as well
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda typed: typed not in ("-m", "--multirun"))
     asked = os.environ.get("HYDRA_FULL_ERROR", "0")
@@ -110,17 +114,18 @@ def bad_key(error: OmegaConfBaseException) -> str:
     if is_dataclass(owner) and re.match(r"Key '.*' not in ", first):
         parent, dot, name = key.rpartition(".")
         known = [field.name for field in fields(owner)]
-        hint = option_with(parent, name) or nearest(name, known, parent + dot) or "; there are " + ", ".join(known)
+        hint = elsewhere(parent, name) or nearest(name, known, parent + dot) or "; there are " + ", ".join(known)
         return f"unknown key {key}{hint}"
     return f"{key}: {first[0].lower()}{first[1:]}"
 
 
-def option_with(group: str, name: str) -> str:
-    """`; corpus=text has it`, for a key that another option of its group has, e.g. corpus.path."""
-    for option in sorted((CONF / group).glob("*.yaml")) if group else ():
-        schema = yaml.safe_load(option.read_text(encoding="utf-8"))["defaults"][0]
-        if name in ConfigStore.instance().load(f"{group}/{schema}.yaml").node:
-            return f"; {group}={option.stem} has it"
+def elsewhere(group: str, name: str) -> str:
+    """Where a key that stands in the wrong place belongs: corpus.path to corpus=text, lr to optimizer.lr."""
+    for folder in [CONF / group] if group else sorted(path for path in CONF.iterdir() if path.is_dir()):
+        for option in sorted(folder.glob("*.yaml")):
+            schema = (yaml.safe_load(option.read_text(encoding="utf-8")).get("defaults") or [None])[0]
+            if isinstance(schema, str) and name in ConfigStore.instance().load(f"{folder.name}/{schema}.yaml").node:
+                return f"; {group}={option.stem} has it" if group else f"; did you mean '{folder.name}.{name}'?"
     return ""
 
 
