@@ -13,10 +13,8 @@ from omegaconf import DictConfig
 
 from lm import checkpoint, report
 from lm.config import CONF, Config, errors, plain, register, resolve
-from lm.data import TokenData
 from lm.hardware import device_type, is_main_process, peak_flops
 from lm.model import GPT
-from lm.module import LanguageModule
 from lm.run import Interrupted, open_run
 from lm.tokens import cache_tokens, cached_tokenizer
 
@@ -33,6 +31,9 @@ def train(config: Config, directory: Path, overrides: Sequence[str] = ()) -> flo
     if run.finished:
         log.info(report.ending(run, overrides))
         return run.record["metrics"]["val/loss"]
+
+    from lm.data import TokenData  # these import Lightning, a second that a mistyped key or --help need not wait
+    from lm.module import LanguageModule
 
     c, root = config, Path(config.data.root)
     device = device_type(c.trainer.accelerator, "device")

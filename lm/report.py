@@ -6,16 +6,18 @@ import os
 import shlex
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lm.attention import pick
 from lm.config import Config
-from lm.data import TokenData
 from lm.hardware import device_name
 from lm.model import GPT
 from lm.precision import DTYPES
 from lm.run import Run
 from lm.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from lm.data import TokenData
 
 
 def beginning(config: Config, model: GPT, tokenizer: Tokenizer, data: TokenData, chosen: dict[str, Any]) -> str:

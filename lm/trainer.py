@@ -7,15 +7,13 @@ import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import lightning as L
-import torch
-from lightning.pytorch.loggers import Logger
-from lightning.pytorch.plugins import TorchCheckpointIO
-
-from lm import checkpoint
 from lm.check import Check
+
+if TYPE_CHECKING:  # importing Lightning takes a second, and Hydra imports the configs at every press of the tab key
+    import lightning as L
+    from lightning.pytorch.loggers import Logger
 
 LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -77,6 +75,8 @@ class TrainerConfig:
         loggers: list[Logger],
         directory: Path,
     ) -> L.Trainer:
+        import lightning as L
+
         quiet()
         return L.Trainer(
             accelerator=device,
@@ -92,19 +92,8 @@ class TrainerConfig:
             enable_model_summary=False,
             callbacks=callbacks,
             logger=loggers or False,
-            plugins=[AtomicIO()],
             default_root_dir=directory,
         )
-
-
-class AtomicIO(TorchCheckpointIO):
-    """Checkpoints that are written whole or not at all, and hold nothing but plain values and tensors."""
-
-    def save_checkpoint(self, checkpoint_: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        checkpoint.write(checkpoint_, Path(path))
-
-    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
-        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def quiet() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lm import checkpoint
 from lm.checkpoint import FORMAT, load, read, write
 
 ROOT = Path(__file__).parents[1]
@@ -107,3 +108,11 @@ def test_the_generate_script(nano):
     }.items():
         done = generate(run, *args)
         assert done.returncode == 1 and done.stderr.startswith(f"error: {message}") and done.stderr.count("\n") == 1
+
+
+def test_a_run_saves_through_the_writer_that_syncs(nano, monkeypatch):
+    written = []
+    original = checkpoint.write
+    monkeypatch.setattr(checkpoint, "write", lambda data, path: written.append(path.name) or original(data, path))
+    nano("trainer.max_steps=5", "callbacks.checkpoint.keep_last=1")
+    assert written == ["step_000004.ckpt", "best.ckpt"]  # once a save; the other names are links

@@ -1,6 +1,8 @@
 """The house rules that a reader would otherwise have to trust."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,3 +71,9 @@ def test_files_stay_short_and_do_nothing_when_imported(path):
 
 def test_every_module_has_a_floor():
     assert {module(path) for path in FILES} <= set().union(*FLOORS)
+
+
+def test_the_configs_do_not_import_lightning():
+    """Hydra imports them at every press of the tab key."""
+    code = "import sys, lm.config, lm.report; sys.exit('lightning' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

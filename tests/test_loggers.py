@@ -2,7 +2,7 @@ import csv
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lm.loggers import METRICS, CSVCurve, TensorBoard
+from lm.loggers.curves import METRICS, CSVCurve, TensorBoard
 
 
 def read(path):

@@ -1,20 +1,68 @@
-"""What happens around training: Lightning's early stopping, and the few callbacks that Lightning lacks."""
+"""What happens around training: the few callbacks that Lightning lacks, or has otherwise than a language model needs.
+
+The configs stand here, apart from their classes: Hydra imports them at every press of the tab key, and Lightning takes
+a second to import.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import lightning as L
-
-from lm.callbacks.checkpoints import CheckpointConfig, Checkpoints
-from lm.callbacks.metrics import StepMetrics
-from lm.callbacks.progress import Progress
-from lm.callbacks.samples import SampleConfig, Samples
-from lm.callbacks.stopping import EarlyStopping, EarlyStoppingConfig
+from lm.check import Check
+from lm.generate import check_sampling
 from lm.trainer import TrainerConfig
 
-__all__ = ["CallbacksConfig", "Checkpoints", "EarlyStopping", "EarlyStoppingConfig", "Samples", "StepMetrics"]
+if TYPE_CHECKING:
+    import lightning as L
+
+
+@dataclass
+class SampleConfig:
+    """Text in the making. A prompt that the corpus's characters cannot spell is left out."""
+
+    enabled: bool = True
+    every: int = 500  # optimizer steps
+    prompts: list[str] = field(default_factory=lambda: ["\n"])
+    max_new_tokens: int = 100
+    temperature: float = 0.8
+    top_k: int | None = 50
+
+    def __post_init__(self) -> None:
+        check = Check("callbacks.sample", self)
+        check.at_least("every", 1)
+        check.that(bool(self.prompts) and all(self.prompts), "prompts", "hold at least one prompt, none of them empty")
+        check.done()
+        try:
+            check_sampling(self.max_new_tokens, self.temperature, self.top_k, None)
+        except ValueError as error:
+            raise ValueError(f"callbacks.sample.{error}") from error
+
+
+@dataclass
+class CheckpointConfig:
+    keep_last: int = 2  # how many of step_*.ckpt stay beside last.ckpt and best.ckpt
+
+    def __post_init__(self) -> None:
+        check = Check("callbacks.checkpoint", self)
+        check.at_least("keep_last", 0)
+        check.done()
+
+
+@dataclass
+class EarlyStoppingConfig:
+    """Stop when val/loss has not improved: a small corpus is soon learnt by heart."""
+
+    enabled: bool = True
+    patience: int = 1000  # optimizer steps without improvement
+    min_delta: float = 0.0  # what counts as improvement, in nats
+
+    def __post_init__(self) -> None:
+        check = Check("callbacks.early_stopping", self)
+        check.at_least("patience", 1)
+        check.at_least("min_delta", 0)
+        check.done()
 
 
 @dataclass
@@ -25,6 +73,12 @@ class CallbacksConfig:
 
     def build(self, directory: Path, trainer: TrainerConfig, peak: float | None) -> list[L.Callback]:
         """In the order in which they act; `peak` is the FLOP/s of one device."""
+        from lm.callbacks.checkpoints import Checkpoints
+        from lm.callbacks.metrics import StepMetrics
+        from lm.callbacks.progress import Progress
+        from lm.callbacks.samples import Samples
+        from lm.callbacks.stopping import EarlyStopping
+
         callbacks: list[L.Callback] = [StepMetrics(trainer.log_every, peak), Progress()]  # first: they hold the clock
         if self.early_stopping.enabled:
             callbacks.append(EarlyStopping(self.early_stopping))

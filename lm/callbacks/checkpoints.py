@@ -7,30 +7,22 @@ import logging
 import os
 import shutil
 import signal
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import lightning as L
 import rich
+import torch
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins import TorchCheckpointIO
 
-from lm.check import Check
+from lm import checkpoint
+from lm.callbacks import CheckpointConfig
 from lm.files import replacing
 from lm.run import Interrupted
 
 log = logging.getLogger("lm")
-
-
-@dataclass
-class CheckpointConfig:
-    keep_last: int = 2  # how many of step_*.ckpt stay beside last.ckpt and best.ckpt
-
-    def __post_init__(self) -> None:
-        check = Check("callbacks.checkpoint", self)
-        check.at_least("keep_last", 0)
-        check.done()
 
 
 class Checkpoints(Checkpoint):
@@ -52,6 +44,9 @@ class Checkpoints(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
+
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        trainer.strategy.checkpoint_io = AtomicIO()
 
     # ---- when
 
@@ -107,6 +102,16 @@ class Checkpoints(Checkpoint):
         for signum, handler in self.handlers.items():
             signal.signal(signum, handler)
         self.handlers = {}
+
+
+class AtomicIO(TorchCheckpointIO):
+    """Checkpoints that are written whole or not at all, and hold nothing but plain values and tensors."""
+
+    def save_checkpoint(self, checkpoint_: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        checkpoint.write(checkpoint_, Path(path))
+
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def link(source: Path, name: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +12,11 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from lm.callbacks import SampleConfig
 from lm.callbacks.metrics import StepMetrics
-from lm.check import Check
-from lm.generate import check_sampling, generate
+from lm.generate import generate
 
 log = logging.getLogger("lm")
-
-
-@dataclass
-class SampleConfig:
-    """Text in the making. A prompt that the corpus's characters cannot spell is left out."""
-
-    enabled: bool = True
-    every: int = 500  # optimizer steps
-    prompts: list[str] = field(default_factory=lambda: ["\n"])
-    max_new_tokens: int = 100
-    temperature: float = 0.8
-    top_k: int | None = 50
-
-    def __post_init__(self) -> None:
-        check = Check("callbacks.sample", self)
-        check.at_least("every", 1)
-        check.that(bool(self.prompts) and all(self.prompts), "prompts", "hold at least one prompt, none of them empty")
-        check.done()
-        try:
-            check_sampling(self.max_new_tokens, self.temperature, self.top_k, None)
-        except ValueError as error:
-            raise ValueError(f"callbacks.sample.{error}") from error
 
 
 class Samples(L.Callback):

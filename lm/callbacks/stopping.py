@@ -4,29 +4,13 @@ and keeps the old patience when a new one was asked for.)"""
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
 
-from lm.check import Check
+from lm.callbacks import EarlyStoppingConfig
 
 log = logging.getLogger("lm")
-
-
-@dataclass
-class EarlyStoppingConfig:
-    """Stop when val/loss has not improved: a small corpus is soon learnt by heart."""
-
-    enabled: bool = True
-    patience: int = 1000  # optimizer steps without improvement
-    min_delta: float = 0.0  # what counts as improvement, in nats
-
-    def __post_init__(self) -> None:
-        check = Check("callbacks.early_stopping", self)
-        check.at_least("patience", 1)
-        check.at_least("min_delta", 0)
-        check.done()
 
 
 class EarlyStopping(L.Callback):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,6 @@ METRICS = (
     "train/loss", "val/loss", "val/ppl", "val/bpb", "train/grad_norm", "lr",
     "perf/tokens_per_s", "perf/step_ms", "perf/mfu", "perf/memory_gb",
 )  # fmt: skip
-
-
-@dataclass
-class LoggerConfig:
-    """Which of the two write into the run directory."""
-
-    csv: bool = True
-    tensorboard: bool = True
-
-    def build(self, directory: Path, step: int) -> list[Logger]:
-        """The loggers of a run that goes on after `step`; points beyond it are taken back."""
-        loggers: list[Logger] = [CSVCurve(directory, step)] if self.csv else []
-        return [*loggers, TensorBoard(directory, step)] if self.tensorboard else loggers
 
 
 class CSVCurve(Logger):
