@@ -92,3 +92,8 @@ def test_without_a_rate_the_width_decides():
     assert AdamWConfig().for_width(384).lr == pytest.approx(1e-3)
     assert AdamWConfig().for_width(768).lr == pytest.approx(5e-4)
     assert AdamWConfig(lr=0.5).for_width(384).lr == 0.5
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_fused_is_what_was_asked_for(fused):
+    assert AdamWConfig(lr=1e-3).build(model(), fused=fused).defaults["fused"] is fused

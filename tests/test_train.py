@@ -376,6 +376,25 @@ def test_validation_is_the_mean_over_the_whole_split(nano, tmp_path):
     assert float(last["val/bpb"]) == pytest.approx(nats / math.log(2) / (len(val) - 1), rel=1e-5)
 
 
+def test_val_batches_limits_validation_to_windows_spread_over_the_text(nano, tmp_path):
+    from lm.checkpoint import load
+    from lm.corpus import WordsConfig
+
+    run = nano("trainer.val_batches=1", "trainer.max_steps=4")
+    checkpoint = load(run / "checkpoints" / "last.ckpt")
+    ids = torch.from_numpy(checkpoint.tokenizer.encode(WordsConfig(lines=300).load(tmp_path).val))
+    last = -(-(len(ids) - 1) // 16) - 1  # the number of the last window; four windows of 16, first to last
+    nats, count = 0.0, 0
+    for window in (0, round(last / 3), round(2 * last / 3), last):
+        start = min(window * 16, len(ids) - 17)
+        with torch.no_grad():
+            logs = checkpoint.model(ids[None, start : start + 16])[0].log_softmax(-1)
+        fresh = range(window * 16 - start, 16)  # the last window reaches back for its context
+        nats -= sum(logs[t, ids[start + t + 1]].item() for t in fresh)
+        count += len(fresh)
+    assert float(rows(run)[-1]["val/loss"]) == pytest.approx(nats / count, abs=1e-5)
+
+
 def test_the_run_directory_holds_the_whole_run(nano):
     run = nano("logger=default")
     names = {path.name.split(".")[0] for path in run.iterdir()}  # train.log is Hydra's, see test_process.py
@@ -404,3 +423,15 @@ def test_every_tokenizer_trains_in_every_precision(nano, precision, tokenizer):
         f"precision={precision}", f"tokenizer={tokenizer}", "trainer.max_steps=4", name=f"{precision}{tokenizer}"
     )
     assert math.isfinite(float(rows(run)[-1]["val/bpb"]))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_trains_and_continues_on_a_gpu(nano, monkeypatch, precision):
+    settings = ("device=cuda", f"precision={precision}", "trainer.max_steps=40")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 7)
+        with pytest.raises(Interrupted):
+            nano(*settings)
+    losses = [float(row["train/loss"]) for row in rows(nano(*settings))]
+    assert len(losses) == 40 and losses[-1] < losses[0]
