@@ -37,6 +37,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, backend: str = "auto", dropout: floa
     """
     if backend == "auto":
         backend = pick(q.device.type, q.dtype, q.size(2))
+    assert backend in BACKENDS, backend
     if backend == "sdpa":
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
     return _manual(q, k, v, dropout)

@@ -89,10 +89,6 @@ def load(path: Path | str) -> Checkpoint:
     data = read(path)
     about = data["lm"]
     model = GPT(GPTConfig(**about["model"]), about["vocab_size"])
-    model.load_state_dict(model_weights(data))
+    prefix = "model."  # of the LightningModule's attribute
+    model.load_state_dict({k.removeprefix(prefix): v for k, v in data["state_dict"].items() if k.startswith(prefix)})
     return Checkpoint(path, model.eval(), from_json(about["tokenizer"]), data["global_step"], about["metrics"])
-
-
-def model_weights(data: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The model's own state dict, without the prefix that the LightningModule puts before each name."""
-    return {k.removeprefix("model."): v for k, v in data["state_dict"].items() if k.startswith("model.")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from random import Random
 
@@ -19,7 +20,7 @@ class Text:
     train: str
     val: str
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """sha256 over both splits: what the token cache is keyed by."""
         sha = hashlib.sha256(self.train.encode())
@@ -147,11 +148,11 @@ def read_utf8(path: Path) -> str:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        offset = error.start + len(data) - len(error.object)  # Python counts from behind a byte-order mark
         raise ValueError(
-            f"corpus.path={path} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}; "
+            f"corpus.path={path} is not UTF-8: byte 0x{data[offset]:02x} at offset {offset}; "
             f"if it is text in another encoding, convert it: iconv -f latin1 -t utf-8 {path} > utf8.txt"
         ) from error
     if "\0" in text:
-        offset = data.index(b"\0")
-        raise ValueError(f"corpus.path={path} is binary, not text: a zero byte at offset {offset}")
+        raise ValueError(f"corpus.path={path} is binary, not text: a zero byte at offset {data.index(0)}")
     return text

@@ -30,10 +30,9 @@ class TokenData(L.LightningDataModule):
         super().__init__()
         self.tokens, self.config, self.T, self.seed = tokens, config, block_size, seed
         self.val_batches = val_batches
+        # both refuse what is too small, before anything is built
         self.windows = TrainBatches(tokens.train, block_size, config, seed).windows
-        ValBatches(
-            tokens.val, block_size, 1, devices=devices
-        )  # both refuse what is too small, before anything is built
+        ValBatches(tokens.val, block_size, 1, devices=devices)
 
     def train_dataloader(self) -> Batches:
         assert self.trainer is not None

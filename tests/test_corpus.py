@@ -53,6 +53,7 @@ def test_newlines_stay_as_they_are(tmp_path):
             b"caf\xe9 au lait",
             "is not UTF-8: byte 0xe9 at offset 3; if it is text in another encoding, convert it: iconv",
         ),
+        (b"\xef\xbb\xbfab\xff", "is not UTF-8: byte 0xff at offset 5"),
         (b"ab\0cd", "is binary, not text: a zero byte at offset 2"),
         (b"x", "has 1 characters, too few to split"),
     ],

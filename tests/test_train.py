@@ -201,10 +201,9 @@ def test_gradients_reach_the_optimizer_clipped(nano, monkeypatch):
 
 
 def test_the_horizon_in_epochs_or_tokens(nano):
-    windows = config_of(*NANO).corpus.load(None)
-    n = len(windows.train) // 16 - 1
+    windows = len(config_of(*NANO).corpus.load(None).train) // 16 - 1
     run = nano("trainer.max_steps=null", "trainer.max_epochs=0.5", "trainer.log_every=1", name="epochs")
-    assert len(rows(run)) == n // 2 // 4
+    assert len(rows(run)) == windows // 2 // 4
     run = nano("trainer.max_steps=null", f"trainer.max_tokens={4 * 16 * 5}", name="tokens")
     assert len(rows(run)) == 5
 
@@ -280,10 +279,9 @@ def test_what_a_user_writes_into_samples_md_stops_nothing(nano, monkeypatch):
     with monkeypatch.context() as patch:
         interrupt_after(patch, 7)
         with pytest.raises(Interrupted):
-            run = nano()
+            nano()
     straight = nano(name="straight")
-    run = straight.with_name("run")
-    with (run / "samples.md").open("a") as file:
+    with (straight.with_name("run") / "samples.md").open("a") as file:
         file.write("# My run\n## step 9999\n")
     assert (nano() / "samples.md").read_text() == (straight / "samples.md").read_text()
 

@@ -18,8 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lm.attention import AttentionConfig
 from lm.batches import DataConfig
 from lm.callbacks import CallbacksConfig
-from lm.check import nearest
-from lm.config.errors import explain
+from lm.config.errors import explain, unknown_key
 from lm.config.help import CONF, help_text
 from lm.corpus import CorpusConfig, ShakespeareConfig, TextConfig, WordsConfig
 from lm.hardware import device_type
@@ -144,7 +143,7 @@ def unknown_keys(node: DictConfig, path: str = "") -> list[str]:
     problems = []
     for key in map(str, node):
         if key not in known:
-            problems.append(f"unknown key {path}{key}{nearest(key, known, path)}")
+            problems.append(unknown_key(path + key, known))
         elif not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
             problems += unknown_keys(node[key], f"{path}{key}.")
     return problems

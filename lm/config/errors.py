@@ -112,11 +112,15 @@ def bad_key(error: OmegaConfBaseException) -> str:
     key, owner = str(error.full_key), error.object_type
     first = str(error.msg or error).split("\n")[0]
     if is_dataclass(owner) and re.match(r"Key '.*' not in ", first):
-        parent, dot, name = key.rpartition(".")
-        known = [field.name for field in fields(owner)]
-        hint = elsewhere(parent, name) or nearest(name, known, parent + dot) or "; there are " + ", ".join(known)
-        return f"unknown key {key}{hint}"
+        return unknown_key(key, [field.name for field in fields(owner)])
     return f"{key}: {first[0].lower()}{first[1:]}"
+
+
+def unknown_key(key: str, known: list[str]) -> str:
+    """What to type instead of a dotted key whose last part is none of the `known` ones."""
+    parent, dot, name = key.rpartition(".")
+    hint = elsewhere(parent, name) or nearest(name, known, parent + dot) or "; there are " + ", ".join(known)
+    return f"unknown key {key}{hint}"
 
 
 def elsewhere(group: str, name: str) -> str:
