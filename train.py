@@ -35,16 +35,16 @@ def train(config: Config, directory: Path, overrides: Sequence[str] = ()) -> flo
     from lm.data import TokenData  # these import Lightning, a second that a mistyped key or --help need not wait
     from lm.module import LanguageModule
 
-    c, root = config, Path(config.data.root)
+    c, downloads = config, config.data.downloads()
     device = device_type(c.trainer.accelerator, "device")
     precision = c.precision.resolve(device)
     start = run.last or c.init_from  # where weights and tokenizer come from, when they are not new
     source = checkpoint.load(start) if start else None
     step = source.step if source and run.last else 0
-    text = c.corpus.load(root)
+    text = c.corpus.load(downloads)
     run.require_text(text.digest)
-    tokenizer = source.tokenizer if source else cached_tokenizer(c.tokenizer, text, root)
-    tokens = cache_tokens(text, tokenizer, root)
+    tokenizer = source.tokenizer if source else cached_tokenizer(c.tokenizer, text, downloads)
+    tokens = cache_tokens(text, tokenizer, downloads)
     data = TokenData(tokens, c.data, c.model.block_size, c.seed, c.trainer.val_batches, c.trainer.devices)
     horizon = c.trainer.horizon(data.windows, c.data.batch_size, c.model.block_size, step)
     if source and step == horizon and "val/loss" not in source.metrics:
@@ -55,17 +55,19 @@ def train(config: Config, directory: Path, overrides: Sequence[str] = ()) -> flo
         source.copy_into(model)
     optimizer = c.optimizer.for_width(c.model.n_embd)
     accumulate = c.data.accumulate(c.trainer.devices)
+    floor = data.floor(tokenizer, c.corpus.log_prob)
     module = LanguageModule(
         model, tokenizer, optimizer=optimizer, schedule=c.schedule, horizon=horizon, seed=c.seed,
-        accumulate=accumulate, fused=precision != "fp16",
+        accumulate=accumulate, fused=precision != "fp16", floor=floor,
+        respect_documents=c.data.respect_documents and text.documents,
     )  # fmt: skip
     peak = c.trainer.peak_tflops * 1e12 if c.trainer.peak_tflops else peak_flops(device)
     callbacks = c.callbacks.build(directory, c.trainer, peak)
     loggers = c.logger.build(directory, step)
     trainer = c.trainer.build(device, precision, horizon, accumulate, callbacks, loggers, directory)
 
-    chosen = {"device": device, "precision": precision, "horizon": horizon, "lr": optimizer.lr}
-    log.info(report.beginning(c, model, tokenizer, data, chosen))
+    chosen = {"device": device, "precision": precision, "horizon": horizon, "lr": optimizer.lr, "floor": floor}
+    log.info(report.beginning(c, model, tokenizer, text, data, chosen))
     if step:
         log.info("continuing after step %d", step)
     started = time.perf_counter()

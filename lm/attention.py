@@ -30,23 +30,37 @@ def pick(device: str, dtype: torch.dtype, block_size: int) -> str:
     return "manual" if device == "cpu" and dtype == torch.bfloat16 and block_size <= 512 else "sdpa"
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, backend: str = "auto", dropout: float = 0.0) -> Tensor:
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, backend: str = "auto", dropout: float = 0.0, mask: Tensor | None = None
+) -> Tensor:
     """Causal scaled dot-product attention (Vaswani et al. 2017): q, k, v (B, H, T, D) -> (B, H, T, D).
 
-    `dropout` is the probability of dropping an attention weight; pass 0 outside training.
+    `dropout` is the probability of dropping an attention weight; pass 0 outside training. `mask` (B, 1, T, T), true
+    where a query (row) may look at a key (column), takes the place of the causal one.
     """
     if backend == "auto":
         backend = pick(q.device.type, q.dtype, q.size(2))
     assert backend in BACKENDS, backend
     if backend == "sdpa":
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
-    return _manual(q, k, v, dropout)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None)
+    return _manual(q, k, v, dropout, mask)
 
 
-def _manual(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+def document_mask(documents: Tensor) -> Tensor:
+    """Causal attention within documents: their numbers (B, T), position by position -> mask (B, 1, T, T)."""
+    T = documents.size(1)
+    same = documents[:, None, :, None] == documents[:, None, None, :]  # (B, 1, T, T)
+    return same & torch.ones(T, T, dtype=torch.bool, device=documents.device).tril()
+
+
+def _manual(q: Tensor, k: Tensor, v: Tensor, dropout: float, mask: Tensor | None) -> Tensor:
     """The readable reference: scores, mask, softmax, weighted sum."""
     B, H, T, D = q.shape
-    future = torch.full((T, T), -math.inf, dtype=q.dtype, device=q.device).triu(1)  # -inf above the diagonal
-    scores = torch.baddbmm(future, q.reshape(-1, T, D), k.reshape(-1, T, D).mT, alpha=D**-0.5)  # (B*H, T, T)
+    if mask is None:
+        bias = torch.full((T, T), -math.inf, dtype=q.dtype, device=q.device).triu(1)  # -inf above the diagonal
+    else:
+        bias = torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, -math.inf)  # (B, 1, T, T)
+        bias = bias.expand(B, H, T, T).reshape(-1, T, T)  # (B*H, T, T)
+    scores = torch.baddbmm(bias, q.reshape(-1, T, D), k.reshape(-1, T, D).mT, alpha=D**-0.5)  # (B*H, T, T)
     weights = F.dropout(scores.softmax(-1), dropout)
     return (weights @ v.reshape(-1, T, D)).view(B, H, T, D)

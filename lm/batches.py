@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lm.check import Check
+from lm.download import Downloads
 
 IGNORE = -100  # a target that counts for nothing, torch's own value
 
@@ -26,7 +28,10 @@ class DataConfig:
     batch_size: int = 16  # sequences per optimizer step, over all devices
     micro_batch_size: int | None = None  # sequences per forward pass, as many as fit; null: the whole batch
     num_workers: int = 0  # loader processes; reading a memory map needs none
-    root: str = "data"  # downloads and token caches
+    root: str = "data"  # downloads and caches
+    offline: bool = False  # download nothing: say where a file fetched by hand belongs
+    mirror: str | None = None  # asked before the corpora's own addresses: a server that has them under /<host>/<path>
+    respect_documents: bool = False  # attention does not reach back behind an end-of-text token
 
     def __post_init__(self) -> None:
         check = Check("data", self)
@@ -34,6 +39,9 @@ class DataConfig:
         check.at_least("micro_batch_size", 1)
         check.at_least("num_workers", 0)
         check.done()
+
+    def downloads(self) -> Downloads:
+        return Downloads(Path(self.root), self.offline, self.mirror)
 
     def micro(self, devices: int = 1) -> int:
         """Sequences of one forward pass on one device."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import lightning as L
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from lm.batches import DataConfig, TrainBatches, ValBatches
+from lm.batches import IGNORE, DataConfig, TrainBatches, ValBatches
+from lm.tokenizer import Tokenizer
 from lm.tokens import Tokens
 
 Batches = DataLoader[tuple[Tensor, Tensor]]
@@ -29,10 +31,28 @@ class TokenData(L.LightningDataModule):
     ) -> None:
         super().__init__()
         self.tokens, self.config, self.T, self.seed = tokens, config, block_size, seed
-        self.val_batches = val_batches
+        self.limit = val_batches and val_batches * config.batch_size  # windows
         # both refuse what is too small, before anything is built
         self.windows = TrainBatches(tokens.train, block_size, config, seed).windows
         ValBatches(tokens.val, block_size, 1, devices=devices)
+
+    def floor(self, tokenizer: Tokenizer, log_prob: Callable[[str], float | None]) -> float | None:
+        """The least val/loss, in nats per token, that a model can have that sees the validation text in these windows.
+
+        `log_prob` is the corpus's law (CorpusConfig.log_prob): known for made-up languages, told character by
+        character. None where it is not known, or tokens are not characters.
+        """
+        batches = ValBatches(self.tokens.val, self.T, 1, self.limit)
+        nats, targets = 0.0, 0
+        for x, y in map(batches.__getitem__, range(len(batches))):
+            window = tokenizer.decode([*x[0].tolist(), int(y[0, -1])])
+            counted = int((y != IGNORE).sum())
+            whole, given = log_prob(window), log_prob(window[:-counted])
+            if whole is None or given is None or len(window) != self.T + 1:
+                return None
+            if math.isfinite(whole):  # the end of a text, a blank line perhaps, can be outside the law
+                nats, targets = nats + given - whole, targets + counted
+        return nats / targets if targets else None
 
     def train_dataloader(self) -> Batches:
         assert self.trainer is not None
@@ -43,8 +63,7 @@ class TokenData(L.LightningDataModule):
     def val_dataloader(self) -> Batches:
         assert self.trainer is not None
         rank, devices = self.trainer.global_rank, self.trainer.world_size
-        limit = self.val_batches and self.val_batches * self.config.batch_size
-        batches = ValBatches(self.tokens.val, self.T, self.config.micro(devices), limit, devices)
+        batches = ValBatches(self.tokens.val, self.T, self.config.micro(devices), self.limit, devices)
         return self._loader(batches, range(rank, len(batches), devices))
 
     def _loader(self, batches: Dataset[tuple[Tensor, Tensor]], order: Sampler[int] | range) -> Batches:

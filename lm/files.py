@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import shutil
@@ -20,18 +21,23 @@ def replacing(path: Path) -> Iterator[Path]:
     host = platform.node() or "host"
     for stale in path.parent.glob(f".*~{host}~*"):
         if not _alive(stale.name.rpartition("~")[2]):
-            _remove(stale)
+            remove(stale)
     aside = path.with_name(f".{path.name}~{host}~{os.getpid()}")
     try:
         yield aside
         aside.replace(path)
     finally:
-        _remove(aside)
+        remove(aside)
 
 
 def write_text(path: Path, text: str) -> None:
     with replacing(path) as aside:
         aside.write_text(text, encoding="utf-8", newline="")
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _alive(pid: str) -> bool:
@@ -44,7 +50,8 @@ def _alive(pid: str) -> bool:
     return True
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """A file or a folder, if it is there."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:

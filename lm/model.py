@@ -12,8 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lm.attention import attend
+from lm.attention import attend, document_mask
 from lm.check import Check
+
+Rope = tuple[Tensor, Tensor] | None  # cosines and sines
 
 
 @dataclass
@@ -76,10 +78,11 @@ class GPT(nn.Module):
             self.register_buffer("sin", sin, persistent=False)
         self.init_weights()
 
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.head(self.features(ids))  # (B, T, V)
+    def forward(self, ids: Tensor, documents: Tensor | None = None) -> Tensor:
+        """`documents` (B, T), the number of the document that a token belongs to, keeps attention within it."""
+        return self.head(self.features(ids, documents))  # (B, T, V)
 
-    def features(self, ids: Tensor) -> Tensor:
+    def features(self, ids: Tensor, documents: Tensor | None = None) -> Tensor:
         """What the head reads: ids (B, T) -> (B, T, C)."""
         T = ids.size(1)
         assert self.config.block_size >= T, f"{T} tokens exceed the context of {self.config.block_size}"
@@ -90,8 +93,9 @@ class GPT(nn.Module):
         else:
             rope = (self.cos[:T], self.sin[:T])
         x = self.drop(x)
+        mask = None if documents is None else document_mask(documents)
         for block in self.blocks:
-            x = block(x, rope)
+            x = block(x, rope, mask)
         return self.norm(x)
 
     @torch.no_grad()
@@ -145,8 +149,8 @@ class Block(nn.Module):
         self.mlp = (SwiGLU if config.mlp == "swiglu" else MLP)(config)
         self.drop = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:  # (B, T, C) -> (B, T, C)
-        x = x + self.drop(self.attn(self.norm_1(x), rope))
+    def forward(self, x: Tensor, rope: Rope, mask: Tensor | None = None) -> Tensor:  # (B, T, C) -> (B, T, C)
+        x = x + self.drop(self.attn(self.norm_1(x), rope, mask))
         return x + self.drop(self.mlp(self.norm_2(x)))
 
 
@@ -158,7 +162,7 @@ class Attention(nn.Module):
         self.c_attn = nn.Linear(C, 3 * C, bias=config.bias)
         self.c_proj = nn.Linear(C, C, bias=config.bias)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:
+    def forward(self, x: Tensor, rope: Rope, mask: Tensor | None = None) -> Tensor:
         B, T, C = x.shape
         qkv = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, H, T, D)
@@ -166,7 +170,7 @@ class Attention(nn.Module):
             q, k = rotate(q, *rope), rotate(k, *rope)
         if self.qk_norm:
             q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])
-        y = attend(q, k, v, self.backend, self.dropout if self.training else 0.0)  # (B, H, T, D)
+        y = attend(q, k, v, self.backend, self.dropout if self.training else 0.0, mask)  # (B, H, T, D)
         return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
 
 

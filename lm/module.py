@@ -23,7 +23,7 @@ class LanguageModule(L.LightningModule):
     """Trains `model` for `horizon` optimizer steps of `accumulate` micro-batches.
 
     Metrics go to the loggers with the number of finished optimizer steps as their x. `latest` holds the newest value
-    of each, as Python floats.
+    of each, as Python floats. `floor` is the least val/loss that any model can have, where it is known.
     """
 
     token_bytes: Tensor  # (V,)
@@ -39,11 +39,15 @@ class LanguageModule(L.LightningModule):
         seed: int,
         accumulate: int = 1,
         fused: bool = True,
+        respect_documents: bool = False,
+        floor: float | None = None,
     ) -> None:
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
         self.optimizer, self.schedule, self.horizon = optimizer, schedule, horizon
         self.seed, self.accumulate, self.fused = seed, accumulate, fused
+        self.end_of_text = tokenizer.end_of_text if respect_documents else None
+        self.floor = floor
         self.register_buffer("token_bytes", torch.from_numpy(tokenizer.token_bytes), persistent=False)
         self.latest: dict[str, float] = {}
         self._finite: Tensor = torch.tensor(True)
@@ -67,10 +71,17 @@ class LanguageModule(L.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = batch  # (B, T) each
-        logits = self.model(x)  # (B, T, V)
+        logits = self.model(x, self.documents(x))  # (B, T, V)
         loss = F.cross_entropy(logits.flatten(0, 1).float(), y.flatten())
         self._losses.append(loss.detach())
         return loss
+
+    def documents(self, x: Tensor) -> Tensor | None:
+        """Which document of its window each token of x (B, T) belongs to, if attention is to respect them.
+
+        The end-of-text token counts to the document that it begins, whose first token is predicted from it alone.
+        """
+        return None if self.end_of_text is None else torch.eq(x, self.end_of_text).cumsum(1)
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """The last moment before the update: clip, and set the rate of this very step.
@@ -114,7 +125,7 @@ class LanguageModule(L.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         x, y = batch  # (B, T) each
-        logits = self.model(x).flatten(0, 1).float()  # (B * T, V)
+        logits = self.model(x, self.documents(x)).flatten(0, 1).float()  # (B * T, V)
         nats = F.cross_entropy(logits, y.flatten(), ignore_index=IGNORE, reduction="sum")
         counted = y != IGNORE
         n_bytes = self.token_bytes[y.clamp(min=0)].mul(counted).sum()
@@ -131,9 +142,8 @@ class LanguageModule(L.LightningModule):
         if not math.isfinite(loss):
             self._finite = torch.tensor(False)
             self.require_finite()
-        self.log_metrics(
-            {"val/loss": loss, "val/ppl": math.exp(min(loss, 700)), "val/bpb": nats / math.log(2) / n_bytes}
-        )
+        metrics = {"val/loss": loss, "val/ppl": math.exp(min(loss, 700)), "val/bpb": nats / math.log(2) / n_bytes}
+        self.log_metrics(metrics | ({} if self.floor is None else {"val/excess": loss - self.floor}))
 
     # ---- what is kept
 

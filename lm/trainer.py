@@ -31,7 +31,7 @@ class TrainerConfig:
     accelerator: str = "auto"  # auto | cpu | gpu | cuda | mps; checked against this machine in lm/hardware.py
     devices: int = 1
     val_every: int = 250
-    val_batches: int | None = None  # validate on so many batches, spread over the text; null: on all of it
+    val_batches: int | None = 200  # validate on at most so many batches, spread over the text; null: on all of it
     save_every: int = 250
     log_every: int = 10
     peak_tflops: float | None = None  # dense bf16 peak of one device, for perf/mfu; null: by the card's name

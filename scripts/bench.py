@@ -1,12 +1,15 @@
-"""Measure on this machine: python scripts/bench.py attention
+"""Measure on this machine: python scripts/bench.py attention | tokenizer
 
-Timings on shared machines swing, so all candidates of a row run alternately, and the median counts.
+Timings on shared machines swing, so what is compared runs alternately, and the median counts.
 """
 
 import argparse
 import json
+import multiprocessing
+import resource
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -14,23 +17,32 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
+import itertools
+
 from lm.attention import attend, pick
+from lm.config import composed
 from lm.hardware import ACCELERATORS, device_name, device_type, synchronize
 from lm.precision import DTYPES
+from lm.tokens import cache_tokens, cached_tokenizer
 
 SHAPES = [  # B, H, T, D
     (16, 4, 64, 32), (16, 4, 128, 32), (16, 6, 256, 64), (8, 8, 256, 64), (4, 8, 512, 64), (1, 12, 1024, 64),
 ]  # fmt: skip
+TOKENIZERS = [  # feste's sizes, the default, and what learns nothing
+    *(["tokenizer=bpe", f"tokenizer.vocab_size={size}"] for size in (512, 1024, 1536, 2048, 20534)),
+    ["tokenizer=char"], ["tokenizer=byte"],
+]  # fmt: skip
 
 
-def attention(device: str, repeats: int) -> list[dict]:
+def attention(args: argparse.Namespace) -> list[dict]:
     """Forward and backward of each backend in ms; what `auto` picks, and how much that loses to the best."""
+    device = device_type(args.device, "--device")
     rows = []
     for dtype in ("fp32", "bf16"):
         for shape in SHAPES:
             qkv = torch.randn(3, *shape, device=device, dtype=DTYPES[dtype], requires_grad=True)
             times: dict[str, list[float]] = {"manual": [], "sdpa": []}
-            for _ in range(repeats):
+            for _ in range(args.repeats + 2):
                 for backend, seconds in times.items():
                     synchronize(torch.device(device))
                     start = time.perf_counter()
@@ -39,31 +51,96 @@ def attention(device: str, repeats: int) -> list[dict]:
                     seconds.append(time.perf_counter() - start)
             ms = {backend: 1e3 * statistics.median(seconds[2:]) for backend, seconds in times.items()}
             chosen = pick(device, DTYPES[dtype], shape[2])
-            loss = ms[chosen] / min(ms.values()) - 1
-            rows.append({"dtype": dtype, "shape": shape, **ms, "auto": chosen, "loss": loss})
+            loses = ms[chosen] / min(ms.values()) - 1
+            rows.append({"dtype": dtype, "B, H, T, D": shape, **ms, "auto": chosen, "loses": loses})
     return rows
+
+
+def tokenizer(args: argparse.Namespace) -> list[dict]:
+    """Seconds to learn a vocabulary, to encode the corpus, and to load both from the cache at the second start; tokens,
+    and how far the process grew. Each in a process of its own."""
+    rows = []
+    with tempfile.TemporaryDirectory() as tmp:
+        corpus = [f"corpus={args.corpus}", f"data.root={args.dir}"]
+        composed(corpus).corpus.load(composed(corpus).data.downloads())  # the download is not what is measured
+        for overrides in TOKENIZERS:
+            runs = []
+            for i in range(args.repeats):
+                with multiprocessing.get_context("spawn").Pool(1) as pool:
+                    runs.append(pool.apply(measure_tokenizer, ([*corpus, *overrides], f"{tmp}/{i}-{len(rows)}")))
+            rows.append({key: statistics.median(run[key] for run in runs) if key != "tokenizer" else runs[0][key]
+                         for key in runs[0]})  # fmt: skip
+    return rows
+
+
+def measure_tokenizer(overrides: list[str], root: str) -> dict:
+    config = composed(overrides)
+    text = config.corpus.load(config.data.downloads())
+    downloads = composed([f"data.root={root}"]).data.downloads()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    at = [time.perf_counter()]
+    made = cached_tokenizer(config.tokenizer, text, downloads)
+    at.append(time.perf_counter())
+    tokens = cache_tokens(text, made, downloads)
+    at.append(time.perf_counter())
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    again = config.corpus.load(config.data.downloads())
+    cache_tokens(again, cached_tokenizer(config.tokenizer, again, downloads), downloads)
+    at.append(time.perf_counter())
+    count, size = len(tokens.train) + len(tokens.val), text.train.size + text.val.size
+    train, encode, load = (b - a for a, b in itertools.pairwise(at))
+    name = " ".join(o.rpartition("=")[2] for o in overrides[2:])
+    return {
+        "tokenizer": name, "train s": train, "encode s": encode, "MB/s": size / 1e6 / encode, "second start s": load,
+        "tokens": count, "bytes/token": size / count, "grown MB": grown / 1e3,
+    }  # fmt: skip
+
+
+BENCHES = {"attention": (attention, 30), "tokenizer": (tokenizer, 3)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bench", choices=("attention",))
+    parser.add_argument("bench", choices=BENCHES)
     parser.add_argument("--device", default="auto", choices=ACCELERATORS)
-    parser.add_argument("--repeats", type=int, default=32)
+    parser.add_argument("--corpus", default="shakespeare", help="of the tokenizer bench")
+    parser.add_argument("--dir", default="data", help="where downloads lie (default: data)")
+    parser.add_argument("--repeats", type=int, help="runs of each, of which the median counts")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args()
+    bench, repeats = BENCHES[args.bench]
+    args.repeats = args.repeats or repeats
     try:
-        device = device_type(args.device, "--device")
+        rows = bench(args)
+        device = device_name(device_type(args.device, "--device"))
     except ValueError as error:
         sys.exit(f"error: {error}")
-    rows = attention(device, args.repeats)
     if args.json:
-        print(json.dumps({"device": device_name(device), "torch": torch.__version__, "rows": rows}))
+        print(json.dumps({"device": device, "torch": torch.__version__, "rows": rows}))
         return
-    print(f"{device_name(device)}, torch {torch.__version__}; forward + backward, median of {args.repeats - 2} in ms\n")
-    print(f"{'dtype':<6}{'B, H, T, D':<18}{'manual':>8}{'sdpa':>8}   {'auto':<8}{'loses':>6}")
-    for row in rows:
-        shape, loses = ", ".join(map(str, row["shape"])), f"{row['loss']:.0%}"
-        print(f"{row['dtype']:<6}{shape:<18}{row['manual']:>8.2f}{row['sdpa']:>8.2f}   {row['auto']:<8}{loses:>6}")
+    print(f"{device}, torch {torch.__version__}; medians of {args.repeats}; {bench.__doc__}\n")
+    cells = [list(rows[0])] + [[written(key, value) for key, value in row.items()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        print(
+            "  ".join(
+                cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+            )
+        )
+
+
+def written(key: str, value: object) -> str:
+    if key == "loses":
+        return f"{value:.0%}"
+    if isinstance(value, float):
+        return f"{value:.3f}" if key.endswith(" s") else f"{value:.2f}"
+    return (
+        ", ".join(map(str, value))
+        if isinstance(value, tuple)
+        else f"{value:,}"
+        if isinstance(value, int)
+        else str(value)
+    )
 
 
 if __name__ == "__main__":

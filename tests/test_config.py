@@ -15,7 +15,8 @@ from lm.config.help import help_text
 
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
-NEEDS = {"corpus=text": ["corpus.path=x"]}
+NEEDS = {f"corpus={name}": ["corpus.path=x"] for name in ("text", "jsonl", "code", "hf")}
+NEEDS["tokenizer=file"] = ["tokenizer.path=x"]
 
 
 def cli(monkeypatch, capsys, tmp_path, *args):
@@ -89,7 +90,7 @@ MESSAGES = {
     "+model.n_layrs=3": "unknown key model.n_layrs; did you mean 'model.n_layer'?",
     "++callbacks.sample.evry=3": "unknown key callbacks.sample.evry; did you mean 'callbacks.sample.every'?",
     "+lr=1e-3": "unknown key lr; did you mean 'optimizer.lr'?",
-    "+corpus.path=my.txt": "unknown key corpus.path; corpus=text has it",
+    "+corpus.path=my.txt": "unknown key corpus.path; corpus=code|hf|jsonl|stdlib|text has it",
     "+optimiser=adamw": "unknown key optimiser; did you mean 'optimizer'?",
     "optimiser=adamw": "unknown key optimiser; did you mean 'optimizer'?",
     "nme=x": "unknown key nme; did you mean 'name'?",
@@ -103,13 +104,14 @@ MESSAGES = {
     "schedule.warmup_steps=-5": "schedule.warmup_steps=-5 must be at least 0",
     "precision=fp16": "precision=fp16 needs a CUDA GPU, and this run is on cpu: use precision=bf16 or fp32",
     "device=cdua": "device=cdua must be one of auto, cpu, gpu, cuda, mps; did you mean 'cuda'?",
-    "corpus=text": "corpus.path= must name a text file, e.g. corpus=text corpus.path=my.txt",
-    "corpus.path=my.txt": "unknown key corpus.path; corpus=text has it",
+    "corpus=text": "corpus.path= must name a file, a directory or a glob, e.g. corpus.path=my.txt",
+    "corpus.path=my.txt": "unknown key corpus.path; corpus=code|hf|jsonl|stdlib|text has it",
     "lr=1e-3": "unknown key lr; did you mean 'optimizer.lr'?",
     "n_layer=8": "unknown key n_layer; did you mean 'model.n_layer'?",
     "max_steps=10": "unknown key max_steps; did you mean 'trainer.max_steps'?",
     "--n_layer=8": "--n_layer=8: settings are typed without dashes, e.g. model.n_layer=8",
-    "corpus.pth=my.txt": "unknown key corpus.pth; there are val_fraction, max_chars",
+    "corpus.pth=my.txt": "unknown key corpus.pth; there are licence, val_fraction, max_chars, clean, requirement, archive, sha256, size, "
+    "members, documents, rstrip, literal",
     "tokenizer.vocab_sise=512": "unknown key tokenizer.vocab_sise; did you mean 'tokenizer.vocab_size'?",
     "trainer.max_steps=0": "trainer.max_steps=0 must be above 0",
     "medium": "'medium' sets nothing; type key=value, e.g. model=small or optimizer.lr=1e-3",
@@ -198,9 +200,10 @@ def test_ctrl_c_before_training_leaves_nothing(monkeypatch, capsys, tmp_path):
     def press(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lm.corpus.WordsConfig.read", press)
+    monkeypatch.setattr("lm.corpus.WordsConfig.streams", press)
     status, err = cli(monkeypatch, capsys, tmp_path, "experiment=smoke")
-    assert status == 130 and err == "interrupted\n" and not list(tmp_path.iterdir())
+    assert status == 130 and err == "interrupted\n" and not list(tmp_path.glob("outputs"))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
 @pytest.mark.parametrize(

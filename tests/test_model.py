@@ -144,7 +144,7 @@ def test_swiglu_is_silu_of_the_gate_times_the_rest():
 def test_dropout_acts_at_embeddings_attention_and_both_branches(monkeypatch):
     model = small(dropout=0.25)
     rates = []
-    monkeypatch.setattr("lm.model.attend", lambda q, k, v, backend, dropout: rates.append(dropout) or v)
+    monkeypatch.setattr("lm.model.attend", lambda q, k, v, backend, dropout, mask: rates.append(dropout) or v)
     drops = [m for m in model.modules() if isinstance(m, torch.nn.Dropout)]
     calls = []
     for drop in drops:

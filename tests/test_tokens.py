@@ -1,106 +1,287 @@
+import json
 import os
 import signal
 import subprocess
 import sys
-import time
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from lm.corpus import Text
-from lm.tokenizer import BPEConfig, ByteConfig, CharConfig
-from lm.tokens import cache_tokens, cached_tokenizer
+from lm import tokens as tokens_module
+from lm.corpus import Split, Text
+from lm.corpus.text import BORDER
+from lm.download import Downloads
+from lm.tokenizer import BPEConfig, ByteConfig, Bytes, CharConfig, FileConfig
+from lm.tokens import cache_tokens, cached_tokenizer, encoded
 
 ROOT = Path(__file__).parents[1]
-TEXT = Text("to be or not to be\n" * 20, "that is the question\n" * 3)
+TEXT = Text(Split.of("to be or not to be\n" * 20), Split.of("that is the question\n" * 3))
+DOCUMENTS = Text(Split.of("to be", "or", "not to be\n"), Split.of("that is the question\n"))
+WORDS = ["To be", "don't", " ", "  ", "\n", "\n\n", ".", ",", "12", "é",
+    "日本。", "\u0301", "😀", "\x85", "\u3000", "'ll", "_"
+]  # fmt: skip
+SMALL = st.lists(st.sampled_from(WORDS) | st.text(st.characters(codec="utf-8"), max_size=3), max_size=30).map("".join)
 
 
-def test_the_files_hold_the_ids(tmp_path):
-    tokens = cache_tokens(TEXT, CharConfig().build(TEXT), tmp_path)
-    tokenizer = CharConfig().build(TEXT)
-    assert tokenizer.decode(tokens.train.tolist()) == TEXT.train and tokenizer.decode(tokens.val.tolist()) == TEXT.val
-    assert isinstance(tokens.train, np.memmap) and tokens.train.dtype == np.uint16
+def build(config, text=TEXT):
+    return config.build(text, Downloads(Path("nowhere")))
 
 
-def test_a_large_vocabulary_takes_four_bytes(tmp_path):
-    class Large(type(ByteConfig().build(TEXT))):
-        vocab_size = 70_000
-
-    assert cache_tokens(TEXT, Large(), tmp_path).train.dtype == np.uint32
-
-
-def test_a_second_call_encodes_nothing(tmp_path, monkeypatch):
-    tokenizer = ByteConfig().build(TEXT)
-    first = cache_tokens(TEXT, tokenizer, tmp_path)
-    monkeypatch.setattr(type(tokenizer), "encode", None)
-    assert np.array_equal(cache_tokens(TEXT, tokenizer, tmp_path).train, first.train)
+def entries(root, kind=""):
+    """What the cache holds besides its locks."""
+    return sorted(
+        p.name for p in (root / "cache").iterdir() if p.name.startswith(kind) and not p.name.endswith(".lock")
+    )
 
 
-def test_the_key_changes_with_text_split_and_tokenizer(tmp_path):
-    whole = TEXT.train + TEXT.val
-    texts = [TEXT, Text(TEXT.train + "!", TEXT.val), Text(whole[:100], whole[100:]), Text(whole[:101], whole[101:])]
-    for text in texts:
-        for config in (ByteConfig(), CharConfig(), BPEConfig(260), BPEConfig(261)):
-            cache_tokens(text, cached_tokenizer(config, text, tmp_path), tmp_path)
-    entries = [p.name.split("-")[0] for p in (tmp_path / "cache").iterdir()]
-    assert entries.count("tokens") == 16
-    assert entries.count("tokenizer") == 16
+# What the files hold
+
+
+@pytest.mark.parametrize("config", [ByteConfig(), CharConfig(), BPEConfig(vocab_size=270)])
+def test_the_files_hold_the_ids(tmp_path, config):
+    tokenizer = build(config)
+    tokens = cache_tokens(TEXT, tokenizer, Downloads(tmp_path))
+    for ids, split in ((tokens.train, TEXT.train), (tokens.val, TEXT.val)):
+        assert isinstance(ids, np.memmap) and ids.dtype == np.uint16 and not ids.flags.writeable
+        assert ids.tolist() == tokenizer.encode(split.read()).tolist()
+
+
+@pytest.mark.parametrize(("size", "dtype"), [(1 << 16, np.uint16), ((1 << 16) + 1, np.uint32)])
+def test_a_large_vocabulary_takes_four_bytes(tmp_path, size, dtype):
+    tokenizer = build(ByteConfig(reserved_tokens=size - 257), DOCUMENTS)
+    tokenizer.end_of_text = size - 1  # the last id there is
+    tokens = cache_tokens(DOCUMENTS, tokenizer, Downloads(tmp_path))
+    assert tokens.train.dtype == dtype and tokens.train[5] == size - 1 == tokens.val[-1]
+
+
+def test_the_end_of_text_stands_behind_every_document_of_both_splits(tmp_path):
+    one = Text(Split.of("ab"), Split.of("b", "a"))
+    for config, end in ((ByteConfig(), [256]), (CharConfig(unknown=True), None), (BPEConfig(vocab_size=257), [256])):
+        tokenizer = build(config, one)
+        a, b = tokenizer.encode("a").tolist(), tokenizer.encode("b").tolist()
+        end = end or [tokenizer.special_tokens["<|endoftext|>"]]
+        tokens = cache_tokens(one, tokenizer, Downloads(tmp_path))
+        assert (tokens.train.tolist(), tokens.val.tolist()) == (a + b + end, b + end + a + end)
+    assert 256 not in cache_tokens(TEXT, build(ByteConfig(), DOCUMENTS), Downloads(tmp_path)).train  # it has but one
+
+
+def test_documents_need_an_end_of_text(tmp_path):
+    with pytest.raises(ValueError, match="the corpus has documents, but .* has no end-of-text token"):
+        cache_tokens(DOCUMENTS, build(ByteConfig()), Downloads(tmp_path))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_split_without_a_token_is_refused(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    model = {"type": "WordLevel", "vocab": {"to": 0, "[UNK]": 1}, "unk_token": "[UNK]"}
+    path.write_text(json.dumps({"model": model, "pre_tokenizer": {"type": "WhitespaceSplit"}}))
+    with pytest.raises(ValueError, match="finds no token in the text of val"):
+        blank = Text(TEXT.train, Split.of(" \n"))
+        cache_tokens(blank, build(FileConfig(path=str(path))), Downloads(tmp_path))
+    assert entries(tmp_path) == []
+
+
+# Pieces
+
+
+def in_pieces(size, *documents):
+    """Documents read in pieces of a few bytes."""
+
+    class Pieces(Split):
+        def pieces(self, _=0, border=BORDER):
+            return super().pieces(size, border)
+
+    whole = Split.of(*documents)
+    return Pieces(whole.source, whole.ends)
+
+
+BPE = build(
+    BPEConfig(vocab_size=400), Text(Split.of("To be, don't, we'll 12, 日本。\n\n  é\n" * 50, "x"), Split.of("y"))
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    documents=st.lists(SMALL, min_size=1, max_size=3),
+    at_once=st.sampled_from([1, 7, 50, 1 << 20]),
+    size=st.sampled_from([1, 2, 5, 40]),
+    several=st.booleans(),
+)
+def test_ids_of_pieces_are_those_of_whole_documents(documents, at_once, size, several):
+    split = in_pieces(size, *documents)
+    end = [BPE.end_of_text] * several
+    stretches = list(encoded(split, BPE, several, at_once))
+    expected = [i for text in documents for i in [*BPE.hf.encode(text, add_special_tokens=False).ids, *end]]
+    assert [i for ids, _ in stretches for i in ids.tolist()] == expected
+    assert sum(size for _, size in stretches) == split.size
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=SMALL)
+def test_byte_pairs_split_words_at_every_border(text):
+    def words(text):
+        return [word for word, _ in BPE.hf.pre_tokenizer.pre_tokenize_str(text)]
+
+    cuts = [0, *(match.start() for match in BPE.border.finditer(text)), len(text)]
+    parts = [text[a:b] for a, b in pairwise(cuts)]
+    assert [word for part in parts for word in words(part)] == words(text)
+
+
+REAL = ["tinyshakespeare.txt", "shakespeare_pg100.txt", "enwik/enwik5", "tinystories/TinyStories-train.first2MiB.txt"]
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_text_in_pieces_has_the_ids_of_the_whole(shared, name):
+    text = (shared / name).read_bytes()[:300_000].decode(errors="ignore")
+    parts = [part for part in text.split("<|endoftext|>") if part] if "stories" in name else [text]
+    data = Text(Split.of(*parts), Split.of("a", "b"))
+    tokenizer = build(BPEConfig(vocab_size=700), data)
+    whole = [[*e.ids, tokenizer.end_of_text] for e in tokenizer.hf.encode_batch(parts)]
+    for at_once in (1, 100_000, 1 << 30):
+        stretches = [ids for ids, _ in encoded(data.train, tokenizer, True, at_once)]
+        assert np.concatenate(stretches).tolist() == [i for ids in whole for i in ids]
+        assert (len(stretches) == 1) == (at_once > len(text))
+
+
+# The cache
+
+
+def test_a_second_call_builds_and_encodes_nothing(tmp_path, monkeypatch):
+    downloads, config = Downloads(tmp_path), BPEConfig(vocab_size=270)
+    tokenizer = cached_tokenizer(config, TEXT, downloads)
+    first = cache_tokens(TEXT, tokenizer, downloads)
+    monkeypatch.setattr(BPEConfig, "build", None)
+    monkeypatch.setattr(type(tokenizer), "encode_batch", None)
+    again = cached_tokenizer(config, TEXT, downloads)
+    assert again.to_json() == tokenizer.to_json()
+    assert np.array_equal(cache_tokens(TEXT, again, downloads).train, first.train)
+
+
+def test_the_key_changes_with_text_split_documents_and_tokenizer(tmp_path):
+    train, val, downloads = TEXT.train.read(), TEXT.val.read(), Downloads(tmp_path)
+    splits = [
+        ([train], [val]),
+        ([train + "!"], [val]),
+        ([train + val[:1]], [val[1:]]),
+        ([train[:9], train[9:]], [val]),
+        ([train[:8], train[8:]], [val]),
+        ([train], [val[:9], val[9:]]),
+    ]
+    configs = [ByteConfig(), ByteConfig(reserved_tokens=1), CharConfig(), BPEConfig(vocab_size=260)]
+    for train, val in splits:
+        for config in configs:
+            text = Text(Split.of(*train), Split.of(*val))
+            cache_tokens(text, cached_tokenizer(config, text, downloads), downloads)
+    for kind in ("tokens-", "tokenizer-"):
+        assert len(entries(tmp_path, kind)) == len(splits) * len(configs)
 
 
 def test_a_failed_build_leaves_nothing(tmp_path, monkeypatch):
-    tokenizer = ByteConfig().build(TEXT)
-    calls = []
+    tokenizer, encode = build(ByteConfig()), Bytes.encode
 
     def fail(self, text):
-        calls.append(text)
-        if len(calls) == 2:
+        if text.startswith("that"):  # validation: training is written by then
             raise MemoryError
-        return np.zeros(3, dtype=np.int64)
+        return encode(self, text)
 
-    monkeypatch.setattr(type(tokenizer), "encode", fail)
+    monkeypatch.setattr(Bytes, "encode", fail)
     with pytest.raises(MemoryError):
-        cache_tokens(TEXT, tokenizer, tmp_path)
-    assert list((tmp_path / "cache").iterdir()) == []
+        cache_tokens(TEXT, tokenizer, Downloads(tmp_path))
+    assert entries(tmp_path) == []
+    monkeypatch.setattr(Bytes, "encode", encode)
+    assert len(cache_tokens(TEXT, tokenizer, Downloads(tmp_path)).train) == TEXT.train.size
+
+
+def test_progress_counts_the_bytes_of_the_text(tmp_path, monkeypatch):
+    told = []
+
+    @contextmanager
+    def progress(what, total):
+        told.append((what, total))
+        yield told.append
+
+    monkeypatch.setattr(tokens_module, "progress", progress)
+    text = Text(Split.of("é" * 100_000, "日本。" * 50_000), Split.of("x"))
+    monkeypatch.setattr(tokens_module.encoded, "__defaults__", (50_000,))
+    cache_tokens(text, build(ByteConfig(), text), Downloads(tmp_path))
+    assert told[0] == ("tokenizing", 650_001) and len(told) > 4 and sum(told[1:]) == 650_001
 
 
 BUILD = """
 import sys, time
 from pathlib import Path
-import numpy as np
-sys.path.insert(0, {root!r})
-from lm.corpus import Text
-from lm.tokenizer import Byte
+from lm.corpus import Split, Text
+from lm.download import Downloads
+from lm.tokenizer import Bytes
 from lm.tokens import cache_tokens
-class Slow(Byte):
+class Slow(Bytes):
     def encode(self, text):
-        print("building", flush=True)
-        time.sleep({seconds})
+        print("encoding", flush=True)
+        time.sleep(float(sys.argv[2]))
         return super().encode(text)
-tokens = cache_tokens(Text("a" * 1000, "b" * 100), Slow(), Path({data!r}))
+tokens = cache_tokens(Text(Split.of("a" * 1000), Split.of("b" * 100)), Slow(), Downloads(Path(sys.argv[1])))
 print(tokens.train[:].sum(), tokens.val[:].sum())
 """
 
 
-def build(tmp_path, seconds):
-    code = BUILD.format(root=str(ROOT), data=str(tmp_path), seconds=seconds)
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+def start(root, seconds):
+    command = [sys.executable, "-c", BUILD, str(root), str(seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
 
 
-def test_processes_that_build_at_once_all_get_the_whole(tmp_path):
-    workers = [build(tmp_path, 0.3) for _ in range(3)]
-    results = {worker.communicate()[0].splitlines()[-1] for worker in workers}
-    assert results == {"97000 9800"} and all(worker.returncode == 0 for worker in workers)
-    assert len(list((tmp_path / "cache").iterdir())) == 1
+def test_of_processes_that_build_at_once_one_encodes_and_all_get_the_whole(tmp_path):
+    workers = [start(tmp_path, 0.5) for _ in range(3)]
+    lines = [worker.communicate()[0].splitlines() for worker in workers]
+    assert [told[-1] for told in lines] == ["97000 9800"] * 3 and all(worker.returncode == 0 for worker in workers)
+    assert sorted(len(told) for told in lines) == [1, 1, 3]  # both splits, once
+    assert len(entries(tmp_path)) == 1
 
 
-def test_a_killed_build_leaves_nothing_that_looks_finished(tmp_path):
-    worker = build(tmp_path, 30)
-    assert worker.stdout.readline() == "building\n"
-    time.sleep(0.1)
+def test_when_a_build_is_killed_the_next_process_takes_over(tmp_path):
+    worker = start(tmp_path, 30)
+    assert worker.stdout.readline() == "encoding\n"
+    waiting = start(tmp_path, 0)
+    with pytest.raises(subprocess.TimeoutExpired):
+        waiting.wait(1.5)
     os.kill(worker.pid, signal.SIGKILL)
-    worker.wait()
-    assert not list((tmp_path / "cache").glob("tokens-*"))
-    after = build(tmp_path, 0)
-    assert after.communicate()[0].splitlines()[-1] == "97000 9800"
-    assert [p.name.split("-")[0] for p in (tmp_path / "cache").iterdir()] == ["tokens"]  # nor what the killed one left
+    worker.communicate()
+    assert waiting.communicate()[0].splitlines() == ["encoding", "encoding", "97000 9800"]
+    cache_tokens(TEXT, build(ByteConfig()), Downloads(tmp_path))  # clears away what the killed one left
+    assert len(entries(tmp_path)) == len(entries(tmp_path, "tokens-")) == 2
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from lm.corpus import Split, Text
+from lm.download import Downloads
+from lm.tokenizer import BPEConfig
+from lm.tokens import cache_tokens
+path, root, documents = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+size = path.stat().st_size
+text = Text(Split(path, np.linspace(0, size, documents + 1, dtype=np.int64)[1:]), Split.of("a"))
+tokenizer = BPEConfig(vocab_size=512, train_chars=1_000_000).build(text, Downloads(root))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+tokens = cache_tokens(text, tokenizer, Downloads(root))
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print((after - before) / 1024, len(tokens.train))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("megabytes", "documents"), [(100, 1), (40, 100_000)])
+def test_a_long_text_needs_little_memory(tmp_path, shared, megabytes, documents):
+    story = (shared / "tinyshakespeare.txt").read_text()
+    assert story.isascii()  # so that a document may end anywhere
+    path = tmp_path / "long.txt"
+    path.write_text((story * 90)[: megabytes * 1_000_000])
+    command = [sys.executable, "-c", MEMORY, str(path), str(tmp_path), str(documents)]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    grown, count = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.split()
+    assert float(grown) < 400 and 0.3 < int(count) / path.stat().st_size < 1

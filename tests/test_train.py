@@ -15,6 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 import train as train_script
 from lm.callbacks.checkpoints import Checkpoints
 from lm.config import errors
+from lm.download import Downloads
 from lm.module import LanguageModule
 from lm.run import Interrupted
 
@@ -200,8 +201,8 @@ def test_gradients_reach_the_optimizer_clipped(nano, monkeypatch):
     assert seen == pytest.approx([0.05] * 12, rel=1e-3) and min(logged) > 0.05
 
 
-def test_the_horizon_in_epochs_or_tokens(nano):
-    windows = len(config_of(*NANO).corpus.load(None).train) // 16 - 1
+def test_the_horizon_in_epochs_or_tokens(nano, tmp_path):
+    windows = config_of(*NANO).corpus.load(Downloads(tmp_path)).train.size // 16 - 1
     run = nano("trainer.max_steps=null", "trainer.max_epochs=0.5", "trainer.log_every=1", name="epochs")
     assert len(rows(run)) == windows // 2 // 4
     run = nano("trainer.max_steps=null", f"trainer.max_tokens={4 * 16 * 5}", name="tokens")
@@ -360,7 +361,7 @@ def test_validation_is_the_mean_over_the_whole_split(nano, tmp_path):
 
     run = nano()
     checkpoint = load(run / "checkpoints" / "last.ckpt")
-    val = WordsConfig(lines=300).load(tmp_path).val
+    val = WordsConfig(lines=300).load(Downloads(tmp_path)).val.read()
     ids = torch.from_numpy(checkpoint.tokenizer.encode(val))
     nats = 0.0
     for target in range(1, len(ids)):
@@ -380,7 +381,7 @@ def test_val_batches_limits_validation_to_windows_spread_over_the_text(nano, tmp
 
     run = nano("trainer.val_batches=1", "trainer.max_steps=4")
     checkpoint = load(run / "checkpoints" / "last.ckpt")
-    ids = torch.from_numpy(checkpoint.tokenizer.encode(WordsConfig(lines=300).load(tmp_path).val))
+    ids = torch.from_numpy(checkpoint.tokenizer.encode(WordsConfig(lines=300).load(Downloads(tmp_path)).val.read()))
     last = -(-(len(ids) - 1) // 16) - 1  # the number of the last window; four windows of 16, first to last
     nats, count = 0.0, 0
     for window in (0, round(last / 3), round(2 * last / 3), last):

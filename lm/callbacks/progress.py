@@ -49,7 +49,7 @@ class Progress(ProgressBar):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         latest = pl_module.latest
-        keys = ("train/loss", "val/loss", "val/bpb")
+        keys = ("train/loss", "val/loss", "val/excess", "val/bpb")
         parts = [f"step {trainer.global_step}/{pl_module.horizon}"]
         parts += [f"{key} {latest[key]:.4f}" for key in keys if key in latest]
         parts += [tokens_per_second(latest)] if "perf/tokens_per_s" in latest else []

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
@@ -43,6 +44,8 @@ class Samples(L.Callback):
                 self.prompts.append(torch.from_numpy(pl_module.tokenizer.encode(prompt)))
             except ValueError as error:
                 log.info("no samples from %r: %s", prompt, error)
+        if not self.prompts:  # a language without the newline that the default prompt is, say
+            self.prompts = [torch.from_numpy(trainer.datamodule.tokens.val[:1].astype(np.int64))]  # type: ignore[attr-defined]
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
         due = trainer.global_step % self.config.every == 0 or trainer.global_step == pl_module.horizon

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
+from hydra import compose, initialize_config_dir
 from hydra.conf import HelpConf
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -20,17 +24,41 @@ from lm.batches import DataConfig
 from lm.callbacks import CallbacksConfig
 from lm.config.errors import explain, unknown_key
 from lm.config.help import CONF, help_text
-from lm.corpus import CorpusConfig, ShakespeareConfig, TextConfig, WordsConfig
+from lm.corpus import (
+    AdditionConfig,
+    CodeConfig,
+    CorpusConfig,
+    DownloadConfig,
+    HFConfig,
+    JSONLConfig,
+    PackageConfig,
+    PG19Config,
+    Sequence2Config,
+    SequenceConfig,
+    StdlibConfig,
+    TenActionsConfig,
+    TextConfig,
+    TinyStoriesConfig,
+    WordsConfig,
+)  # fmt: skip
 from lm.hardware import device_type
 from lm.loggers import LoggerConfig
 from lm.model import GPTConfig
 from lm.optim import AdamW8bitConfig, AdamWConfig, OptimizerConfig
 from lm.precision import PrecisionConfig
 from lm.schedule import ConstantConfig, CosineConfig, ScheduleConfig
-from lm.tokenizer import BPEConfig, ByteConfig, CharConfig, TokenizerConfig
+from lm.tokenizer import (
+    AsciiConfig,
+    BPEConfig,
+    ByteConfig,
+    CharConfig,
+    FileConfig,
+    GPT2Config,
+    TokenizerConfig,
+)  # fmt: skip
 from lm.trainer import TrainerConfig
 
-__all__ = ["CONF", "SCHEMAS", "Config", "plain", "register", "resolve"]
+__all__ = ["CONF", "SCHEMAS", "Config", "composed", "plain", "register", "resolve", "section"]
 
 
 @dataclass
@@ -55,8 +83,23 @@ class Config:
 SCHEMAS: dict[str, list[type]] = {
     "model": [GPTConfig],
     "attention": [AttentionConfig],
-    "corpus": [ShakespeareConfig, TextConfig, WordsConfig],
-    "tokenizer": [BPEConfig, CharConfig, ByteConfig],
+    "corpus": [
+        PackageConfig,
+        DownloadConfig,
+        TinyStoriesConfig,
+        PG19Config,
+        TextConfig,
+        JSONLConfig,
+        CodeConfig,
+        StdlibConfig,
+        HFConfig,
+        WordsConfig,
+        AdditionConfig,
+        TenActionsConfig,
+        SequenceConfig,
+        Sequence2Config,
+    ],
+    "tokenizer": [BPEConfig, CharConfig, ByteConfig, AsciiConfig, GPT2Config, FileConfig],
     "data": [DataConfig],
     "optimizer": [AdamWConfig, AdamW8bitConfig],
     "schedule": [CosineConfig, ConstantConfig],
@@ -76,6 +119,35 @@ def register() -> None:
             store.store(group=group, name=schema.__name__, node=schema)
     escaped = help_text().replace("$", "$$")
     store.store(group="hydra/help", name="lm", node=HelpConf(app_name="train", template=escaped))
+
+
+def option(group: str, name: str, **overrides: Any) -> Any:
+    """One option of one group, typed, without composing the rest: conf/<group>/<name>.yaml."""
+    values = yaml.safe_load((CONF / group / f"{name}.yaml").read_text(encoding="utf-8"))
+    (base,) = values.pop("defaults")
+    schema = next(schema for schema in SCHEMAS[group] if schema.__name__ == base)
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values, overrides))
+
+
+def section(path: Path, group: str) -> Any:
+    """A section of a run's config.yaml, as the dataclass it was. Raises ValueError when it is not there."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))[group]
+        name = values.pop("kind", None)
+        schema = next(s for s in SCHEMAS[group] if name in (None, s.__name__.removesuffix("Config")))
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values))
+    except (yaml.YAMLError, KeyError, TypeError, StopIteration, OmegaConfBaseException) as error:
+        raise ValueError(f"{path} does not say what the run's {group} was; name one, e.g. corpus=text") from error
+
+
+def composed(overrides: Sequence[str]) -> Config:
+    """What train.py would run with these overrides: for scripts. Raises ValueError, ready to be shown."""
+    register()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return resolve(compose("train", ["name=script", *overrides]))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(explain(error)) from error
 
 
 def resolve(cfg: DictConfig) -> Config:

@@ -126,10 +126,13 @@ def unknown_key(key: str, known: list[str]) -> str:
 def elsewhere(group: str, name: str) -> str:
     """Where a key that stands in the wrong place belongs: corpus.path to corpus=text, lr to optimizer.lr."""
     for folder in [CONF / group] if group else sorted(path for path in CONF.iterdir() if path.is_dir()):
+        having = []
         for option in sorted(folder.glob("*.yaml")):
             schema = (yaml.safe_load(option.read_text(encoding="utf-8")).get("defaults") or [None])[0]
             if isinstance(schema, str) and name in ConfigStore.instance().load(f"{folder.name}/{schema}.yaml").node:
-                return f"; {group}={option.stem} has it" if group else f"; did you mean '{folder.name}.{name}'?"
+                having.append(option.stem)
+        if having:
+            return f"; {group}={'|'.join(having)} has it" if group else f"; did you mean '{folder.name}.{name}'?"
     return ""
 
 
@@ -144,6 +147,11 @@ def hydra_message(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("See http")]
     if "No match in the defaults list" in text and (match := re.search(r"Could not override '([^']+)'", text)):
         return f"unknown group {match[1]}"
+    if text.startswith(("LexerNoViableAlt", "token recognition", "mismatched input", "no viable", "extraneous")):
+        return (
+            f"a value has characters that Hydra takes for its grammar ({text.splitlines()[0]}); quote it inside the "
+            "shell's quotes, e.g. 'corpus.path=\"my file (1).txt\"'"
+        )
     if "missing EQUAL" in text and (match := re.search(r"override '([^']*)'", text)):
         return f"'{match[1]}' sets nothing; type key=value, e.g. model=small or optimizer.lr=1e-3"
     return "\n".join(lines)

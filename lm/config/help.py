@@ -33,7 +33,7 @@ def help_text(conf: Path = CONF) -> str:
     lines = [USAGE, "Groups and their options (group=option):", ""]
     for group in sorted(path for path in conf.iterdir() if path.is_dir() and path.name != "hydra"):
         for i, option in enumerate(sorted(group.glob("*.yaml"))):
-            lines.append(f"  {group.name if i == 0 else '':<11} {option.stem:<13} {describe(option)}".rstrip())
+            lines.append(f"  {group.name if i == 0 else '':<11} {option.stem:<18} {describe(option)}".rstrip())
     return "\n".join([*lines, "", KEYS])
 
 

@@ -1,0 +1,14 @@
+"""Where text comes from. A corpus is a dataclass; `load` writes its text to disk once, split, and opens it."""
+
+from lm.corpus.base import CorpusConfig
+from lm.corpus.generated import AdditionConfig, Sequence2Config, SequenceConfig, TenActionsConfig, WordsConfig
+from lm.corpus.own import CodeConfig, HFConfig, JSONLConfig, StdlibConfig, TextConfig
+from lm.corpus.pg19 import PG19Config
+from lm.corpus.remote import DownloadConfig, PackageConfig, TinyStoriesConfig
+from lm.corpus.text import Split, Text
+
+__all__ = [
+    "AdditionConfig", "CodeConfig", "CorpusConfig", "DownloadConfig", "HFConfig", "JSONLConfig", "PG19Config",
+    "PackageConfig", "Sequence2Config", "SequenceConfig", "Split", "StdlibConfig", "TenActionsConfig", "Text",
+    "TextConfig", "TinyStoriesConfig", "WordsConfig",
+]  # fmt: skip

@@ -1,0 +1,73 @@
+"""What every corpus has: where its text comes from is its own business, how it is split and kept is not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lm import cache
+from lm.check import Check
+from lm.corpus.cleaning import clean
+from lm.corpus.text import Stream, Text, write
+from lm.download import Downloads
+from lm.files import sha256
+
+
+@dataclass
+class CorpusConfig:
+    """A kind of corpus adds its fields, `identity` and `streams`."""
+
+    licence: str = ""
+    val_fraction: float = 0.1  # the tail that is validated on, where the corpus has no validation text of its own
+    max_chars: int | None = None  # only the first so many characters; null: all
+    clean: bool = False  # drop control characters, and runs of spaces and of blank lines
+
+    def __post_init__(self) -> None:
+        check = Check("corpus", self)
+        check.that(0 < self.val_fraction < 1, "val_fraction", "lie between 0 and 1")
+        check.at_least("max_chars", 1)
+        self.check(check)
+        check.done()
+
+    def check(self, check: Check) -> None:
+        """Range checks of the fields a kind of corpus adds."""
+
+    @property
+    def download_size(self) -> int | None:
+        """Bytes; None where nobody knows before."""
+        return 0
+
+    def identity(self, downloads: Downloads) -> str:
+        """Digests of the sources, which this call fetches where need be; "" when the fields say it all."""
+        return ""
+
+    def streams(self, downloads: Downloads) -> dict[str, Stream]:
+        """`train`, and where the corpus has them `val` and `test`. Raises ValueError when there is no usable text."""
+        raise NotImplementedError
+
+    def log_prob(self, window: str) -> float | None:
+        """Log-probability, in nats, that a stretch of this text begun at a random character reads `window`.
+
+        None where nobody knows: only corpora made from a known law can say.
+        """
+        return None
+
+    def load(self, downloads: Downloads) -> Text:
+        """Raises ValueError, ready to be shown, when there is no usable text."""
+        options = json.dumps(asdict(self), sort_keys=True, default=str)
+        name = type(self).__name__
+        key = cache.digest(name, options, self.identity(downloads), _code())
+
+        def build(folder: Path) -> None:
+            streams = self.streams(downloads)
+            if self.clean:
+                streams = {name: clean(stream) for name, stream in streams.items()}
+            write(folder, streams, self.val_fraction, self.max_chars)
+
+        return Text.open(cache.entry(downloads.root, "text", key, cache.brief(self), build))
+
+
+def _code() -> str:
+    """What prepares a text is part of what it becomes: with other code it is prepared again."""
+    return "".join(sha256(path) for path in sorted(Path(__file__).parent.glob("*.py")))

@@ -1,0 +1,12 @@
+"""Text to ids and back. A tokenizer is saved as one JSON text, the file that Hugging Face's `tokenizers` opens: in the
+run as tokenizer.json, in every checkpoint, and as part of the cache key."""
+
+from lm.tokenizer.base import END_OF_TEXT, Tokenizer, TokenizerConfig
+from lm.tokenizer.foreign import FileConfig, GPT2Config
+from lm.tokenizer.plain import AsciiConfig, ByteConfig, Bytes, CharConfig, Chars
+from lm.tokenizer.subword import BPEConfig, Subword, from_json
+
+__all__ = [
+    "END_OF_TEXT", "AsciiConfig", "BPEConfig", "ByteConfig", "Bytes", "CharConfig", "Chars", "FileConfig", "GPT2Config",
+    "Subword", "Tokenizer", "TokenizerConfig", "from_json",
+]  # fmt: skip

@@ -1,0 +1,162 @@
+"""Subword tokenizers, on Hugging Face's `tokenizers`: byte pairs learnt from the corpus, GPT-2's, and any file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer as HFTokenizer
+
+from lm.check import Check
+from lm.corpus.text import BORDER, Text
+from lm.download import Downloads
+from lm.tokenizer.base import END_OF_TEXT, Tokenizer, TokenizerConfig, sample
+from lm.tokenizer.plain import plain_from_json
+
+# what others call the end of a text
+ENDS = (END_OF_TEXT, "<|end_of_text|>", "<|eos|>", "<eos>", "</s>", "[EOS]", "[SEP]")
+# a list of tokens spells line by line
+LINES = {"type": "Split", "pattern": {"Regex": "\n+"}, "behavior": "MergedWithPrevious", "invert": False}
+
+
+@dataclass
+class BPEConfig(TokenizerConfig):
+    """Byte-level byte-pair encoding with GPT-2's word splitting (Radford et al. 2019)."""
+
+    vocab_size: int = 2048  # all in all: 256 bytes, merges, special and reserved tokens
+    train_chars: int | None = 100_000_000  # learn from the first so many characters of the training text; null: all
+
+    def check(self, check: Check) -> None:
+        known = len(self.special_tokens) + self.reserved_tokens
+        check.at_least("vocab_size", 256 + known)  # every byte has an id, so that any text can be spelt
+        check.at_least("train_chars", 1)
+
+    def build(self, text: Text, downloads: Downloads) -> Tokenizer:
+        specials = self.specials(text)
+        learnt = self.vocab_size - len(specials)
+        if learnt < 256:
+            raise ValueError(
+                f"tokenizer.vocab_size={self.vocab_size} must be at least {256 + len(specials)}: 256 bytes and "
+                f"{', '.join(specials)}"
+            )
+        hf = HFTokenizer(models.BPE())
+        hf.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        hf.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(vocab_size=learnt, initial_alphabet=alphabet, show_progress=False)
+        hf.train_from_iterator(sample(text, self.train_chars), trainer)
+        if taken := [name for name in specials if hf.token_to_id(name) is not None]:
+            raise ValueError(
+                f"tokenizer.special_tokens: {', '.join(taken)} are byte pairs of the text; name them otherwise"
+            )
+        return Subword(hf, specials)
+
+
+class Subword:
+    def __init__(self, hf: HFTokenizer, specials: Iterable[str] = ()) -> None:
+        hf.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in specials])
+        hf.encode_special_tokens = True  # text that spells a special token is text
+        hf.no_truncation()
+        hf.no_padding()
+        if getattr(hf.model, "dropout", None):
+            hf.model.dropout = None  # the same text, the same ids
+        self.hf = hf
+        self.vocab_size = 1 + max(hf.get_vocab().values(), default=-1)
+        if not self.vocab_size:
+            raise ValueError("its vocabulary is empty")
+        added = hf.get_added_tokens_decoder()
+        self.special_tokens = {token.content: i for i, token in sorted(added.items()) if token.special}
+        self.end_of_text = next((self.special_tokens[name] for name in ENDS if name in self.special_tokens), None)
+        about = json.loads(hf.to_str())
+        model, words = about["model"], about["pre_tokenizer"] or {}
+        unknown = model["vocab"][model["unk_id"]][0] if model.get("unk_id") is not None else model.get("unk_token")
+        self.token_bytes = self._token_bytes(about, unknown)
+        self.border: re.Pattern[str] | None = None
+        if self._cut(unknown) or about["normalizer"] is not None or len(added) > len(self.special_tokens):
+            return  # words that are added without being special may reach over a border
+        if words.get("type") == "ByteLevel" and words["use_regex"] and not words["add_prefix_space"]:
+            self.border = BORDER
+        elif words == LINES:
+            self.border = re.compile(r"(?<=\n)(?=[^\n])")
+
+    def _cut(self, unknown: str | None) -> list[str]:
+        """Where text has special tokens that it would be spelt with, as Unigram and WordLevel do, cut inside them."""
+
+        def spells(i: int) -> bool:
+            try:
+                return i in self.encode(self.decode([i]))
+            except ValueError:
+                return False
+
+        names = [name for name, i in self.special_tokens.items() if name != unknown and spells(i)]
+        if names:
+            behind = Regex("|".join(f"{re.escape(name[0])}(?={re.escape(name[1:])})" for name in names))
+            split = pre_tokenizers.Split(behind, "merged_with_previous")
+            words = self.hf.pre_tokenizer
+            self.hf.pre_tokenizer = pre_tokenizers.Sequence([words, split]) if words else split
+        return names
+
+    def _token_bytes(self, about: dict[str, Any], unknown: str | None) -> np.ndarray:
+        """From how the vocabulary writes its tokens."""
+        model = about["model"]
+        spelling = json.dumps([about[key] for key in ("normalizer", "pre_tokenizer", "decoder")], ensure_ascii=False)
+        added = {t["id"] for t in about["added_tokens"]}
+
+        def count(i: int) -> int:
+            token = self.hf.id_to_token(i) or ""
+            if token == unknown and i != self.end_of_text:
+                return 1  # the fewest that it can have had
+            if token in self.special_tokens:
+                return 0
+            if i in added:
+                return len(token.encode())
+            if "ByteLevel" in spelling:
+                return len(token)  # a stand-in character per byte
+            if model.get("byte_fallback") and re.fullmatch("<0x[0-9A-F]{2}>", token):
+                return 1
+            token = token.removeprefix(model.get("continuing_subword_prefix") or "")
+            token = token.removesuffix(model.get("end_of_word_suffix") or "")
+            return len((token.replace("▁", " ") if "▁" in spelling else token).encode())
+
+        return np.array([count(i) for i in range(self.vocab_size)], dtype=np.int64)
+
+    def encode(self, text: str) -> np.ndarray:
+        return np.concatenate([np.zeros(0, np.int64), *self.encode_batch(self._pieces(text))])
+
+    def _pieces(self, text: str, size: int = 1 << 16) -> list[str]:
+        """For parallel work."""
+        cuts, start = [0], 0
+        while self.border and (match := self.border.search(text, start + size)):
+            start = match.start()
+            cuts.append(start)
+        return [text[a:b] for a, b in zip(cuts, [*cuts[1:], len(text)], strict=True)]
+
+    def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
+        try:
+            found = self.hf.encode_batch_fast(texts, add_special_tokens=False)
+        except Exception as error:  # tokenizers raises bare Exception: words that are not there, and no token for those
+            raise ValueError(f"the tokenizer cannot spell the text: {error}") from error
+        return [np.array(encoding.ids, dtype=np.int64) for encoding in found]
+
+    def decode(self, ids: list[int]) -> str:
+        return self.hf.decode(ids, skip_special_tokens=False)
+
+    def decode_batch(self, batch: list[list[int]]) -> list[str]:
+        return self.hf.decode_batch(batch, skip_special_tokens=False)
+
+    def to_json(self) -> str:
+        return self.hf.to_str(pretty=False)
+
+
+def from_json(text: str) -> Tokenizer:
+    """The tokenizer that `to_json` wrote, or Hugging Face. Raises ValueError for anything else."""
+    try:
+        hf = HFTokenizer.from_str(text)
+        return plain_from_json(hf.to_str()) or Subword(hf)
+    except Exception as error:  # tokenizers raises bare Exception
+        raise ValueError(f"not a tokenizer.json that Hugging Face's tokenizers opens: {error}") from error

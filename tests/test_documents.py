@@ -1,0 +1,148 @@
+"""Documents, from the corpus to attention."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import NANO, config_of, equal, weights
+
+import train as train_script
+from lm.attention import attend, document_mask
+from lm.corpus import Split, Text
+from lm.model import GPT, GPTConfig
+
+EOT = 0
+IDS = torch.tensor([[5, 6, EOT, 7, 8, 9, EOT, 4]])
+NUMBERS = torch.tensor([[0, 0, 1, 1, 1, 1, 2, 2]])
+
+
+def test_the_mask_is_causal_and_within_documents():
+    mask = document_mask(NUMBERS)[0, 0]
+    for i in range(8):
+        for j in range(8):
+            assert mask[i, j] == (j <= i and NUMBERS[0, i] == NUMBERS[0, j])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_backends_agree_under_the_mask_and_with_the_causal_one(dtype):
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, 4, 8, 16, dtype=dtype).unbind(0)
+    mask = document_mask(NUMBERS.expand(2, -1))
+    close = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
+    torch.testing.assert_close(attend(q, k, v, "sdpa", mask=mask), attend(q, k, v, "manual", mask=mask), **close)
+    one = document_mask(torch.zeros(2, 8))
+    for backend in ("sdpa", "manual"):
+        torch.testing.assert_close(attend(q, k, v, backend, mask=one), attend(q, k, v, backend), **close)
+
+
+@pytest.mark.parametrize("backend", ["manual", "sdpa"])
+def test_a_document_in_a_window_reads_as_it_does_alone(backend):
+    torch.manual_seed(0)
+    config = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=8, position="rope", tie_embeddings=False)
+    model = GPT(config, 10, backend).eval()
+    with torch.no_grad():
+        together = model(IDS, NUMBERS)
+        for start, stop in ((0, 2), (2, 6), (6, 8)):
+            torch.testing.assert_close(together[:, start:stop], model(IDS[:, start:stop]), rtol=1e-4, atol=1e-6)
+        assert not torch.allclose(together[:, 3], model(IDS)[:, 3])  # which, without the mask, sees what came before
+
+
+@pytest.fixture
+def stories(tmp_path):
+    path = tmp_path / "stories.jsonl"
+    rng = np.random.default_rng(0)
+    with path.open("w") as file:
+        for i in range(200):
+            file.write(json.dumps({"text": f"{i} " + "".join(rng.choice(list("abc \n"), 30))}) + "\n")
+    return path
+
+
+def run(tmp_path, name, *overrides):
+    nano = [o for o in NANO if not o.startswith("corpus")]
+    config = config_of(*nano, f"data.root={tmp_path}/data", *overrides)
+    train_script.train(config, tmp_path / name)
+    return tmp_path / name
+
+
+def test_a_run_can_respect_documents(tmp_path, stories):
+    corpus = ["corpus=jsonl", f"corpus.path={stories}"]
+    plain = run(tmp_path, "plain", *corpus)
+    within = {b: run(tmp_path, b, *corpus, "data.respect_documents=true", f"attention={b}") for b in ("manual", "sdpa")}
+    assert not equal(weights(plain), weights(within["sdpa"]))
+    for key, value in weights(within["manual"]).items():
+        torch.testing.assert_close(value, weights(within["sdpa"])[key], rtol=1e-3, atol=1e-4)
+    tokenizer = json.loads((plain / "tokenizer.json").read_text())
+    assert [t["content"] for t in tokenizer["added_tokens"]] == ["<|endoftext|>"]
+
+
+def test_it_changes_nothing_where_the_corpus_is_one_document(tmp_path, caplog):
+    words = ["corpus=words", "corpus.lines=300"]
+    with caplog.at_level("INFO", "lm"):
+        a, b = run(tmp_path, "a", *words), run(tmp_path, "b", *words, "data.respect_documents=true")
+    assert equal(weights(a), weights(b))
+    assert caplog.text.count("data.respect_documents=true changes nothing: the corpus is one document") == 1
+
+
+def test_a_window_shows_the_end_of_text_where_documents_end(tmp_path, stories):
+    config = config_of("corpus=jsonl", f"corpus.path={stories}", "tokenizer=char", f"data.root={tmp_path}/data")
+    from lm.tokens import cache_tokens, cached_tokenizer
+
+    downloads = config.data.downloads()
+    text = config.corpus.load(downloads)
+    tokenizer = cached_tokenizer(config.tokenizer, text, downloads)
+    tokens = cache_tokens(text, tokenizer, downloads)
+    documents = [json.loads(line)["text"] for line in stories.read_text().splitlines()]
+    assert tokenizer.decode(tokens.train.tolist()) == "".join(
+        d + "<|endoftext|>" for d in documents[: len(text.train.ends)]
+    )
+    assert (tokens.train == tokenizer.end_of_text).sum() == len(text.train.ends)
+
+
+def test_weights_whose_tokenizer_knows_no_documents_are_refused(tmp_path, stories):
+    start = run(tmp_path, "start", "corpus=words", "corpus.lines=300")
+    with pytest.raises(ValueError, match="tokenizer that init_from brings has no end-of-text token"):
+        run(tmp_path, "next", "corpus=jsonl", f"corpus.path={stories}", f"init_from={start}")
+    assert not (tmp_path / "next" / "run.json").exists()
+
+
+# ---- val/excess
+
+
+def test_excess_is_what_a_model_loses_to_the_law(nano):
+    path = nano("corpus.lines=600", "trainer.max_steps=4")
+    rows = list(csv.DictReader((path / "metrics.csv").open()))
+    floor = json.loads((path / "run.json").read_text())["floor"]
+    (row,) = [row for row in rows if row["val/loss"]]
+    assert abs(float(row["val/loss"]) - floor - float(row["val/excess"])) < 1e-6
+    assert 1.24 < floor < 1.45 < float(row["val/loss"])  # T=16: the unseen beginning of a word costs some 1.45 / 16
+
+
+def test_the_floor_is_the_loss_of_whoever_knows_the_law(tmp_path):
+    """Against a law that is plain here: a fair coin's heads and tails, of which the window's first is given."""
+    from lm.batches import DataConfig
+    from lm.data import TokenData
+    from lm.tokenizer import Chars
+    from lm.tokens import Tokens
+
+    ids = np.random.default_rng(0).integers(0, 2, 1000).astype(np.uint16)
+    tokenizer = Chars("ht")
+    for T in (8, 9, 16):
+        data = TokenData(Tokens(ids, ids[:103]), DataConfig(batch_size=4), T, 1, None)
+        assert abs(data.floor(tokenizer, lambda w: -np.log(2) * len(w)) - np.log(2)) < 1e-12
+        assert data.floor(tokenizer, lambda w: None) is None
+        first = data.floor(tokenizer, lambda w: -np.log(2) * len(w) if w.startswith("h") else -np.inf)
+        assert abs(first - np.log(2)) < 1e-12  # windows outside the law do not count
+    assert (
+        TokenData(Tokens(ids, ids[:103]), DataConfig(batch_size=4), 8, 1, None).floor(tokenizer, lambda w: -np.inf)
+        is None
+    )
+
+
+def test_other_corpora_have_no_excess(tmp_path):
+    (tmp_path / "a.txt").write_text("the cat sat on the mat\n" * 60)
+    path = run(tmp_path, "run", "corpus=text", f"corpus.path={tmp_path}/a.txt", "trainer.max_steps=4")
+    rows = list(csv.DictReader((path / "metrics.csv").open()))
+    assert all(row["val/excess"] == "" for row in rows)
+    assert Text(Split.of("a"), Split.of("b")).documents is False

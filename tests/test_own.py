@@ -1,0 +1,288 @@
+import gzip
+import os
+import re
+import shutil
+import struct
+import sys
+import zipfile
+from pathlib import Path
+
+import pyarrow
+import pytest
+import zstandard
+from conftest import ROOT
+from pyarrow import parquet
+
+from lm.corpus import CodeConfig, CorpusConfig, HFConfig, JSONLConfig, StdlibConfig, TextConfig
+from lm.download import Downloads
+
+
+def documents(config: CorpusConfig, root: Path) -> list[str]:
+    text = config.load(Downloads(root))
+    parts = [""]
+    for split in (text.train, text.val):
+        for piece, last in split.pieces():
+            parts[-1] += piece
+            parts += [""] * last
+    assert text.documents or len(parts) <= 3
+    return parts[:-1]
+
+
+def refused(config: CorpusConfig, root: Path) -> str:
+    with pytest.raises(ValueError) as caught:
+        config.load(Downloads(root))
+    assert not [p for p in root.glob("cache/*") if p.suffix != ".lock"]
+    return str(caught.value)
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """Each file holds its own name."""
+    (tmp_path / "tree/b/folder.txt").mkdir(parents=True)
+    names = "a.txt b/b.txt b/c/c.txt b/c/d.md .h.txt .git/g.txt .git/[1].txt b/__pycache__/p.txt b/.x/x.txt"
+    for path in [tmp_path / "tree" / name for name in names.split()]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(str(path.relative_to(tmp_path / "tree")))
+    (tmp_path / "tree/z.txt.gz").write_bytes(gzip.compress(b"z.txt.gz"))
+    (tmp_path / "tree/b/y.txt.zst").write_bytes(zstandard.compress(b"b/y.txt.zst"))
+    monkeypatch.chdir(tmp_path / "tree")
+    monkeypatch.setenv("HOME", str(tmp_path / "tree"))
+    return tmp_path / "tree"
+
+
+ALL = "a.txt b/b.txt b/c/c.txt b/y.txt.zst z.txt.gz"
+
+
+@pytest.mark.parametrize(
+    ("path", "keys", "found"),
+    [
+        ("a.txt", {}, "a.txt"),
+        (".h.txt", {}, ".h.txt"),
+        (".git/[1].txt", {}, ".git/[1].txt"),
+        (".git", {}, ".git/[1].txt .git/g.txt"),
+        (["z.txt.gz", "b/c", "a.txt", "b/c/c.txt"], {}, "z.txt.gz b/c/c.txt a.txt"),
+        ("*.txt", {}, "a.txt"),
+        ("b/*", {}, "b/b.txt b/y.txt.zst"),
+        ("**/*.txt", {}, "a.txt b/__pycache__/p.txt b/b.txt b/c/c.txt"),
+        (".", {}, ALL),
+        ("~", {}, ALL),
+        ("~/b", {}, "b/b.txt b/c/c.txt b/y.txt.zst"),
+        (".", {"glob": "*.txt"}, "a.txt z.txt.gz"),
+        (".", {"glob": "**/*.md"}, "b/c/d.md"),
+        (".", {"exclude": ["c.txt", "*.gz"]}, "a.txt b/b.txt b/y.txt.zst"),
+        (".", {"exclude": ["b"]}, "a.txt z.txt.gz"),
+        (".", {"exclude": ["b/c/*"]}, "a.txt b/b.txt b/y.txt.zst z.txt.gz"),
+        ("~", {"exclude": ["**/b/**", "tree"]}, "a.txt z.txt.gz"),
+        ("b/*.txt", {"exclude": ["b"]}, "b/b.txt"),
+    ],
+)
+def test_what_a_path_stands_for(tree, path, keys, found):
+    named = [
+        str(p.relative_to(tree) if p.is_absolute() else p) for p in TextConfig(path=path, **keys).paths(ROOT)["train"]
+    ]
+    assert named == found.split()
+
+
+@pytest.mark.parametrize(
+    ("path", "keys", "message"),
+    [
+        ("a.text", {}, "path=a.text: no such file (looked in {tree}); did you mean './a.txt'?"),
+        (["a.txt", "b/bb.txt"], {}, "path=b/bb.txt: no such file (looked in {tree}); did you mean 'b/b.txt'?"),
+        ("nowhere/*.txt", {}, "path=nowhere/*.txt: no such file (looked in {tree})"),
+        ("a.txt", {"val_path": "b/b.tx"}, "val_path=b/b.tx: no such file (looked in {tree}); did you mean 'b/b.txt'?"),
+        ("b/c", {"glob": "*.js"}, "path=b/c holds no file that matches corpus.glob='*.js'; there are: 2 .txt, 1 .md"),
+        ("empty", {}, "path=empty holds no file that matches corpus.glob='**/*.txt'; there are: nothing"),
+        ("b", {"exclude": ["*"]}, "exclude=['*'] leaves no file of corpus.path=b"),
+    ],
+)
+def test_a_path_that_stands_for_nothing_is_named(tree, path, keys, message):
+    (tree / "empty").mkdir()
+    (tree / "b/c/e.txt").write_text("e")
+    assert refused(TextConfig(path=path, **keys), tree.parent) == "corpus." + message.format(tree=tree)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_file_is_named(tree):
+    (tree / "a.txt").chmod(0)
+    assert refused(TextConfig(path="."), tree.parent) == "a.txt cannot be read: Permission denied"
+
+
+def test_validation_text_of_its_own(tree):
+    text = TextConfig(path=tree / "b", val_path="a.txt", max_chars=9).load(Downloads(tree.parent))
+    assert (text.train.read(), text.val.read()) == ("b/b.txtb/", "a.txt")
+
+
+def test_empty_files_are_no_documents(tree):
+    (tree / "b/0.txt").write_text("")
+    (tree / "b/1.txt.gz").write_bytes(gzip.compress(b""))
+    with zipfile.ZipFile(tree / "b/2.txt.zip", "w") as archive:
+        for name, content in {"y/2": "two", "x/": "", "x/0": "", "x/1": "one"}.items():
+            archive.writestr(name, content)
+    assert documents(TextConfig(path="."), tree.parent) == ["a.txt", "one", "two", *ALL.split()[1:]]
+    assert refused(TextConfig(path="b/0.txt"), tree.parent / "other") == "b/0.txt is empty"
+    assert refused(TextConfig(path=["b/0.txt", "b/1.txt.gz"]), tree.parent / "other") == "the corpus has no text"
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("One\n---\nTwo\n\n---\n Three ---\n", ["One\n", "Two\n\n", " Three ---\n"]),
+        ("---\n---\nOne\r\n---\r\nTwo\r\n  ---  \nThree\n---", ["One\r\n", "Two\r\n", "Three\n"]),
+        ("One\n---\n----\n---\nThree", ["One\n", "----\n", "Three"]),
+    ],
+)
+def test_a_separator_parts_documents(tmp_path, text, wanted):
+    (tmp_path / "t.txt").write_bytes(text.encode())
+    assert documents(TextConfig(path=f"{tmp_path}/t.txt", separator="---"), tmp_path) == wanted
+
+
+def test_tinystories(shared, tmp_path):
+    path = shared / "tinystories" / "TinyStories-train.first2MiB.txt"
+    stories = documents(TextConfig(path=str(path), separator="<|endoftext|>"), tmp_path)
+    assert len(stories) == 2317
+    assert "<|endoftext|>\n".join(stories).encode() == path.read_bytes()
+
+
+GOOD = """\ufeff{"text": "One é"}\n\n  \n{"id": NaN, "text": "Two \\u00e9 \\ud83d\\ude00 \u2028"}\r
+{"text": ""}\n{"text": "%s"}""" % ("3" * 5_000_000)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_lines_of_json(tmp_path, suffix):
+    pack = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}[suffix]
+    (tmp_path / f"t.jsonl{suffix}").write_bytes(pack(GOOD.encode()))
+    assert documents(JSONLConfig(path=str(tmp_path)), tmp_path) == ["One é", "Two é 😀 \u2028", "3" * 5_000_000]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"text": "cut', " is no JSON that can be read: Unterminated string"),
+        ('{"text": 1' + "0" * 5000 + "}", " is no JSON that can be read: Exceeds the limit"),
+        ("[" * 100_000, " is no JSON that can be read: maximum recursion depth"),
+        ('["text"]', " is no JSON object"),
+        ("NaN", " is no JSON object"),
+        ("{}", " has no corpus.field=text; it has nothing"),
+        ('{"id": 1, "txt": "a"}', " has no corpus.field=text; it has id, txt; did you mean 'txt'?"),
+        ('{"text": null}', ": corpus.field=text holds null, no text"),
+        ('{"text": NaN}', ": corpus.field=text holds NaN, no text"),
+        ('{"text": ["a"]}', ': corpus.field=text holds ["a"], no text'),
+        ('{"text": "a \\ud800"}', r": corpus.field=text holds '\ud800', half a character (a lone surrogate)"),
+    ],
+)
+def test_a_bad_line_of_json_is_named(tmp_path, line, message):
+    (tmp_path / "t.jsonl").write_text('{"text": "a"}\n' * 3 + f'\n{line}\n{{"text": "b"}}\n')
+    assert refused(JSONLConfig(path=f"{tmp_path}/t.jsonl"), tmp_path).startswith(f"{tmp_path}/t.jsonl, line 5{message}")
+    few = JSONLConfig(path=f"{tmp_path}/t.jsonl", max_chars=2)
+    assert documents(few, tmp_path) == ["a", "a"]  # the rest is not read
+
+
+def test_code_is_documents(tmp_path):
+    for i, name in enumerate(["pkg/__init__.py", "pkg/a.py", "pkg/sub/b.py", "setup.py", "notes.txt"]):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"# {name}\n" * (i > 0))
+    assert documents(CodeConfig(path=str(tmp_path)), tmp_path) == ["# pkg/a.py\n", "# pkg/sub/b.py\n", "# setup.py\n"]
+    (tmp_path / "pkg/old.py").write_bytes("# naïve\n".encode("latin1"))
+    message = refused(CodeConfig(path=str(tmp_path), val_fraction=0.5), tmp_path / "other")
+    assert message.startswith(f"{tmp_path}/pkg/old.py is not UTF-8: byte 0xef at offset 4;")
+
+
+def test_the_standard_library_is_large_and_without_tests(tmp_path):
+    config = StdlibConfig()
+    files = config.paths(ROOT)["train"]
+    assert files == StdlibConfig().paths(ROOT)["train"] and {"argparse.py", "heapq.py"} <= {p.name for p in files}
+    names = [f"/{p.relative_to(config.path)}" for p in files]
+    assert not any(re.search("/(test|tests|site-packages|__pycache__)/|/test_", name) for name in names)
+    text = StdlibConfig(path=str(Path(config.path) / "email")).load(Downloads(tmp_path))  # all of it takes seconds
+    assert text.documents and text.train.size > 200_000
+    assert sum(p.stat().st_size for p in files) > 8_000_000
+
+
+def dataset(path: Path, column: list, name: str = "text") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pyarrow.table({"id": range(len(column)), name: column})
+    if path.suffix == ".parquet":
+        parquet.write_table(table, path)
+    else:
+        with pyarrow.ipc.new_stream(str(path), table.schema) as stream:
+            for batch in table.to_batches(max_chunksize=2):
+                stream.write_batch(batch)
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+@pytest.mark.parametrize(
+    ("path", "splits"),
+    [
+        ("", {"train": "data/train-00-of-01", "val": "data/validation-00-of-01", "test": "data/test-00-of-01"}),
+        ("", {"train": "train/0000", "val": "valid/0000", "test": "test/0000"}),
+        ("*/*/*.*", {"train": "en/train/0000", "val": "en/dev/0000", "test": "en/test/0000"}),
+        ("", {"train": "wikitext-train", "val": "wikitext-validation"}),
+        ("", {"train": "testament/train", "val": "testament/val"}),
+        ("a-test/*", {"train": "a-test/data-00000-of-00001"}),
+        ("wikitext-validation.SUFFIX", {"train": "wikitext-validation", "": "wikitext-train"}),
+    ],
+)
+def test_a_dataset_has_the_splits_its_names_say(tmp_path, monkeypatch, path, splits, suffix):
+    for split, name in splits.items():
+        dataset(tmp_path / "set" / f"{name}.{suffix}", [f"{split} {i} é" for i in range(5)])
+    (tmp_path / "set" / "state.json").write_text("{}")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    text = HFConfig(path=f"~/set/{path}".replace("SUFFIX", suffix)).load(Downloads(tmp_path))
+    assert text.documents and text.train.read().startswith("train 0 étrain 1 é")
+    assert text.val.read() == ("val 0 éval 1 éval 2 éval 3 éval 4 é" if "val" in splits else "train 4 é")
+    assert (text.test is not None) == ("test" in splits)
+
+
+def test_a_dataset_with_validation_text_elsewhere_keeps_its_test_text(tmp_path):
+    for name in ("train", "test", "more"):
+        dataset(tmp_path / f"{name}.parquet", [name] * 3)
+    text = HFConfig(path=[f"{tmp_path}/t*"], val_path=f"{tmp_path}/more.parquet").load(Downloads(tmp_path))
+    assert [split.read() for split in (text.train, text.val, text.test)] == ["train" * 3, "more" * 3, "test" * 3]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_a_bad_dataset_is_named(tmp_path, suffix):
+    path, config = tmp_path / f"t.{suffix}", HFConfig(path=f"{tmp_path}/t.{suffix}")
+    for column, message in (([1, 2], "holds int, no text"), (["a", None], "holds NoneType, no text")):
+        dataset(path, column)
+        assert refused(config, tmp_path) == f"{path}: corpus.field=text {message}"
+    dataset(path, ["a"], name="content")
+    assert refused(config, tmp_path) == f"{path} has no column text; it has id, content"
+    dataset(path, ["abc", "déf"] * 50)
+    data = path.read_bytes()
+    damaged = [b"", b"no dataset", data[:-9], data[: len(data) // 2], data.replace(b"d\xc3\xa9f", b"d\xffef")]
+    if suffix == "arrow":  # a text that ends before it begins, which pyarrow alone stumbles over
+        damaged.append(data.replace(struct.pack("<3i", 0, 3, 7), struct.pack("<3i", 0, 3, -7)))
+    for content in damaged:
+        path.write_bytes(content)
+        assert refused(config, tmp_path).startswith(f"{path} is damaged or no .{suffix} file: ")
+    shutil.copy(path, tmp_path / "t.json")
+    assert refused(HFConfig(path=f"{tmp_path}/t.json"), tmp_path).endswith("t.json holds no .parquet or .arrow file")
+
+
+def test_without_pyarrow_the_message_names_the_extra(tmp_path, monkeypatch):
+    dataset(tmp_path / "t.parquet", ["a", "b"])
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert refused(HFConfig(path=f"{tmp_path}/t.parquet"), tmp_path) == 'corpus=hf needs pyarrow: pip install "lm[hf]"'
+
+
+def test_what_is_held_out_is_not_trained_on(tmp_path):
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text(name * 20)
+    config = TextConfig(path=str(tmp_path), val_path=str(tmp_path / "b.txt"))
+    text = config.load(Downloads(tmp_path / "data"))
+    assert (text.train.read(), text.val.read()) == ("a" * 20 + "c" * 20, "b" * 20)
+    assert config.load(Downloads(tmp_path / "data")).digest == text.digest  # our own cache, by now there, is no corpus
+    with pytest.raises(ValueError, match="takes all files"):
+        TextConfig(path=str(tmp_path), val_path=str(tmp_path)).load(Downloads(tmp_path / "data"))
+    assert TextConfig(path=[str(tmp_path / f"{n}.txt") for n in "ab"]).load(Downloads(tmp_path / "d")).documents
+
+
+def test_a_dataset_without_a_training_split_is_refused_unless_it_has_but_one(tmp_path):
+    table = pyarrow.table({"text": ["one", "two"]})
+    for name in ("validation", "test"):
+        parquet.write_table(table, tmp_path / f"{name}.parquet")
+    with pytest.raises(ValueError, match="has a test and a val split, but none to train on"):
+        HFConfig(path=str(tmp_path)).load(Downloads(tmp_path / "data"))
+    text = HFConfig(path=str(tmp_path / "test.parquet")).load(Downloads(tmp_path / "data"))
+    assert text.train.read() + text.val.read() == "onetwo"

@@ -1,0 +1,114 @@
+"""Scripts as they are typed: what they print where, and how they refuse."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from hydra.core.global_hydra import GlobalHydra
+
+from lm.config import CONF
+from scripts import corpora
+
+SEPARATOR = 'corpus.separator="<|endoftext|>"'
+STORIES = "One day.\n<|endoftext|>\nTwo days, and a night.\n<|endoftext|>\nThree nights.\n"
+
+
+@pytest.fixture
+def script(monkeypatch, capsys):
+    """script("list", "--json") runs scripts/corpora.py in this process: (0 or what it ends with, standard output)."""
+
+    def run(*args, cwd=ROOT):
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", ["corpora.py", *map(str, args)])
+        GlobalHydra.instance().clear()
+        status = 0
+        try:
+            corpora.main()
+        except SystemExit as stop:
+            status = stop.code
+        return status, capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def answer(script):
+    """The JSON that a command prints."""
+
+    def ask(*args, cwd=ROOT):
+        status, out = script(*args, "--json", cwd=cwd)
+        assert status == 0
+        return json.loads(out)
+
+    return ask
+
+
+def test_the_list_names_every_corpus_and_readme_shows_it(script, answer):
+    rows = answer("list")
+    assert [row["corpus"] for row in rows] == sorted(path.stem for path in (CONF / "corpus").glob("*.yaml"))
+    assert all(row["what it is, and good for"] for row in rows)
+    downloads = {row["corpus"]: row for row in rows if row["download"] not in ("none", "yours")}
+    assert set(downloads) >= {"tinyshakespeare", "wikitext2", "enwik8", "pg19_small", "shakespeare", "kjv"}
+    assert all(row["licence"] for row in downloads.values())
+    assert script("list", "--markdown")[1].strip() in (ROOT / "README.md").read_text()
+
+
+def test_show_tells_what_training_would_see(tmp_path, script, answer):
+    (tmp_path / "a.txt").write_text(STORIES)
+    shown = answer("show", "text", "corpus.path=a.txt", SEPARATOR, "corpus.val_fraction=0.3", cwd=tmp_path)
+    assert shown["beginning"] == "One day.\n"
+    train, val = shown["splits"]
+    assert train == {"split": "train", "bytes": 32, "characters": 32, "distinct": 18, "lines": 2, "documents": 2}
+    assert val["characters"] == len("Three nights.\n") and val["documents"] == 1
+    _, table = script("show", "text", "corpus.path=a.txt", SEPARATOR, cwd=tmp_path)
+    assert "documents have an end-of-text token between them" in table
+
+
+def test_fetch_says_when_there_is_nothing_to_do_and_offline_where_to_put_a_file(tmp_path, script, answer):
+    assert answer("fetch", "words", "--dir", tmp_path) == [{"corpus": "words", "download": "nothing to download"}]
+    refusal, _ = script("fetch", "verdict", "--offline", "--dir", tmp_path)
+    assert str(tmp_path / "corpora/verdict/the-verdict.txt") in refusal
+    assert "raw.githubusercontent.com" in refusal and "b41e41a68f0398a3" in refusal
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["fetch"], "name corpora to fetch"),
+        (["fetch", "tinyshakespear"], "did you mean 'tinyshakespeare'?"),
+        (["show", "words", "addition"], "name one corpus to show"),
+        (["show", "words", "corpus.linse=3"], "unknown key corpus.linse; did you mean 'corpus.lines'?"),
+        (["show", "words", "corpus.lines=0"], "corpus.lines=0 must be at least 1"),
+        (["show", "text", "corpus.path=nowhere.txt"], "nowhere.txt: no such file"),
+    ],
+)
+def test_refusals_are_one_line(args, message, tmp_path, script):
+    refusal, out = script(*args, "--dir", tmp_path)
+    assert refusal.startswith("error: ") and message in refusal and not out
+
+
+def test_the_cache_is_listed_and_pruned(tmp_path, answer):
+    answer("show", "words", "corpus.lines=50", "--dir", tmp_path)
+    answer("show", "addition", "corpus.lines=50", "--dir", tmp_path)
+    assert sorted(row["of"] for row in answer("cache", "--dir", tmp_path)) == ["addition lines=50", "words lines=50"]
+    assert answer("cache", "--prune", "--days", "1", "--dir", tmp_path) == []
+    assert len(answer("cache", "--prune", "--dir", tmp_path)) == 2
+    assert answer("cache", "--dir", tmp_path) == [] and not list(Path(tmp_path, "cache").glob("[!.]*"))
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path):
+    """A limit on the size of files stands in for the disk."""
+    (tmp_path / "a.txt").write_text("To be, or not to be: that is the question.\n" * 50_000)
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000));"
+        f"sys.path.insert(0, {str(ROOT)!r}); sys.argv = ['corpora.py', 'show', 'text', 'corpus.path=a.txt'];"
+        f"import runpy; runpy.run_path({str(ROOT / 'scripts' / 'corpora.py')!r}, run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr.startswith(f"error: no room in {Path('data/cache')} (File too large;")
+    assert "corpora.py cache --prune" in done.stderr
+    assert [path.suffix for path in (tmp_path / "data").rglob("*") if path.is_file()] in ([], [".lock"])

@@ -1,0 +1,199 @@
+import hashlib
+import itertools
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from tokenizers import pre_tokenizers
+
+from lm.corpus import CorpusConfig, Split, Text, TextConfig
+from lm.corpus.text import BORDER, LETTER, write
+from lm.download import Downloads
+from lm.tokenizer import BPEConfig
+
+# where word splitters differ: all kinds of space, contractions, digits, punctuation, marks, emoji, letters of many scripts
+PARTS = [
+    *" \t\n\r\v\f\0\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2003\u2028\u3000\u200b\u200d\ufeff'\u2019\"_-.,;:!?()<|>/@~", "  ", "\n\n", "\r\n",
+    "'s", "'t", "'re", "'ve", "'m", "'ll", "'d", "'S", "don't", "it'll", "<|endoftext|>", "12", "3.5", "x_1", *"0123٣४½²Ⅷ①",
+    *"aZéßþÑжЯλως\u0301\u0308\u20e3אبक्षไทยกํ한국あアーｶ々〆漢字𠮷鿽鿿ﬁ𝒜ǅª", *"、。\uff0c\uff1b\uff1a\uff01\uff1f「」…—·", "👍🏽", "👨‍👩‍👧", "🇩🇪", "e\u0301",
+]  # fmt: skip
+adversarial = st.lists(st.one_of(st.sampled_from(PARTS), st.text(max_size=3)), max_size=40).map("".join)
+gpt2 = pre_tokenizers.ByteLevel(add_prefix_space=False)
+
+
+def words(text: str) -> list[str]:
+    return [word for word, _ in gpt2.pre_tokenize_str(text)]
+
+
+def documents(split: Split, size: int = 7, border: re.Pattern[str] | None = BORDER) -> list[str]:
+    found, parts = [], []
+    for piece, last in split.pieces(size, border):
+        assert border or last
+        parts.append(piece)
+        if last:
+            found.append("".join(parts))
+            parts = []
+    assert not parts
+    return found
+
+
+def written(folder: Path, val_fraction: float = 0.1, max_chars: int | None = None, **streams) -> Text:
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder, {name: iter(s) for name, s in streams.items()}, val_fraction, max_chars)
+    return Text.open(folder)
+
+
+def joined(docs: list[str]) -> list[str | None]:
+    return [part for document in docs for part in (document, None)]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(adversarial, max_size=5), st.integers(1, 30), st.sampled_from([BORDER, None, re.compile("(?<=a)|(?=é)")])
+)
+def test_pieces_are_the_documents_again(docs, size, border):
+    split = Split.of(*docs)
+    assert documents(split, size, border) == docs
+    assert split.read() == "".join(docs) and split.size == len("".join(docs).encode())
+
+
+def test_pieces_are_of_about_the_size_asked_for(tmp_path):
+    (tmp_path / "t").write_text("Some prose, with é. " * 5000)
+    split = Split(tmp_path / "t", np.array([100_000, 105_000]))
+    sizes = [len(piece.encode()) for piece, _ in split.pieces(1000)]
+    assert sum(sizes) == 105_000 and max(sizes) < 1020 and len(sizes) < 110
+    assert [len(piece.encode()) for piece, _ in split.pieces(1000, border=None)] == [100_000, 5000]
+
+
+@settings(max_examples=500, deadline=None)
+@given(adversarial, st.integers(1, 12))
+def test_the_words_of_pieces_are_the_words_of_the_whole(text, size):
+    pieces = [piece for piece, _ in Split.of(text).pieces(size)]
+    assert list(itertools.chain.from_iterable(map(words, pieces))) == words(text)
+
+
+def test_every_character_a_border_may_touch_ends_a_word_there():
+    """The expression's classes are Python's, the tokenizer's of another version of Unicode."""
+    touched = [c for c in map(chr, [*range(0xD800), *range(0xE000, 0x110000)]) if re.match(rf"[!-~\w{LETTER}]", c)]
+    text = "".join(f"{c} {c}\n{c}," for c in touched)
+    borders = {match.start() for match in BORDER.finditer(text)}
+    assert len(borders) > 2 * len(touched) > 200_000
+    assert borders <= {end for _, (_, end) in gpt2.pre_tokenize_str(text)}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tinyshakespeare.txt", "shakespeare_pg100.txt", "enwik/enwik5", "tinystories/TinyStories-train.first2MiB.txt"],
+)
+def test_real_text_has_the_same_ids_in_pieces(shared, tmp_path, name):
+    text = (shared / name).read_bytes()[-200_000:].decode(errors="ignore")
+    bpe = BPEConfig(vocab_size=1000).build(Text(Split.of(text[:50_000]), Split.of("x")), Downloads(tmp_path)).hf
+    ids = bpe.encode(text).ids
+    assert len(ids) < len(text) / 2
+    for size in (50, 1000, 65_536):
+        pieces = [piece for piece, _ in Split.of(text).pieces(size)]
+        assert len(pieces) > len(text) / size / 3
+        assert list(itertools.chain.from_iterable(e.ids for e in bpe.encode_batch(pieces))) == ids
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.sampled_from("aé漢𠮷\n"), max_size=40), st.floats(0.01, 0.99), st.integers(1, 5))
+def test_one_document_is_cut_by_bytes_and_never_inside_a_character(tmp_path_factory, text, fraction, chunk):
+    stream = [text[i : i + chunk] for i in range(0, len(text), chunk)]
+    size = len(text.encode())
+    cuts = np.cumsum([0] + [len(c.encode()) for c in text])
+    cut = int(cuts[cuts <= round(size * (1 - fraction))][-1])  # back to the beginning of a character
+    folder = tmp_path_factory.mktemp("cut")
+    if not 0 < cut < size:
+        with pytest.raises(ValueError, match=f"has {size} bytes, too few to split" if text else "has no text"):
+            written(folder, fraction, train=stream)
+        return
+    made = written(folder, fraction, train=stream)
+    assert (made.train.read() + made.val.read(), made.train.size) == (text, cut)
+    assert not made.documents
+    data = text.encode()
+    assert made.digest == hashlib.sha256(data[:cut] + b"\0split\0" + data[cut:]).hexdigest()
+    assert made.digest == Text(Split.of(made.train.read()), Split.of(made.val.read())).digest
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.text(st.sampled_from("aé漢"), max_size=9), min_size=2, max_size=9), st.floats(0.01, 0.99))
+def test_several_documents_stay_whole(tmp_path_factory, docs, fraction):
+    kept = [d for d in docs if d]
+    assume(len(kept) > 1)
+    made = written(tmp_path_factory.mktemp("docs"), fraction, train=joined(docs))
+    train, val = documents(made.train), documents(made.val)
+    assert train + val == kept and train and val
+    ends = np.cumsum([len(d.encode()) for d in kept])[:-1]
+    wanted = round(sum(len(d.encode()) for d in kept) * (1 - fraction))
+    assert abs(made.train.size - wanted) == abs(ends - wanted).min()
+    assert made.documents and made.digest == Text(Split.of(*train), Split.of(*val), parted=True).digest
+
+
+def test_max_chars_counts_characters_of_what_is_split_and_of_nothing_else(tmp_path):
+    made = written(tmp_path / "one", 0.25, 8, train=["é漢", "é漢" * 9])
+    assert (made.train.read(), made.val.read()) == ("é漢é漢é漢"[:6], "é漢")
+    made = written(tmp_path / "documents", 0.1, 7, train=joined(["ééé", "", "漢漢漢", "abc"]))
+    assert (documents(made.train), documents(made.val)) == (["ééé", "漢漢漢"], ["a"])
+    made = written(tmp_path / "official", 0.5, 4, train=["abcdefg"], val=["vwxyz"], test=joined(["test", "more"]))
+    assert (made.train.read(), made.val.read(), documents(made.test)) == ("abcd", "vwxyz", ["test", "more"])
+    assert written(tmp_path / "all", 0.5, 6, train=["abcdef"]).val.read() == "def"
+
+
+def test_the_digest_knows_content_split_and_documents():
+    a, b, c = "One. ", "Two. ", "Three."
+    made = [
+        Text(Split.of(a + b), Split.of(c)), Text(Split.of(a), Split.of(b + c)), Text(Split.of(a, b), Split.of(c)),
+        Text(Split.of(a + b[:2], b[2:]), Split.of(c)), Text(Split.of(a), Split.of(b, c)), Text(Split.of(b + a), Split.of(c)),
+    ]  # fmt: skip
+    assert len({text.digest for text in made}) == len(made)
+    assert [text.documents for text in made] == [False, False, True, True, True, False]
+    assert made[0].digest == Text(Split.of(a + b), Split.of(c), test=Split.of("kept for last")).digest
+
+
+@dataclass
+class Given(CorpusConfig):
+    given: dict = field(default_factory=dict)
+
+    def streams(self, downloads):
+        return {name: iter(stream) for name, stream in self.given.items()}
+
+
+@pytest.mark.parametrize(
+    ("streams", "message"),
+    [
+        ({"train": []}, "has no text"),
+        ({"train": ["", None, None, ""]}, "has no text"),
+        ({"train": ["a"]}, "has 1 bytes, too few to split with corpus.val_fraction=0.1"),
+        ({"train": ["𠮷"]}, "has 4 bytes, too few"),
+        ({"train": ["a" * 99], "val": [""]}, "has no val text"),
+        ({"train": ["a" * 99], "val": ["b"], "test": [None]}, "has no test text"),
+    ],
+)
+def test_what_cannot_be_split_is_refused_and_leaves_nothing(tmp_path, streams, message):
+    with pytest.raises(ValueError, match=f"^the corpus {re.escape(message)}"):
+        Given(given=streams).load(Downloads(tmp_path))
+    assert [p.name for p in (tmp_path / "cache").iterdir() if p.suffix != ".lock"] == []
+
+
+def test_a_text_is_prepared_once_and_anew_when_its_source_changes(tmp_path, monkeypatch):
+    prepared = []
+    monkeypatch.setattr("lm.corpus.base.write", lambda *a: prepared.append(1) or write(*a))
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "same.txt").write_text(folder * 20)
+    config = TextConfig(path=f"{tmp_path}/a/same.txt")
+    assert config.load(Downloads(tmp_path)).train.read() == "a" * 18
+    assert config.load(Downloads(tmp_path)).digest == hashlib.sha256(b"a" * 18 + b"\0split\0aa").hexdigest()
+    assert len(prepared) == 1
+    assert TextConfig(path=f"{tmp_path}/a/same.txt", val_fraction=0.5).load(Downloads(tmp_path)).val.read() == "a" * 10
+    assert TextConfig(path=f"{tmp_path}/b/same.txt").load(Downloads(tmp_path)).train.read() == "b" * 18
+    (tmp_path / "a" / "same.txt").write_text("c" * 20)
+    os.utime(tmp_path / "a" / "same.txt", (0, 0))
+    assert config.load(Downloads(tmp_path)).val.read() == "cc"
+    assert len(prepared) == 4
