@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lm.model import GPT
+from lm.model import GPT, Cache
 
 
 @torch.no_grad()
@@ -25,10 +25,14 @@ def generate(
     latest block_size tokens.
     """
     assert not model.training
+    T, cache = model.config.block_size, Cache()
+    fresh = ids[:, -T:]  # (B, T') what the cache does not hold yet
     for _ in range(max_new_tokens):
-        context = ids[:, -model.config.block_size :]
-        logits = model.head(model.features(context)[:, -1]).float()  # (B, V)
-        ids = torch.cat((ids, sample(logits, temperature, top_k, top_p, generator)), dim=1)
+        if cache.length + fresh.size(1) > T:  # every position shifts, so nothing that was kept holds any more
+            cache, fresh = Cache(), ids[:, -T:]
+        logits = model.logits(model.features(fresh, cache=cache)[:, -1]).float()  # (B, V)
+        fresh = sample(logits, temperature, top_k, top_p, generator)  # (B, 1)
+        ids = torch.cat((ids, fresh), dim=1)
     return ids
 
 

@@ -9,13 +9,17 @@ import torch
 from conftest import NANO, config_of, equal, weights
 
 import train as train_script
-from lm.attention import attend, document_mask
+from lm.attention import attend, make_mask
 from lm.corpus import Split, Text
 from lm.model import GPT, GPTConfig
 
 EOT = 0
 IDS = torch.tensor([[5, 6, EOT, 7, 8, 9, EOT, 4]])
 NUMBERS = torch.tensor([[0, 0, 1, 1, 1, 1, 2, 2]])
+
+
+def document_mask(documents):
+    return make_mask("sdpa", documents.size(1), documents.size(1), documents.device, None, documents)
 
 
 def test_the_mask_is_causal_and_within_documents():

@@ -1,5 +1,4 @@
 import itertools
-import math
 
 import pytest
 import torch
@@ -8,7 +7,6 @@ from conftest import config_of
 
 from lm.model import GPT, GPTConfig, rope_tables, rotate
 
-PRESETS = ("tiny", "small", "medium", "large", "xlarge")
 VARIANTS = list(
     itertools.product(("learned", "rope"), ("layernorm", "rmsnorm"), ("gelu", "relu2", "swiglu"), (True, False))
 )
@@ -28,34 +26,6 @@ def test_a_token_sees_only_what_came_before(position, norm, mlp, bias):
     before, after = model(ids), model(changed)
     assert torch.equal(before[:, :9], after[:, :9])
     assert not torch.allclose(before[:, 9:], after[:, 9:], atol=1e-3)
-
-
-@pytest.mark.parametrize("vocab_size", [65, 2048])
-@pytest.mark.parametrize("preset", PRESETS)
-def test_first_loss_is_ln_v_within_two_percent(preset, vocab_size):
-    config = config_of(f"model={preset}").model
-    torch.manual_seed(0)
-    model = GPT(config, vocab_size).eval()
-    ids = torch.randint(vocab_size, (4, 128 + 1))
-    with torch.no_grad():
-        loss = F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()).item()
-    assert abs(loss / math.log(vocab_size) - 1) < 0.02
-
-
-# Counts known from elsewhere: nanoGPT's baby GPT on 65 characters, FundamentaLLM's default on 69, and GPT-2's two.
-@pytest.mark.parametrize(
-    ("preset", "vocab_size", "count"),
-    [
-        ("small", 65, 10_745_088),
-        ("medium", 69, 19_075_072),
-        ("large", 50257, 124_439_808),
-        ("xlarge", 50257, 354_823_168),
-        ("tiny", 2048, 4 * (4 * 128**2 + 3 * 384 * 128 + 2 * 128) + 128 + 2 * 2048 * 128),  # swiglu of 384, untied
-    ],
-)
-def test_parameter_counts_of_the_presets(preset, vocab_size, count):
-    with torch.device("meta"):
-        assert GPT(config_of(f"model={preset}").model, vocab_size).num_params == count
 
 
 def test_pocket_bard_has_festes_count():
@@ -144,8 +114,8 @@ def test_swiglu_is_silu_of_the_gate_times_the_rest():
 def test_dropout_acts_at_embeddings_attention_and_both_branches(monkeypatch):
     model = small(dropout=0.25)
     rates = []
-    monkeypatch.setattr("lm.model.attend", lambda q, k, v, backend, dropout, mask: rates.append(dropout) or v)
-    drops = [m for m in model.modules() if isinstance(m, torch.nn.Dropout)]
+    monkeypatch.setattr("lm.model.gpt.attend", lambda q, k, v, backend, dropout, mask: rates.append(dropout) or v)
+    drops = [m for m in model.modules() if isinstance(m, torch.nn.Dropout) and m.p]
     calls = []
     for drop in drops:
         drop.register_forward_hook(lambda module, *_: calls.append(module.p))

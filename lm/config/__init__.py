@@ -194,6 +194,7 @@ def across(config: Config) -> list[str]:
     key = "device" if c.trainer.accelerator == c.device else "trainer.accelerator"
     if device := attempt(device_type, c.trainer.accelerator, key):
         attempt(c.precision.resolve, device)
+        attempt(c.attention.require, device, c.model.dropped("attn"))
         if device != "cpu" and wanted > torch.cuda.device_count():
             problems.append(
                 f"trainer.devices={wanted} must be at most the {torch.cuda.device_count()} that torch finds here"

@@ -100,11 +100,13 @@ def explain(error: BaseException) -> str:
 
 
 def unknown_option(error: MissingConfigException) -> str:
-    group, _, option = str(error.missing_cfg_file).rpartition("/")
-    options = [o for o in error.options or [] if not o.endswith("Config")]  # schemas are no options
-    return (
-        f"{group}={option}: there is no such option; {group} is one of {', '.join(options)}{nearest(option, options)}"
-    )
+    group, _, option = str(error.missing_cfg_file).partition("/")
+    files = (path.relative_to(CONF / group) for path in sorted((CONF / group).rglob("*.yaml")))
+    options = [path.with_suffix("").as_posix() for path in files]
+    family = [o for o in options if o.startswith(f"{option.partition('/')[0]}/")]
+    shown = family or sorted({o if "/" not in o else f"{o.partition('/')[0]}/..." for o in options})
+    hint = nearest(option, options)
+    return f"{group}={option}: there is no such option; {group} is one of {', '.join(shown)}{hint}"
 
 
 def bad_key(error: OmegaConfBaseException) -> str:

@@ -32,8 +32,12 @@ def help_text(conf: Path = CONF) -> str:
     """Usage, then one line per option of every group: the first comment of its YAML file."""
     lines = [USAGE, "Groups and their options (group=option):", ""]
     for group in sorted(path for path in conf.iterdir() if path.is_dir() and path.name != "hydra"):
-        for i, option in enumerate(sorted(group.glob("*.yaml"))):
-            lines.append(f"  {group.name if i == 0 else '':<11} {option.stem:<18} {describe(option)}".rstrip())
+        rows = [(option.stem, describe(option)) for option in sorted(group.glob("*.yaml"))]
+        for family in sorted(path for path in group.iterdir() if path.is_dir()):
+            names = [option.stem for option in sorted(family.glob("*.yaml"))]
+            rows.append((f"{family.name}/{names[0]}", f"and {family.name}/{{{','.join(names[1:])}}}"))
+        for i, (name, text) in enumerate(rows):
+            lines.append(f"  {group.name if i == 0 else '':<11} {name:<18} {text}".rstrip())
     return "\n".join([*lines, "", KEYS])
 
 

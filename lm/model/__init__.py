@@ -1,0 +1,10 @@
+"""GPT: a decoder-only transformer, usable from a bare REPL.
+
+>>> model = GPT(GPTConfig(n_layer=4, n_head=4, n_embd=128, block_size=128), vocab_size=65)
+"""
+
+from lm.model.config import GPTConfig
+from lm.model.gpt import GPT, Cache
+from lm.model.layers import rope_tables, rotate, sinusoids
+
+__all__ = ["GPT", "Cache", "GPTConfig", "rope_tables", "rotate", "sinusoids"]

@@ -1,0 +1,197 @@
+"""GPT above its blocks.
+
+Shapes: B batch, T time, C width (n_embd), H heads, D head width (C/H), V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from lm.attention import attend, make_mask
+from lm.model.config import GPTConfig
+from lm.model.layers import MLP, SwiGLU, make_norm, rope_tables, rotate, sinusoids
+
+Rope = tuple[Tensor, Tensor] | None  # cosines and sines
+
+
+class Cache:
+    """Keys and values of the tokens that a model has seen, so that it need not see them again to go on."""
+
+    def __init__(self) -> None:
+        self.layers: list[tuple[Tensor, Tensor]] = []  # (B, Hkv, T, D) each
+        self.length = 0
+
+    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """All keys and values of a layer, with these behind them."""
+        if layer == len(self.layers):
+            self.layers.append((k, v))
+        else:
+            before = self.layers[layer]
+            self.layers[layer] = (torch.cat((before[0], k), dim=2), torch.cat((before[1], v), dim=2))
+        return self.layers[layer]
+
+
+class GPT(nn.Module):
+    """ids (B, T) -> logits (B, T, V), with T <= config.block_size.
+
+    `backend` is how attention is computed (lm/attention.py); it changes no parameter.
+    """
+
+    cos: Tensor  # (T, D/2), under rope
+    sin: Tensor
+    sinusoids: Tensor  # (T, C), under sinusoidal positions
+
+    def __init__(self, config: GPTConfig, vocab_size: int, backend: str = "auto") -> None:
+        super().__init__()
+        self.config, self.vocab_size, self.backend = config, vocab_size, backend
+        C, T = config.n_embd, config.block_size
+        rows = math.ceil(vocab_size / config.vocab_multiple) * config.vocab_multiple
+        self.wte = nn.Embedding(rows, C)
+        self.wpe = nn.Embedding(T, C) if config.position == "learned" else None
+        self.drop = nn.Dropout(config.dropped("embd"))
+        self.blocks = nn.ModuleList(Block(config, layer, backend) for layer in range(config.n_layer))
+        self.norm = make_norm(config)
+        self.head = nn.Linear(C, rows, bias=config.bias_head)
+        if config.tie_embeddings:
+            self.head.weight = self.wte.weight
+        if config.position == "rope":
+            cos, sin = rope_tables(T, C // config.n_head, config.rope_theta)
+            self.register_buffer("cos", cos, persistent=False)
+            self.register_buffer("sin", sin, persistent=False)
+        if config.position == "sinusoidal":
+            # as loud as learned positions begin: at full strength, as in the paper, which scales its embeddings up
+            # instead, the few hundredths of an embedding would not be heard beside them
+            self.register_buffer("sinusoids", 0.02 * math.sqrt(2) * sinusoids(T, C), persistent=False)
+        self.init_weights()
+
+    def forward(self, ids: Tensor, documents: Tensor | None = None) -> Tensor:
+        """`documents` (B, T), the number of the document that a token belongs to, keeps attention within it."""
+        return self.logits(self.features(ids, documents))  # (B, T, V)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(..., C) -> (..., V)."""
+        logits = self.head(x)[..., : self.vocab_size]
+        cap = self.config.logit_softcap
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def features(self, ids: Tensor, documents: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        """What the head reads: ids (B, T) -> (B, T, C). With a `cache`, ids go on from the tokens it holds."""
+        c, T = self.config, ids.size(1)
+        start = cache.length if cache else 0
+        end = start + T
+        assert end <= c.block_size, f"{end} tokens exceed the context of {c.block_size}"
+        x = self.wte(ids)  # (B, T, C)
+        rope = None
+        if self.wpe is not None:
+            x = x + self.wpe.weight[start:end]
+        elif c.position == "sinusoidal":
+            x = x + self.sinusoids[start:end]
+        elif c.position == "rope":
+            rope = (self.cos[start:end], self.sin[start:end])
+        x = self.drop(x)
+        mask = make_mask(self.backend, T, end, ids.device, c.window, documents)
+        for i, block in enumerate(self.blocks):
+            if self.training and c.recompute_every and i % c.recompute_every == 0:
+                x = checkpoint(block, x, rope, mask, use_reentrant=False)
+            else:
+                x = block(x, rope, mask, cache)
+        if cache:
+            cache.length = end
+        return self.norm(x)
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Start at a loss within 2 % of ln V, with a residual stream that does not grow with depth (`init=normal`).
+
+        | tensor          | normal                         | zero_proj | he_uniform                                   |
+        |-----------------|--------------------------------|-----------|----------------------------------------------|
+        | wte, wpe, head  | N(0, s), s at most GPT-2's .02 | as normal | U(-a, a), a = 1/sqrt(C); head sqrt(2/C)      |
+        | c_attn, c_fc    | N(0, 0.02): GPT-2              | as normal | U(-a, a), a = sqrt(2 / fan in)               |
+        | c_proj          | N(0, 0.02 / sqrt(2 n_layer))   | 0         | U(-a, a), a = sqrt(2 / fan in)               |
+        | biases, gains   | 0, 1                           | as normal | as normal                                    |
+
+        s: logits of variance C s^2 cost half of it in loss. c_proj: 2 n_layer branches add into the stream; from zero
+        each block begins as the identity. he_uniform is feste's: it begins some 0.3 nats above ln V.
+        """
+        c = self.config
+        cost = 0.012 * math.log(self.vocab_size)  # nats above ln V; smaller logits than need be would learn slower
+        s = min(0.02, math.sqrt(2 * cost / c.n_embd))
+        for name, p in self.named_parameters():
+            embedding = name.startswith(("wte", "wpe", "head"))
+            if name.endswith("bias"):
+                p.zero_()
+            elif p.dim() == 1:
+                p.fill_(1.0)
+            elif c.init == "he_uniform":
+                a = math.sqrt((1 if name.startswith(("wte", "wpe")) else 2) / p.size(1))
+                p.uniform_(-a, a)
+            elif embedding:
+                p.normal_(0.0, s)
+            elif name.endswith("c_proj.weight"):
+                p.normal_(0.0, 0.02 / math.sqrt(2 * c.n_layer))
+                if c.init == "zero_proj":
+                    p.zero_()
+            else:
+                p.normal_(0.0, 0.02)
+
+    @property
+    def num_params(self) -> int:
+        """Trainable numbers, a tied matrix counted once."""
+        return sum(p.numel() for p in self.parameters())
+
+    @property
+    def flops_per_token(self) -> int:
+        """Floating-point operations of forward and backward for one token of a full context.
+
+        Six for every weight that multiplies (Kaplan et al. 2020; a lookup multiplies nothing, the head does), and 12
+        L C T for the two attention products over T positions, masked ones included (PaLM, Chowdhery et al. 2022).
+        """
+        c = self.config
+        matrices = sum(p.numel() for n, p in self.named_parameters() if p.dim() == 2 and n.startswith("blocks"))
+        span = min(c.block_size, c.window or c.block_size)
+        return 6 * (matrices + self.head.weight.numel()) + 12 * c.n_layer * c.n_embd * span
+
+
+class Block(nn.Module):
+    def __init__(self, config: GPTConfig, layer: int, backend: str) -> None:
+        super().__init__()
+        self.norm_1 = make_norm(config)
+        self.attn = Attention(config, layer, backend)
+        self.norm_2 = make_norm(config)
+        self.mlp = (SwiGLU if config.mlp == "swiglu" else MLP)(config)
+        self.drop = nn.Dropout(config.dropped("resid"))
+
+    def forward(self, x: Tensor, rope: Rope, mask: Any = None, cache: Cache | None = None) -> Tensor:
+        x = x + self.drop(self.attn(self.norm_1(x), rope, mask, cache))  # (B, T, C)
+        return x + self.drop(self.mlp(self.norm_2(x)))
+
+
+class Attention(nn.Module):
+    def __init__(self, config: GPTConfig, layer: int, backend: str) -> None:
+        super().__init__()
+        C = config.n_embd
+        self.layer, self.backend = layer, backend
+        self.n_head, self.n_kv_head = config.n_head, config.n_kv_head or config.n_head
+        self.D = C // config.n_head
+        self.dropout, self.qk_norm = config.dropped("attn"), config.qk_norm
+        self.c_attn = nn.Linear(C, C + 2 * self.n_kv_head * self.D, bias=config.biased("qkv"))
+        self.c_proj = nn.Linear(C, C, bias=config.biased("proj"))
+
+    def forward(self, x: Tensor, rope: Rope, mask: Any = None, cache: Cache | None = None) -> Tensor:
+        B, T, C = x.shape
+        qkv = self.c_attn(x).view(B, T, -1, self.D).transpose(1, 2)  # (B, H + 2 Hkv, T, D)
+        q, k, v = qkv.split((self.n_head, self.n_kv_head, self.n_kv_head), dim=1)
+        if rope is not None:
+            q, k = rotate(q, *rope), rotate(k, *rope)
+        if self.qk_norm:
+            q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])
+        if cache is not None:
+            k, v = cache.extend(self.layer, k, v)  # (B, Hkv, all T, D)
+        y = attend(q, k, v, self.backend, self.dropout if self.training else 0.0, mask)  # (B, H, T, D)
+        return self.c_proj(y.transpose(1, 2).reshape(B, T, C))

@@ -1,0 +1,77 @@
+"""The parts of a block that know nothing of the others: norms, MLPs, positions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lm.model.config import GPTConfig
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+    "relu2": lambda x: x.relu().square(),  # So et al. 2021
+}
+
+
+class MLP(nn.Module):
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        hidden = round(config.mlp_ratio * config.n_embd)
+        self.activation = ACTIVATIONS[config.mlp]
+        self.c_fc = nn.Linear(config.n_embd, hidden, bias=config.biased("mlp"))
+        self.drop = nn.Dropout(config.dropout_mlp)
+        self.c_proj = nn.Linear(hidden, config.n_embd, bias=config.biased("mlp"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(self.drop(self.activation(self.c_fc(x))))
+
+
+class SwiGLU(nn.Module):
+    """A gated MLP (Shazeer 2020), two thirds as wide so that it has the parameters of the plain one."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        hidden = 64 * math.ceil(2 * config.mlp_ratio * config.n_embd / 3 / 64)  # whole tiles of a GPU's matrix unit
+        self.c_fc = nn.Linear(config.n_embd, 2 * hidden, bias=config.biased("mlp"))
+        self.drop = nn.Dropout(config.dropout_mlp)
+        self.c_proj = nn.Linear(hidden, config.n_embd, bias=config.biased("mlp"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.c_fc(x).chunk(2, dim=-1)  # each (B, T, hidden)
+        return self.c_proj(self.drop(F.silu(gate) * up))
+
+
+def make_norm(config: GPTConfig) -> nn.Module:
+    gain = config.norm_gain
+    if config.norm == "rmsnorm":  # Zhang and Sennrich 2019
+        return nn.RMSNorm(config.n_embd, eps=config.norm_eps or 1e-6, elementwise_affine=gain)
+    return nn.LayerNorm(
+        config.n_embd, eps=config.norm_eps or 1e-5, elementwise_affine=gain, bias=gain and config.biased("norm")
+    )
+
+
+def rope_tables(T: int, D: int, theta: float = 10000.0) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of rotary positions (Su et al. 2021): two tensors (T, D/2)."""
+    frequency = theta ** (-torch.arange(0, D, 2) / D)  # (D/2,)
+    angle = torch.outer(torch.arange(T), frequency)
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair (x[d], x[d + D/2]) of a head by its position's angle: (B, H, T, D) -> (B, H, T, D)."""
+    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+
+
+def sinusoids(T: int, C: int) -> Tensor:
+    """Fixed positions (Vaswani et al. 2017): (T, C), sines in the even channels and cosines in the odd ones."""
+    cos, sin = rope_tables(T, C)
+    return torch.stack((sin, cos), dim=-1).flatten(1)

@@ -1,0 +1,284 @@
+"""Each choice of the architecture does what it says."""
+
+import itertools
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lm.attention import AttentionConfig, attend, make_mask
+from lm.generate import generate
+from lm.model import GPT, Cache, GPTConfig, sinusoids
+
+POSITIONS, NORMS = ("learned", "sinusoidal", "rope", "none"), ("layernorm", "rmsnorm")
+MLPS = ("gelu", "gelu_tanh", "relu", "relu2", "swiglu")
+IDS = torch.arange(24).view(2, 12) % 11
+
+
+def small(**fields):
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(**{"n_layer": 2, "n_head": 4, "n_embd": 32, "block_size": 12} | fields), 11)
+    with torch.no_grad():
+        for p in model.parameters():  # so that no gain is 1, no bias 0, and every branch is heard
+            p.add_(0.2 * torch.randn_like(p))
+    return model
+
+
+@pytest.mark.parametrize(("position", "norm", "mlp"), itertools.product(POSITIONS, NORMS, MLPS))
+def test_gradients_agree_with_finite_differences(position, norm, mlp):
+    """Along a random direction in the space of all parameters, in float64."""
+    model = small(position=position, norm=norm, mlp=mlp, qk_norm=mlp == "relu2", n_kv_head=2, window=5).double()
+    loss = F.cross_entropy(model(IDS).flatten(0, 1), IDS.roll(-1, 1).flatten())
+    parameters = list(model.parameters())
+    gradients = torch.autograd.grad(loss, parameters)
+    torch.manual_seed(1)
+    direction = [torch.randn_like(p) for p in parameters]
+    slope = sum((g * d).sum() for g, d in zip(gradients, direction, strict=True)).item()
+    losses, step = [], 1e-7  # so small that no unit of a relu changes sides
+    with torch.no_grad():
+        for sign in (1, -1):
+            for p, d in zip(parameters, direction, strict=True):
+                p.add_(sign * step * d)
+            losses.append(F.cross_entropy(model(IDS).flatten(0, 1), IDS.roll(-1, 1).flatten()).item())
+            for p, d in zip(parameters, direction, strict=True):
+                p.sub_(sign * step * d)
+    assert slope == pytest.approx((losses[0] - losses[1]) / (2 * step), rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["manual", "sdpa"])
+@pytest.mark.parametrize("window", [None, 1, 3, 12, 40])
+def test_a_window_hides_what_lies_further_back_and_causality_what_comes(backend, window):
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 1, 2, 12, 8).unbind(0)
+    mask = make_mask(backend, 12, 12, q.device, window, None)
+    before = attend(q, k, v, backend, mask=mask)
+    for j in range(12):
+        moved = v.clone()
+        moved[:, :, j] += 1
+        changed = (attend(q, k, moved, backend, mask=mask) - before).abs().amax((0, 1, 3)) > 1e-6
+        assert changed.tolist() == [j <= i and (window is None or i - j < window) for i in range(12)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("documents", [False, True])
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_sdpa_equals_manual_under_every_mask(dtype, documents, window, groups):
+    torch.manual_seed(0)
+    q = torch.randn(2, 4, 12, 8, dtype=dtype)
+    k, v = torch.randn(2, 2, 4 // groups, 12, 8, dtype=dtype).unbind(0)
+    numbers = torch.arange(24).view(2, 12) // 5 if documents else None
+    outputs = [attend(q, k, v, b, mask=make_mask(b, 12, 12, q.device, window, numbers)) for b in ("manual", "sdpa")]
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(*outputs, atol=tolerance, rtol=tolerance)
+    many = attend(q, *(x.repeat_interleave(groups, 1) for x in (k, v)), "manual",
+                  mask=make_mask("manual", 12, 12, q.device, window, numbers))  # fmt: skip
+    assert torch.equal(outputs[0], many)  # heads in groups are heads that are equal
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("window", [None, 40])
+@pytest.mark.parametrize("documents", [False, True])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_flex_equals_manual_on_a_gpu(window, documents, groups):
+    torch.manual_seed(0)
+    q = torch.randn(2, 4, 256, 64, device="cuda", requires_grad=True)
+    k, v = torch.randn(2, 2, 4 // groups, 256, 64, device="cuda").unbind(0)
+    numbers = (torch.arange(512).view(2, 256) // 70).cuda() if documents else None
+    results = []
+    for backend in ("manual", "flex"):
+        y = attend(q, k, v, backend, mask=make_mask(backend, 256, 256, q.device, window, numbers))
+        results.append((y, torch.autograd.grad(y.square().sum(), q)[0]))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-2, rtol=1e-2)
+
+
+def test_flex_is_refused_where_it_cannot_train():
+    with pytest.raises(ValueError, match=r"needs a CUDA GPU, and this run is on cpu .* and attention without dropout"):
+        AttentionConfig("flex").require("cpu", 0.1)
+    AttentionConfig("sdpa").require("cpu", 0.1)
+
+
+CACHED = [
+    {"position": position, "window": window, "n_kv_head": groups, "backend": backend}
+    for position in POSITIONS for window in (None, 4) for groups in (None, 2) for backend in ("manual", "sdpa")
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fields", CACHED, ids=str)
+def test_with_a_cache_the_logits_are_those_of_the_full_forward(fields):
+    backend = fields.pop("backend") if "backend" in fields else "auto"
+    model = small(**fields).eval()
+    for block in model.blocks:
+        block.attn.backend = backend
+    model.backend = backend
+    fields["backend"] = backend
+    with torch.no_grad():
+        full = model(IDS)
+        for parts in ([12], [1] * 12, [5, 1, 1, 5], [7, 5]):
+            cache, seen = Cache(), []
+            for piece in IDS.split(parts, dim=1):
+                seen.append(model.logits(model.features(piece, cache=cache)))
+            torch.testing.assert_close(torch.cat(seen, dim=1), full, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_generation_with_a_cache_is_that_without_also_past_the_context(position):
+    model = small(position=position, n_kv_head=1, window=6).eval()
+    ids = IDS[:, :3]
+    wanted = ids
+    with torch.no_grad():
+        for _ in range(25):  # the context has 12
+            wanted = torch.cat((wanted, model(wanted[:, -12:])[:, -1].argmax(-1, keepdim=True)), dim=1)
+    assert torch.equal(generate(model, ids, 25, temperature=0), wanted)
+
+
+def test_without_positions_the_order_of_what_came_is_not_seen():
+    model = small(position="none", n_layer=1).eval()
+    shuffled = torch.cat((IDS[:, torch.randperm(11)], IDS[:, -1:]), dim=1)
+    torch.testing.assert_close(model(IDS)[:, -1], model(shuffled)[:, -1], atol=1e-5, rtol=1e-5)
+    for position in POSITIONS[:3]:
+        model = small(position=position, n_layer=1).eval()
+        assert not torch.allclose(model(IDS)[:, -1], model(shuffled)[:, -1], atol=1e-3)
+
+
+def test_sinusoids_are_those_of_the_paper():
+    table = sinusoids(50, 16)
+    for t, i in itertools.product((0, 1, 7, 49), range(8)):
+        angle = t / 10000 ** (2 * i / 16)
+        assert table[t, 2 * i].item() == pytest.approx(math.sin(angle), abs=1e-4)
+        assert table[t, 2 * i + 1].item() == pytest.approx(math.cos(angle), abs=1e-4)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_norms_have_their_eps_and_gain(norm):
+    assert {m.eps for m in small(norm=norm, norm_eps=0.5).modules() if hasattr(m, "eps")} == {0.5}
+    usual = {"layernorm": 1e-5, "rmsnorm": 1e-6}[norm]
+    assert {m.eps for m in small(norm=norm).modules() if hasattr(m, "eps")} == {usual}
+    assert not [n for n, _ in small(norm=norm, norm_gain=False).named_parameters() if "norm" in n]
+
+
+@pytest.mark.parametrize(
+    ("fields", "places"),
+    [
+        ({"bias": False}, set()),
+        ({"bias": True}, {"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj", "norm_1", "norm_2", "norm"}),
+        ({"bias": False, "bias_qkv": True}, {"attn.c_attn"}),
+        ({"bias": False, "bias_proj": True}, {"attn.c_proj"}),
+        ({"bias": False, "bias_mlp": True}, {"mlp.c_fc", "mlp.c_proj"}),
+        ({"bias": False, "bias_norm": True}, {"norm_1", "norm_2", "norm"}),
+        ({"bias": False, "bias_head": True}, {"head"}),
+    ],
+)
+def test_biases_stand_where_they_are_asked_for(fields, places):
+    names = [n.removesuffix(".bias") for n, _ in small(**fields).named_parameters() if n.endswith("bias")]
+    assert {n.partition(".")[2].partition(".")[2] if n.startswith("blocks") else n for n in names} == places
+
+
+@pytest.mark.parametrize(
+    ("field", "places"),
+    [("dropout_embd", {"drop"}), ("dropout_resid", {"blocks.0.drop", "blocks.1.drop"}),
+     ("dropout_mlp", {"blocks.0.mlp.drop", "blocks.1.mlp.drop"}), ("dropout_attn", set())],
+)  # fmt: skip
+def test_dropout_acts_where_it_is_asked_for_and_not_in_eval(field, places):
+    model = small(**{field: 0.5})
+    assert {n for n, m in model.named_modules() if isinstance(m, torch.nn.Dropout) and m.p} == places
+    assert {b.attn.dropout for b in model.blocks} == {0.5 if field == "dropout_attn" else 0.0}
+    torch.manual_seed(1)
+    assert not torch.equal(model(IDS), model(IDS))
+    assert torch.equal(model.eval()(IDS), model(IDS))
+
+
+def test_grouped_heads_have_fewer_parameters():
+    full, grouped = small(bias=False), small(bias=False, n_kv_head=1)
+    assert full.num_params - grouped.num_params == 2 * (2 * 3 * 8 * 32)  # two layers, k and v, three heads of 8 less
+
+
+def test_a_soft_cap_bends_the_logits():
+    free, capped = small(), small(logit_softcap=0.5)
+    assert free(IDS).abs().max() > 0.5 > capped(IDS).abs().max()
+    torch.testing.assert_close(capped(IDS), 0.5 * (free(IDS) / 0.5).tanh())
+
+
+def test_a_padded_vocabulary_gives_logits_of_the_real_one():
+    model = small(vocab_multiple=64)
+    assert model.wte.weight.shape == model.head.weight.shape == (64, 32) and model(IDS).shape == (2, 12, 11)
+    assert generate(model.eval(), IDS, 50, temperature=5.0).max() < 11
+
+
+@pytest.mark.parametrize(("mlp", "ratio", "hidden"), [("gelu", 2.0, 64), ("relu", 0.5, 16), ("swiglu", 8.0, 192)])
+def test_the_mlp_is_as_wide_as_asked(mlp, ratio, hidden):
+    assert small(mlp=mlp, mlp_ratio=ratio).blocks[0].mlp.c_proj.in_features == hidden
+
+
+def fresh(**fields):
+    torch.manual_seed(0)
+    return GPT(GPTConfig(**{"n_layer": 2, "n_head": 4, "n_embd": 64, "block_size": 12} | fields), 500)
+
+
+def test_from_zero_projections_each_block_is_the_identity():
+    model = fresh(init="zero_proj").eval()
+    x = torch.randn(1, 12, 64)
+    for block in model.blocks:
+        assert torch.equal(block(x, None), x)
+
+
+def test_he_uniform_is_bounded_by_its_fan_in():
+    model = fresh(init="he_uniform", tie_embeddings=False)
+    for name, a in (
+        ("wte", 1 / 8),
+        ("wpe", 1 / 8),
+        ("head", (2 / 64) ** 0.5),
+        ("blocks.0.mlp.c_proj", (2 / 256) ** 0.5),
+    ):
+        weight = model.get_submodule(name).weight
+        assert 0.95 * a < weight.abs().max() <= a and weight.std().item() == pytest.approx(a / 3**0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_recomputed_blocks_keep_less_and_change_nothing(every):
+    kept, gradients = [], []
+    for n in (0, every):
+        model = fresh(recompute_every=n, dropout=0.1)
+        size = 0
+
+        def pack(tensor):
+            nonlocal size
+            size += tensor.numel()
+            return tensor
+
+        torch.manual_seed(1)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = model(IDS).square().mean()
+        loss.backward()
+        kept.append(size)
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert torch.equal(*gradients) and kept[1] < (0.75 if every == 2 else 0.5) * kept[0]
+
+
+def test_compiling_keeps_the_names_of_weights():
+    model = small()
+    names = list(model.state_dict())
+    expected = model(IDS)
+    model.compile(backend="eager")
+    torch.testing.assert_close(model(IDS), expected)
+    assert list(model.state_dict()) == names
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"n_kv_head": 3}, r"model.n_kv_head=3 must divide model.n_head=4: be in \[1, 2, 4\]"),
+        ({"mlp": "gelu_tan"}, "did you mean 'gelu_tanh'"),
+        ({"position": "sinus"}, "one of learned, sinusoidal, rope, none; did you mean 'sinusoidal'"),
+        ({"window": 0}, "model.window=0 must be at least 1"),
+        ({"logit_softcap": 0.0}, "model.logit_softcap=0.0 must be above 0"),
+        ({"dropout_mlp": 1.0}, "model.dropout_mlp=1.0 must be at least 0 and below 1"),
+        ({"position": "sinusoidal", "n_embd": 33, "n_head": 3}, "must be even under sinusoidal"),
+        ({"norm_gain": False, "bias_norm": True}, "model.bias_norm=True must be false or null without"),
+    ],
+)
+def test_what_cannot_be_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        GPTConfig(**{"n_head": 4, "n_embd": 32} | fields)
