@@ -124,3 +124,22 @@ def test_heads_make_a_difference():
         model = GPT(option("model", preset), 512).eval()
         outputs.append(model(torch.arange(64)[None]))
     assert not torch.allclose(*outputs, atol=1e-4)
+
+
+def test_the_table_of_models_adds_up():
+    from scripts.models import VOCABULARY, numbers
+
+    rows = {row["model"]: row for row in numbers([], None)}
+    assert set(PRESETS) == {name.partition(",")[0] for name in rows} and set(VOCABULARY) <= {
+        *PRESETS,
+        *(p.partition("/")[0] for p in PRESETS),
+    }
+    for name, row in rows.items():
+        assert row["parameters"] == row["embedding"] + row["attention"] + row["mlp"] + row["norms"]
+        counted = TIED if name.endswith(", tied") else {p: n for (p, V), n in COUNTS.items() if row["vocabulary"] == V}
+        assert row["parameters"] == counted.get(name.partition(",")[0], row["parameters"])
+    (row,) = numbers(["tiny", "model.n_layer=3"], 100)
+    assert row["shape"] == "3x128, 4 heads" and row["vocabulary"] == 100
+    for words, message in ((["fest"], "did you mean 'feste"), (["tiny", "model.n_layr=3"], "did you mean 'n_layer'")):
+        with pytest.raises(ValueError, match=message):
+            list(numbers(words, None))
