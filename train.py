@@ -55,7 +55,7 @@ def train(config: Config, directory: Path, overrides: Sequence[str] = ()) -> flo
         source.copy_into(model)
     optimizer = c.optimizer.for_width(c.model.n_embd)
     accumulate = c.data.accumulate(c.trainer.devices)
-    floor = data.floor(tokenizer, c.corpus.log_prob)
+    floor = data.floor(text.val, tokenizer, c.corpus.log_prob)
     module = LanguageModule(
         model, tokenizer, optimizer=optimizer, schedule=c.schedule, horizon=horizon, seed=c.seed,
         accumulate=accumulate, fused=precision != "fp16", floor=floor,

@@ -20,7 +20,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lm.files import remove, replacing
+from lm.files import remove, replacing, tag_cache
 
 ABOUT = "about.json"  # in each entry: of what it was made, for people
 
@@ -45,14 +45,17 @@ def entry(root: Path, kind: str, key: str, about: str, build: Callable[[Path], N
     """The finished folder root/cache/<kind>-<key>; `build` fills it when it is not there yet."""
     path = root / "cache" / f"{kind}-{key}"
     if not (path / ABOUT).exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(path):
+        with room(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = _lock(path).acquire()
+        with lock:
             if not (path / ABOUT).exists():
                 with room(path.parent), replacing(path) as aside:
                     aside.mkdir()
                     build(aside)
                     (aside / ABOUT).write_text(json.dumps({"of": about}), encoding="utf-8")
                     remove(path)  # half an entry, of a copy or an older version
+                tag_cache(root)
     with suppress(OSError):  # another user's entry, or a read-only disk
         os.utime(path)  # when it was last used: what pruning goes by
     return path
@@ -60,10 +63,14 @@ def entry(root: Path, kind: str, key: str, about: str, build: Callable[[Path], N
 
 @contextmanager
 def room(folder: Path) -> Iterator[None]:
-    """Says what to do when the disk is full."""
+    """Says what to do when the disk is full, or not ours to write on."""
     try:
         yield
     except OSError as error:
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise ValueError(
+                f"{folder} cannot be written to ({error.strerror}): name another place with data.root="
+            ) from error
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise ValueError(

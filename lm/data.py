@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lm.batches import IGNORE, DataConfig, TrainBatches, ValBatches
+from lm.corpus import Split
 from lm.tokenizer import Tokenizer
 from lm.tokens import Tokens
 
@@ -36,12 +37,14 @@ class TokenData(L.LightningDataModule):
         self.windows = TrainBatches(tokens.train, block_size, config, seed).windows
         ValBatches(tokens.val, block_size, 1, devices=devices)
 
-    def floor(self, tokenizer: Tokenizer, log_prob: Callable[[str], float | None]) -> float | None:
-        """The least val/loss, in nats per token, that a model can have that sees the validation text in these windows.
+    def floor(self, val: Split, tokenizer: Tokenizer, log_prob: Callable[[str], float | None]) -> float | None:
+        """The least val/loss, in nats per token, that a model can have that sees the text `val` in these windows.
 
         `log_prob` is the corpus's law (CorpusConfig.log_prob): known for made-up languages, told character by
-        character. None where it is not known, or tokens are not characters.
+        character. None where it is not known, or tokens are not the text's characters.
         """
+        if log_prob("a") is None or tokenizer.decode(self.tokens.val.tolist()) != val.read():
+            return None
         batches = ValBatches(self.tokens.val, self.T, 1, self.limit)
         nats, targets = 0.0, 0
         for x, y in map(batches.__getitem__, range(len(batches))):

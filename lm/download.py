@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from email.utils import mktime_tz, parsedate_tz
 from http.client import HTTPException
 from pathlib import Path
+from socket import gaierror
 from tempfile import TemporaryDirectory
 from time import sleep, time
 from typing import Any
@@ -146,9 +147,13 @@ class _Download:
                 if getattr(error, "filename", None):
                     raise  # of this machine's disk
                 trouble, after = str(error), 0.0
+                if isinstance(getattr(error, "reason", None), gaierror):
+                    return trouble  # who has no name server will not have one in a minute
             if attempt + 1 < ATTEMPTS:
                 backoff = BACKOFF * 2**attempt * random.SystemRandom().uniform(0.5, 1.5)  # from no seeded stream
-                sleep(min(max(after, backoff), MAX_WAIT))
+                pause = min(max(after, backoff), MAX_WAIT)
+                log.log(self.level, "%s: %s; trying again in %.0f s", url, trouble, pause)
+                sleep(pause)
         return f"{trouble} ({ATTEMPTS} attempts)"
 
     def attempt(self, url: str) -> None:

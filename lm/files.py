@@ -10,6 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+CACHE_TAG = "CACHEDIR.TAG"  # says to backups, and to our own search for text, that a folder can be made again
+
+
+def tag_cache(folder: Path) -> None:
+    """By the convention of bford.info/cachedir."""
+    if not (folder / CACHE_TAG).exists():
+        write_text(folder / CACHE_TAG, "Signature: 8a477f597d28d172789f06886806bc55\n")
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:

@@ -47,6 +47,10 @@ def beginning(
             f"val/loss {chosen['floor']:.4f}: no model can do better in these windows; val/excess counts from here"
         )
     lines = [f"{name:<9} {row}" for name, row in rows.items()]
+    if config.init_from:
+        lines.append(
+            f"note      the tokenizer is that of {config.init_from}, as the weights are; tokenizer= has no say"
+        )
     if config.data.respect_documents and not text.documents:
         lines.append("warning   data.respect_documents=true changes nothing: the corpus is one document")
     if config.schedule.warmup_steps >= horizon:

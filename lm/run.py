@@ -30,7 +30,7 @@ FREE = (
     "name", "init_from", "device", "trainer.max_", "trainer.accelerator", "trainer.devices", "trainer.log_every",
     "trainer.save_every", "trainer.val_every", "trainer.peak_tflops", "attention.", "callbacks.", "logger.",
     "data.micro_batch_size", "data.num_workers", "data.root", "data.offline", "data.mirror", "corpus.licence",
-    "corpus.train.urls", "corpus.val.urls", "corpus.test.urls",
+    "corpus.path", "corpus.val_path", "corpus.train.urls", "corpus.val.urls", "corpus.test.urls",
 )  # fmt: skip
 
 

@@ -68,8 +68,8 @@ def tokenizer(args: argparse.Namespace) -> list[dict]:
             for i in range(args.repeats):
                 with multiprocessing.get_context("spawn").Pool(1) as pool:
                     runs.append(pool.apply(measure_tokenizer, ([*corpus, *overrides], f"{tmp}/{i}-{len(rows)}")))
-            rows.append({key: statistics.median(run[key] for run in runs) if key != "tokenizer" else runs[0][key]
-                         for key in runs[0]})  # fmt: skip
+            floats = [key for key, value in runs[0].items() if isinstance(value, float)]
+            rows.append(runs[0] | {key: statistics.median(run[key] for run in runs) for key in floats})
     return rows
 
 
@@ -118,7 +118,7 @@ def main() -> None:
     if args.json:
         print(json.dumps({"device": device, "torch": torch.__version__, "rows": rows}))
         return
-    print(f"{device}, torch {torch.__version__}; medians of {args.repeats}; {bench.__doc__}\n")
+    print(f"{device}, torch {torch.__version__}; medians of {args.repeats}; {' '.join(str(bench.__doc__).split())}\n")
     cells = [list(rows[0])] + [[written(key, value) for key, value in row.items()] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line in cells:

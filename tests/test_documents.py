@@ -132,16 +132,19 @@ def test_the_floor_is_the_loss_of_whoever_knows_the_law(tmp_path):
 
     ids = np.random.default_rng(0).integers(0, 2, 1000).astype(np.uint16)
     tokenizer = Chars("ht")
+    text = Split.of("".join("ht"[i] for i in ids[:103]))
+
+    def floor(T, law, of=text):
+        return TokenData(Tokens(ids, ids[:103]), DataConfig(batch_size=4), T, 1, None).floor(of, tokenizer, law)
+
     for T in (8, 9, 16):
-        data = TokenData(Tokens(ids, ids[:103]), DataConfig(batch_size=4), T, 1, None)
-        assert abs(data.floor(tokenizer, lambda w: -np.log(2) * len(w)) - np.log(2)) < 1e-12
-        assert data.floor(tokenizer, lambda w: None) is None
-        first = data.floor(tokenizer, lambda w: -np.log(2) * len(w) if w.startswith("h") else -np.inf)
+        assert abs(floor(T, lambda w: -np.log(2) * len(w)) - np.log(2)) < 1e-12
+        assert floor(T, lambda w: None) is None
+        first = floor(T, lambda w: -np.log(2) * len(w) if w.startswith("h") else -np.inf)
         assert abs(first - np.log(2)) < 1e-12  # windows outside the law do not count
-    assert (
-        TokenData(Tokens(ids, ids[:103]), DataConfig(batch_size=4), 8, 1, None).floor(tokenizer, lambda w: -np.inf)
-        is None
-    )
+    assert floor(8, lambda w: -np.inf) is None
+    other = Split.of("H" + text.read()[1:])  # whose case was folded, say
+    assert floor(8, lambda w: -np.log(2) * len(w), other) is None
 
 
 def test_other_corpora_have_no_excess(tmp_path):

@@ -725,7 +725,10 @@ def test_a_terminal_gets_a_bar_instead_of_lines(tmp_path, server, lines, monkeyp
 def test_lines_are_written_once_however_often_it_is_tried(tmp_path, server, lines):
     server.answers["/a.txt"] = in_turn(status(503), whole(stop=20_000), whole(stop=30_000), whole())
     Downloads(tmp_path).get("a.txt", [f"{server.url}/missing", f"{server.url}/a.txt"])
-    assert [line.split()[0] for line in lines()] == ["fetching", "fetched"]
+    said = lines()
+    again = [line for line in said if "trying again in" in line]
+    assert len(again) == 3 and all(f"{server.url}/a.txt" in line for line in again)
+    assert [line.split()[0] for line in said if line not in again] == ["fetching", "fetched"]
 
 
 # The disk

@@ -10,7 +10,6 @@ from pathlib import Path
 import pyarrow
 import pytest
 import zstandard
-from conftest import ROOT
 from pyarrow import parquet
 
 from lm.corpus import CodeConfig, CorpusConfig, HFConfig, JSONLConfig, StdlibConfig, TextConfig
@@ -77,9 +76,7 @@ ALL = "a.txt b/b.txt b/c/c.txt b/y.txt.zst z.txt.gz"
     ],
 )
 def test_what_a_path_stands_for(tree, path, keys, found):
-    named = [
-        str(p.relative_to(tree) if p.is_absolute() else p) for p in TextConfig(path=path, **keys).paths(ROOT)["train"]
-    ]
+    named = [str(p.relative_to(tree) if p.is_absolute() else p) for p in TextConfig(path=path, **keys).paths()["train"]]
     assert named == found.split()
 
 
@@ -189,8 +186,8 @@ def test_code_is_documents(tmp_path):
 
 def test_the_standard_library_is_large_and_without_tests(tmp_path):
     config = StdlibConfig()
-    files = config.paths(ROOT)["train"]
-    assert files == StdlibConfig().paths(ROOT)["train"] and {"argparse.py", "heapq.py"} <= {p.name for p in files}
+    files = config.paths()["train"]
+    assert files == StdlibConfig().paths()["train"] and {"argparse.py", "heapq.py"} <= {p.name for p in files}
     names = [f"/{p.relative_to(config.path)}" for p in files]
     assert not any(re.search("/(test|tests|site-packages|__pycache__)/|/test_", name) for name in names)
     text = StdlibConfig(path=str(Path(config.path) / "email")).load(Downloads(tmp_path))  # all of it takes seconds
@@ -286,3 +283,63 @@ def test_a_dataset_without_a_training_split_is_refused_unless_it_has_but_one(tmp
         HFConfig(path=str(tmp_path)).load(Downloads(tmp_path / "data"))
     text = HFConfig(path=str(tmp_path / "test.parquet")).load(Downloads(tmp_path / "data"))
     assert text.train.read() + text.val.read() == "onetwo"
+
+
+def test_a_file_named_twice_is_read_once(tmp_path, monkeypatch):
+    (tmp_path / "my.txt").write_text("to be or not to be\n" * 20)
+    monkeypatch.chdir(tmp_path)
+    text = TextConfig(path=["my.txt", "./my.txt", str(tmp_path / "my.txt")]).load(Downloads(tmp_path / "data"))
+    assert text.train.size + text.val.size == 380 and not text.documents
+
+
+@pytest.mark.parametrize("path", [".", "**/*.txt", "*/../**/*.txt"])
+def test_our_own_cache_is_no_corpus_wherever_it_lies(tmp_path, monkeypatch, path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "my.txt").write_text("to be or not to be\n" * 20)
+    monkeypatch.chdir(tmp_path)
+    for root in ("data", "data", "other", "sub/data", "data"):
+        text = TextConfig(path=path).load(Downloads(Path(root)))
+        assert text.train.size + text.val.size == 380
+    inside = next(Path("data/cache").glob("text-*"))  # but what is named is read
+    assert TextConfig(path=f"{inside}/*.txt").load(Downloads(Path("data"))).documents
+
+
+def test_where_a_text_lies_does_not_matter(tmp_path, monkeypatch):
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("to be or not to be\n" * 20)
+        TextConfig(path=str(tmp_path / name)).load(Downloads(tmp_path / "data"))
+    assert len(list((tmp_path / "data" / "cache").glob("text-*"))) == 1
+
+
+def test_what_is_no_file_is_passed_over(tmp_path):
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "broken.txt").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "a.txt").write_text("to be or not to be\n")
+    assert [p.name for p in TextConfig(path=str(tmp_path)).paths()["train"]] == ["a.txt"]
+
+
+def test_a_separator_that_stands_alone_on_no_line_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("one<|endoftext|>\ntwo<|endoftext|>\n")
+    config = TextConfig(path=str(tmp_path / "a.txt"), separator="<|endoftext|>")
+    with pytest.raises(ValueError, match="no line of .* is corpus.separator=|corpus.separator=.*: no line of"):
+        config.load(Downloads(tmp_path / "data"))
+
+
+def test_a_zip_is_read_as_its_folder_would_be(tmp_path):
+    with zipfile.ZipFile(tmp_path / "src.zip", "w") as archive:
+        for name, content in {
+            "p/a.py": b"a = 1\n",
+            "p/b.py": b"b = 2\n",
+            "p/c.png": b"\x89PNG\0",
+            "p/t/d.py": b"d = 4\n",
+        }.items():
+            archive.writestr(name, content)
+    text = CodeConfig(path=str(tmp_path / "src.zip"), exclude=["**/t/*"]).load(Downloads(tmp_path / "data"))
+    assert text.train.read() + text.val.read() == "a = 1\nb = 2\n"
+
+
+def test_validation_rows_of_a_dataset_are_not_trained_on(tmp_path):
+    for name, rows in {"a": ["one"], "b": ["two"], "cache-1": ["two"]}.items():
+        parquet.write_table(pyarrow.table({"text": rows}), tmp_path / f"{name}.parquet")
+    text = HFConfig(path=str(tmp_path), val_path=str(tmp_path / "b.parquet")).load(Downloads(tmp_path / "data"))
+    assert (text.train.read(), text.val.read()) == ("one", "two")

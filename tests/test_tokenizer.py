@@ -1,6 +1,8 @@
 # ruff: noqa: RUF001  Greek is meant
 import json
 import os
+import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ from lm.corpus import Split, Text
 from lm.download import Downloads
 from lm.tokenizer import AsciiConfig, BPEConfig, ByteConfig, CharConfig, Chars, from_json
 from lm.tokenizer.plain import byte_letters
+from lm.tokenizer.subword import shortened
 
 TESTS = Path(__file__).parent
 PROSE = "To be, or not to be: that is the question.\nWhether 'tis nobler in the mind to suffer\n\n\nThe slings\n" * 50
@@ -401,3 +404,14 @@ def test_pieces_for_parallel_work_change_no_id(size):
 def test_what_cannot_be_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_text_without_words_is_learnt_in_parts_and_comes_back():
+    """Learning takes the square of a word's length: minutes for a million letters without a space."""
+    dna = "".join(random.Random(0).choices("ACGT", k=30_000)) + " and so\n" + " " * 5000
+    parts = list(shortened(dna))
+    assert "".join(parts) == dna
+    assert max(len(run) for part in parts for run in re.findall(r"\S+|\s+", part)) <= 1000
+    assert list(shortened(PROSE)) == [PROSE]
+    tokenizer = BPEConfig(vocab_size=300).build(Text(Split.of(dna), Split.of(dna[:100])), Downloads(Path("nowhere")))
+    assert tokenizer.decode(tokenizer.encode(dna).tolist()) == dna and len(tokenizer.encode(dna)) < 0.5 * len(dna)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from lm import cache
 from lm.check import Check
@@ -17,6 +18,8 @@ from lm.files import sha256
 @dataclass
 class CorpusConfig:
     """A kind of corpus adds its fields, `identity` and `streams`."""
+
+    located: ClassVar[set[str]] = {"licence"}  # fields that say where text lies, not what it is: `identity` does
 
     licence: str = ""
     val_fraction: float = 0.1  # the tail that is validated on, where the corpus has no validation text of its own
@@ -55,7 +58,8 @@ class CorpusConfig:
 
     def load(self, downloads: Downloads) -> Text:
         """Raises ValueError, ready to be shown, when there is no usable text."""
-        options = json.dumps(asdict(self), sort_keys=True, default=str)
+        fields = {key: value for key, value in asdict(self).items() if key not in self.located}
+        options = json.dumps(fields, sort_keys=True)
         name = type(self).__name__
         key = cache.digest(name, options, self.identity(downloads), _code())
 

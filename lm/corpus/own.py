@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from lm.check import Check, nearest
 from lm.corpus import reading
-from lm.corpus.files import FilesConfig
+from lm.corpus.files import FilesConfig, fixed_part
 
 
 @dataclass
@@ -26,6 +26,16 @@ class TextConfig(FilesConfig):
             yield from reading.text(path, member)
             return
         yield from separated(reading.lines(path, member), self.separator)
+
+    def stream(self, paths: list[Path]) -> Iterator[str | None]:
+        documents = 0
+        for piece in super().stream(paths):
+            documents += piece is None
+            yield piece
+        if self.separator and documents == sum(len(self.members(path)) for path in paths):
+            raise ValueError(
+                f"no line of corpus.path={self.path} is corpus.separator={self.separator} and nothing else"
+            )
 
 
 @dataclass
@@ -96,18 +106,18 @@ class HFConfig(FilesConfig):
     glob: str = "**/*"
     field: str = "text"
 
-    def find(self, wanted: Any, key: str, root: Path) -> list[Path]:
-        found = [path for path in super().find(wanted, key, root) if path.suffix in (".parquet", ".arrow")]
+    def find(self, wanted: Any, key: str) -> list[Path]:
+        kinds, left_over = (".parquet", ".arrow"), ("cache-", "tmp")  # what .map and .filter leave beside the data
+        found = [p for p in super().find(wanted, key) if p.suffix in kinds and not p.name.startswith(left_over)]
         if not found:
             raise ValueError(f"corpus.{key}={wanted} holds no .parquet or .arrow file")
         return found
 
-    def paths(self, root: Path) -> dict[str, list[Path]]:
+    def named(self) -> dict[str, list[Path]]:
         named: dict[str, list[Path]] = {}
-        folders = [
-            _base(Path(str(p)).expanduser()) for p in (self.path if isinstance(self.path, list) else [self.path])
-        ]
-        for path in self.find(self.path, "path", root):
+        wanted = self.path if isinstance(self.path, list) else [self.path]
+        folders = [fixed_part(Path(str(path)).expanduser()) for path in wanted]
+        for path in self.find(self.path, "path"):
             inside = next((path.relative_to(f) for f in folders if f in path.parents), Path(path.name))
             match = re.search(r"(?:^|[/_.-])(train|val|dev|test)(?:id|idation)?(?=[/_.-])", inside.as_posix())
             named.setdefault({"dev": "val"}.get(match[1], match[1]) if match else "train", []).append(path)
@@ -115,7 +125,7 @@ class HFConfig(FilesConfig):
             if len(named) > 1:
                 raise ValueError(f"corpus.path={self.path} has a {' and a '.join(named)} split, but none to train on")
             named = {"train": named.popitem()[1]}
-        return named | ({"val": self.find(self.val_path, "val_path", root)} if self.val_path else {})
+        return named
 
     def stream(self, paths: list[Path]) -> Iterator[str | None]:
         try:
@@ -152,9 +162,3 @@ def separated(lines: Iterator[str], separator: str) -> Iterator[str | None]:
             yield None
         else:
             yield line
-
-
-def _base(path: Path) -> Path:
-    """The folder inside which a path or glob chooses."""
-    base = path if path.is_dir() else path.parent
-    return base if base.is_dir() else next((p for p in base.parents if p.is_dir()), base)

@@ -94,6 +94,11 @@ def _listing(downloads: Downloads, split: str) -> list[Book]:
     """The books of a split, by number. The listing is asked for once and kept beside the books."""
     path = downloads.root / "corpora" / "pg19" / f"{split}.json"
     if not path.exists():
+        if downloads.offline:
+            raise ValueError(
+                f"{path} is not there, and data.offline=true: where there is a network, scripts/corpora.py fetch "
+                f"pg19_small (or pg19) makes this listing and fetches the books; then copy the folder to {path.parent}"
+            )
         books = sorted(_pages(downloads, split), key=lambda book: book.number)
         write_text(path, json.dumps([asdict(book) for book in books]))
     return [Book(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]

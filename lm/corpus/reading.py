@@ -57,7 +57,7 @@ def text(path: Path, member: str | None = None, start: int = 0, stop: int | None
         cut = 0 if data else cut
         if offset == start == 0:
             if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-                raise ValueError(f"{where} is UTF-16; convert it: iconv -f utf-16 -t utf-8 {path} > utf8.txt")
+                raise ValueError(f"{where} is UTF-16; {_converted(path, 'utf-16')}")
             skip = 3 if data.startswith(b"\xef\xbb\xbf") else 0
             data, offset = data[skip:], skip
         try:
@@ -66,7 +66,7 @@ def text(path: Path, member: str | None = None, start: int = 0, stop: int | None
             if error.reason != "unexpected end of data":
                 raise ValueError(
                     f"{where} is not UTF-8: byte 0x{data[error.start]:02x} at offset {start + offset + error.start}; "
-                    f"if it is text in another encoding, convert it: iconv -f latin1 -t utf-8 {path} > utf8.txt"
+                    f"if it is text in another encoding, {_converted(path, 'latin1')}"
                 ) from error
             piece, rest = data[: error.start].decode(), data[error.start :]
         if "\0" in piece:
@@ -78,6 +78,12 @@ def text(path: Path, member: str | None = None, start: int = 0, stop: int | None
         raise Empty(f"{where} is empty")
     if rest and stop is None:
         raise ValueError(f"{where} ends within a character, at offset {start + offset}: it is cut short")
+
+
+def _converted(path: Path, encoding: str) -> str:
+    if path.suffix in (*PACKED, ".bz2", ".xz", ".7z", ".tar", ".tgz"):
+        return "unpack it first"
+    return f"convert it: iconv -f {encoding} -t utf-8 {path} > utf8.txt"
 
 
 def lines(path: Path, member: str | None = None) -> Iterator[str]:

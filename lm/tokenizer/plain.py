@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 import string
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer as HFTokenizer
@@ -178,6 +179,24 @@ def lower(text: str) -> str:
     """Lower case, each character for itself: str.lower would look at a sigma's neighbours, which a piece may lack, and
     knows the Unicode of its Python only."""
     return text.lower() if text.isascii() else LOWERCASE.normalize_str(text)
+
+
+def speller(about: dict[str, Any]) -> Callable[[str], bytes]:
+    """What a token stands for, from how the Hugging Face file `about` writes its vocabulary."""
+    model = about["model"]
+    written = json.dumps([about[key] for key in ("normalizer", "pre_tokenizer", "decoder")], ensure_ascii=False)
+    prefix, suffix = model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or ""
+    letters = {letter: bytes((byte,)) for byte, letter in enumerate(byte_letters())}
+
+    def spell(token: str) -> bytes:
+        if "ByteLevel" in written:
+            return b"".join(letters.get(c) or c.encode() for c in token)
+        if model.get("byte_fallback") and (byte := re.fullmatch("<0x([0-9A-F]{2})>", token)):
+            return bytes.fromhex(byte[1])
+        text = token.removeprefix(prefix).removesuffix(suffix)
+        return (text.replace("▁", " ") if "▁" in written else text).encode()
+
+    return spell
 
 
 @lru_cache(maxsize=1)

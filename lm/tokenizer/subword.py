@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,13 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trai
 from tokenizers import Tokenizer as HFTokenizer
 
 from lm.check import Check
+from lm.console import progress
 from lm.corpus.text import BORDER, Text
 from lm.download import Downloads
 from lm.tokenizer.base import END_OF_TEXT, Tokenizer, TokenizerConfig, sample
-from lm.tokenizer.plain import plain_from_json
+from lm.tokenizer.plain import plain_from_json, speller
 
+ENDLESS = re.compile(r"\S{1000}|\s{1000}")  # learning takes time by the square of a word's length: here it is cut
 # what others call the end of a text
 ENDS = (END_OF_TEXT, "<|end_of_text|>", "<|eos|>", "<eos>", "</s>", "[EOS]", "[SEP]")
 # a list of tokens spells line by line
@@ -49,12 +51,29 @@ class BPEConfig(TokenizerConfig):
         hf.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         trainer = trainers.BpeTrainer(vocab_size=learnt, initial_alphabet=alphabet, show_progress=False)
-        hf.train_from_iterator(sample(text, self.train_chars), trainer)
+        whole = text.train.size if self.train_chars is None else min(text.train.size, self.train_chars)
+        with progress("learning the vocabulary", whole) as advance:
+
+            def pieces() -> Iterator[str]:
+                for piece in sample(text, self.train_chars):
+                    advance(len(piece.encode()))
+                    yield from shortened(piece)
+
+            hf.train_from_iterator(pieces(), trainer)
         if taken := [name for name in specials if hf.token_to_id(name) is not None]:
             raise ValueError(
                 f"tokenizer.special_tokens: {', '.join(taken)} are byte pairs of the text; name them otherwise"
             )
         return Subword(hf, specials)
+
+
+def shortened(piece: str) -> Iterator[str]:
+    """A text in parts, none of which has an endless word."""
+    start = 0
+    for run in ENDLESS.finditer(piece):
+        yield piece[start : run.end()]
+        start = run.end()
+    yield piece[start:]
 
 
 class Subword:
@@ -103,9 +122,7 @@ class Subword:
 
     def _token_bytes(self, about: dict[str, Any], unknown: str | None) -> np.ndarray:
         """From how the vocabulary writes its tokens."""
-        model = about["model"]
-        spelling = json.dumps([about[key] for key in ("normalizer", "pre_tokenizer", "decoder")], ensure_ascii=False)
-        added = {t["id"] for t in about["added_tokens"]}
+        added, spell = {t["id"] for t in about["added_tokens"]}, speller(about)
 
         def count(i: int) -> int:
             token = self.hf.id_to_token(i) or ""
@@ -113,15 +130,7 @@ class Subword:
                 return 1  # the fewest that it can have had
             if token in self.special_tokens:
                 return 0
-            if i in added:
-                return len(token.encode())
-            if "ByteLevel" in spelling:
-                return len(token)  # a stand-in character per byte
-            if model.get("byte_fallback") and re.fullmatch("<0x[0-9A-F]{2}>", token):
-                return 1
-            token = token.removeprefix(model.get("continuing_subword_prefix") or "")
-            token = token.removesuffix(model.get("end_of_word_suffix") or "")
-            return len((token.replace("▁", " ") if "▁" in spelling else token).encode())
+            return len(token.encode() if i in added else spell(token))
 
         return np.array([count(i) for i in range(self.vocab_size)], dtype=np.int64)
 

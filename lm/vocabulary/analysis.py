@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 
 from lm.corpus import Split
 from lm.tokenizer.base import Tokenizer
-from lm.tokenizer.plain import Bytes, Chars, byte_letters
+from lm.tokenizer.plain import Bytes, Chars, speller
 
 # The parts of a vocabulary; each token is in one of them.
 PARTS = (
@@ -115,18 +114,11 @@ def take_apart(tokenizer: Tokenizer) -> Vocabulary:
     if not isinstance(vocab, dict):  # a Unigram's: pairs of token and score
         vocab = {token: i for i, (token, _) in enumerate(vocab)}
     special = set(tokenizer.special_tokens.values()) | {model.get("unk_id"), vocab.get(model.get("unk_token"))} - {None}
-    prefix, suffix = model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or ""
+    prefix, spell = model.get("continuing_subword_prefix") or "", speller(data)
     spelling, singles = [b""] * tokenizer.vocab_size, set()
     for token, i in vocab.items():
-        byte = re.fullmatch("<0x([0-9A-F]{2})>", token) if model.get("byte_fallback") else None
-        if byte_level:
-            spelling[i] = b"".join(bytes((BYTES[c],)) if c in BYTES else c.encode() for c in token)
-        elif byte:
-            spelling[i] = bytes.fromhex(byte[1])
-        else:
-            text = token.removeprefix(prefix).removesuffix(suffix)
-            spelling[i] = (text.replace("▁", " ") if "▁" in written else text).encode()
-        if len(spelling[i]) == 1 and (byte_level or byte):
+        spelling[i] = spell(token)
+        if len(spelling[i]) == 1 and (byte_level or (model.get("byte_fallback") and token.startswith("<0x"))):
             singles.add(i)
     for i, content in added.items():
         spelling[i] = content.encode()
@@ -135,9 +127,6 @@ def take_apart(tokenizer: Tokenizer) -> Vocabulary:
     return Vocabulary(
         tokenizer, kind, spelling, frozenset(singles), frozenset(special), np.array(merges, np.int64).reshape(-1, 3)
     )
-
-
-BYTES = {letter: byte for byte, letter in enumerate(byte_letters())}
 
 
 def part_of(spelling: bytes) -> str:
