@@ -10,7 +10,7 @@ from zipfile import is_zipfile
 
 import torch
 
-from lm import __version__
+from lm import __version__, hf
 from lm.files import replacing
 from lm.model import GPT, GPTConfig
 from lm.tokenizer import Tokenizer, from_json
@@ -29,7 +29,8 @@ class Checkpoint:
     def copy_into(self, model: GPT) -> None:
         """Start `model` from these weights. Raises ValueError, with the difference, unless the shapes are the same."""
         mine, other = asdict(self.model.config), asdict(model.config)
-        shaping = [key for key in mine if key != "dropout" and mine[key] != other[key]]
+        free = ("dropout", "init", "recompute_every")  # these make no other model of the same weights
+        shaping = [key for key in mine if not key.startswith(free) and mine[key] != other[key]]
         if shaping:
             rows = "\n".join(f"  model.{key}={other[key]}, but the checkpoint has {mine[key]}" for key in shaping)
             raise ValueError(f"init_from={self.path} is another model:\n{rows}")
@@ -84,7 +85,13 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def load(path: Path | str) -> Checkpoint:
-    """Model and tokenizer of a run directory or a checkpoint file. Raises ValueError with one clear line."""
+    """Model and tokenizer of a run directory, a checkpoint file, or hf:<directory> (lm/hf.py).
+
+    Raises ValueError with one clear line.
+    """
+    if str(path).startswith("hf:"):
+        folder = Path(str(path).removeprefix("hf:"))
+        return Checkpoint(folder, *hf.load(folder), step=0, metrics={})
     path = find(Path(path))
     data = read(path)
     about = data["lm"]

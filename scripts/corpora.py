@@ -162,7 +162,7 @@ def draw(rows: list[dict[str, str]]) -> None:
     for i, key in enumerate(rows[0]):
         table.add_column(key, no_wrap=i == 0, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(str(value)) for value in row.values()))  # no markup: "lm[hf]" is meant as it is
+        table.add_row(*(Text(str(value)) for value in row.values()))  # no markup: ".[hf]" is meant as it is
     console = Console()
     console.width = console.width if console.is_terminal else 200
     console.print(table)

@@ -260,7 +260,9 @@ def test_a_bad_dataset_is_named(tmp_path, suffix):
 def test_without_pyarrow_the_message_names_the_extra(tmp_path, monkeypatch):
     dataset(tmp_path / "t.parquet", ["a", "b"])
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    assert refused(HFConfig(path=f"{tmp_path}/t.parquet"), tmp_path) == 'corpus=hf needs pyarrow: pip install "lm[hf]"'
+    assert (
+        refused(HFConfig(path=f"{tmp_path}/t.parquet"), tmp_path) == "corpus=hf needs pyarrow: pip install -e '.[hf]'"
+    )
 
 
 def test_what_is_held_out_is_not_trained_on(tmp_path):

@@ -131,7 +131,7 @@ class HFConfig(FilesConfig):
         try:
             from pyarrow import ArrowException, ipc, parquet
         except ImportError as error:
-            raise ValueError('corpus=hf needs pyarrow: pip install "lm[hf]"') from error
+            raise ValueError("corpus=hf needs pyarrow: pip install -e '.[hf]'") from error
         for path in paths:
             try:
                 if path.suffix == ".parquet":

@@ -1,0 +1,68 @@
+"""Take a trained model elsewhere: python scripts/export.py outputs/mine --format hf --out my_model
+
+hf           a directory that Hugging Face's AutoModelForCausalLM and AutoTokenizer open
+inference    a .ckpt with weights, config and tokenizer alone: a third of the training checkpoint; our scripts read it
+safetensors  the same as one .safetensors file, config and tokenizer in its metadata
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
+
+from lm import checkpoint, hf
+from lm.files import replacing
+
+SUFFIX = {"hf": "", "inference": ".ckpt", "safetensors": ".safetensors"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run directory (its best checkpoint) or a .ckpt file")
+    parser.add_argument("--format", choices=SUFFIX, default="hf")
+    parser.add_argument("--out", type=Path, help="where to (default: the format's name in the run directory)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a line")
+    args = parser.parse_args()
+    try:
+        found = export(args.run, args.format, args.out)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(json.dumps(found) if args.json else f"{found['out']}: {found['bytes'] / 1e6:,.1f} MB")
+
+
+def export(run: Path, form: str, out: Path | None) -> dict:
+    source = checkpoint.load(run)
+    folder = run if run.is_dir() else run.parent
+    out = out or folder / f"{form}{SUFFIX[form]}"
+    if out.is_dir() and any(out.iterdir()) and not (out / "config.json").exists():
+        raise ValueError(f"{out} holds other files; name a new directory")
+    model, about = source.model, checkpoint.describe(source.model, source.tokenizer)
+    if form == "hf":
+        hf.export(model, source.tokenizer, out)
+    elif form == "inference":
+        state = {f"model.{name}": value for name, value in model.state_dict().items()}
+        checkpoint.write(
+            {"state_dict": state, "global_step": source.step, "lm": about | {"metrics": source.metrics}}, out
+        )
+    else:
+        state = dict(model.state_dict())
+        if model.config.tie_embeddings:
+            del state["head.weight"]  # is wte.weight
+        about |= {"model": asdict(model.config), "step": source.step}
+        with replacing(out) as aside:
+            save_file(
+                state,
+                aside,
+                {key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()},
+            )
+    files = [path for path in out.rglob("*") if path.is_file()] if out.is_dir() else [out]
+    return {"out": str(out), "format": form, "bytes": sum(path.stat().st_size for path in files)}
+
+
+if __name__ == "__main__":
+    main()
