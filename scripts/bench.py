@@ -1,4 +1,4 @@
-"""Measure on this machine: python scripts/bench.py attention | tokenizer
+"""Measure on this machine: python scripts/bench.py attention | tokenizer | floors
 
 Timings on shared machines swing, so what is compared runs alternately, and the median counts.
 """
@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from random import Random
 
 import torch
 
@@ -20,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs 
 import itertools
 
 from lm.attention import attend, pick
-from lm.config import composed
+from lm.config import composed, option
 from lm.hardware import ACCELERATORS, device_name, device_type, synchronize
 from lm.precision import DTYPES
 from lm.tokens import cache_tokens, cached_tokenizer
@@ -35,7 +36,7 @@ TOKENIZERS = [  # feste's sizes, the default, and what learns nothing
 
 
 def attention(args: argparse.Namespace) -> list[dict]:
-    """Forward and backward of each backend in ms; what `auto` picks, and how much that loses to the best."""
+    """Forward and backward of each backend in ms, medians; what `auto` picks, and how much that loses to the best."""
     device = device_type(args.device, "--device")
     rows = []
     for dtype in ("fp32", "bf16"):
@@ -57,8 +58,8 @@ def attention(args: argparse.Namespace) -> list[dict]:
 
 
 def tokenizer(args: argparse.Namespace) -> list[dict]:
-    """Seconds to learn a vocabulary, to encode the corpus, and to load both from the cache at the second start; tokens,
-    and how far the process grew. Each in a process of its own."""
+    """Seconds to learn a vocabulary, to encode the corpus, and to load both from the cache at the second start, medians;
+    tokens, and how far the process grew. Each in a process of its own."""
     rows = []
     with tempfile.TemporaryDirectory() as tmp:
         corpus = [f"corpus={args.corpus}", f"data.root={args.dir}"]
@@ -96,7 +97,25 @@ def measure_tokenizer(overrides: list[str], root: str) -> dict:
     }  # fmt: skip
 
 
-BENCHES = {"attention": (attention, 30), "tokenizer": (tokenizer, 3)}
+def floors(args: argparse.Namespace) -> list[dict]:
+    """The least loss, in nats per character, that any model can have on windows of T characters of fresh text (their
+    first given), the mean over windows drawn at random; with twice its standard error."""
+    rows = []
+    for name in ("words", "addition", "ten_actions"):
+        corpus = option("corpus", name, lines=100_000, seed=2)
+        text, random = corpus.generate(), Random(0)
+        row: dict = {"corpus": name}
+        for T in (64, 80, 128, 256):
+            starts = [random.randrange(len(text) - T - 2) for _ in range(1000 * args.repeats)]
+            windows = [text[start : start + T + 1] for start in starts]
+            nats = [(corpus.log_prob(w[:1]) - corpus.log_prob(w)) / T for w in windows]
+            error = 2 * statistics.stdev(nats) / len(nats) ** 0.5
+            row[f"T={T}"] = f"{statistics.fmean(nats):.4f} +- {error:.4f}"
+        rows.append(row)
+    return rows
+
+
+BENCHES = {"attention": (attention, 30), "tokenizer": (tokenizer, 3), "floors": (floors, 10)}
 
 
 def main() -> None:
@@ -118,7 +137,7 @@ def main() -> None:
     if args.json:
         print(json.dumps({"device": device, "torch": torch.__version__, "rows": rows}))
         return
-    print(f"{device}, torch {torch.__version__}; medians of {args.repeats}; {' '.join(str(bench.__doc__).split())}\n")
+    print(f"{device}, torch {torch.__version__}, {args.repeats} repeats\n{' '.join(str(bench.__doc__).split())}\n")
     cells = [list(rows[0])] + [[written(key, value) for key, value in row.items()] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line in cells:

@@ -10,9 +10,11 @@ from threading import Thread
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from conftest import NANO, config_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import train
 from lm.corpus.pg19 import PG19Config
 from lm.corpus.unwrap import unwrap
 from lm.download import Downloads
@@ -351,3 +353,20 @@ def test_real_books(bucket, shared, tmp_path):
     flat = PG19Config(documents=False, normalised=True).load(downloads)
     assert not flat.documents and flat.val.size < text.val.size
     assert flat.val.read().count("\n") < 0.7 * text.val.read().count("\n")
+
+
+@pytest.mark.parametrize("name", ["pg19", "pg19_small"])
+def test_it_trains_on_real_books_from_their_real_path(name, bucket, shared, tmp_path):
+    """Two books to train on and one to validate on; the splits here are ours."""
+    files = {"train/10146": "10146", "train/20000": "frank_merriwell_down_south", "validation/10985": "10985"}
+    bucket.books = {f"{key}.txt": (shared / "pg19" / f"{file}.txt").read_bytes() for key, file in files.items()}
+    bucket.books["test/1.txt"] = b"Of the last test.\n"
+    base = [override for override in NANO if not override.startswith(("corpus", "tokenizer"))]
+    config = config_of(
+        *base, f"corpus={name}", "corpus.normalised=true", "tokenizer=bpe", "tokenizer.vocab_size=512",
+        "trainer.max_steps=4", "trainer.val_batches=1", "callbacks.sample.enabled=false",
+        "data.respect_documents=true", f"data.root={tmp_path}/data", f"data.mirror={bucket.url}",
+    )  # fmt: skip
+    assert 0 < train.train(config, tmp_path / "run") < 8
+    text = config.corpus.load(Downloads(tmp_path / "data", offline=True))
+    assert [len(split.ends) for split in (text.train, text.val, text.test)] == [2, 1, 1]
