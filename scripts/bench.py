@@ -58,8 +58,8 @@ def attention(args: argparse.Namespace) -> list[dict]:
 
 
 def tokenizer(args: argparse.Namespace) -> list[dict]:
-    """Seconds to learn a vocabulary, to encode the corpus, and to load both from the cache at the second start, medians;
-    tokens, and how far the process grew. Each in a process of its own."""
+    """Seconds to learn a vocabulary, to encode the corpus, and to load both from the cache at the second start
+    (medians); tokens, and how far the process grew. Each in a process of its own."""
     rows = []
     with tempfile.TemporaryDirectory() as tmp:
         corpus = [f"corpus={args.corpus}", f"data.root={args.dir}"]
