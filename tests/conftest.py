@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,6 +54,19 @@ def fresh() -> Iterator[None]:
     yield
     root = logging.getLogger()  # where Hydra puts the handlers of a run
     root.handlers = [h for h in root.handlers if not isinstance(h, logging.FileHandler | ConsoleHandler)]
+
+
+@pytest.fixture(autouse=True)
+def no_internet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a local server lacks must not be found on the web, where there is one."""
+    resolve = socket.getaddrinfo
+
+    def local(host: str | None, *args: object, **kwargs: object) -> object:
+        if host in (None, "localhost", "127.0.0.1"):
+            return resolve(host, *args, **kwargs)
+        raise socket.gaierror(socket.EAI_NONAME, "tests do not use the internet")
+
+    monkeypatch.setattr(socket, "getaddrinfo", local)
 
 
 @pytest.fixture
