@@ -18,7 +18,7 @@ FLOORS = [
     {"pip_download"},
     {"attention", "schedule", "corpus", "hardware", "batches", "optim"},
     {"tokenizer", "model", "precision", "run"},
-    {"tokens", "vocabulary", "generate", "hf"},
+    {"tokens", "vocabulary", "generate", "hf", "grow"},
     {"checkpoint"},
     {"data", "trainer", "loggers"},
     {"module", "callbacks"},

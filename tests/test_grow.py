@@ -1,0 +1,74 @@
+"""A block more, and nothing changes at first."""
+
+import json
+
+import pytest
+import torch
+from conftest import NANO, config_of
+
+import train
+from lm import checkpoint
+from lm.grow import insert_layer, numbered
+from lm.model import GPT, GPTConfig
+from scripts.grow import again, grow
+
+SHAPES = [[], ["model.tie_embeddings=true", "model.position=learned", "model.bias=true", "model.mlp=gelu"]]
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+@pytest.mark.parametrize("shape", SHAPES, ids=["tiny", "gpt2"])
+def test_the_function_and_the_optimizers_state_stay(nano, shape, at):
+    run = nano(*shape)
+    data = checkpoint.read(run / "checkpoints" / "last.ckpt")
+    grown = insert_layer(data, at)
+    models = []
+    for d in (data, grown):
+        model = GPT(GPTConfig(**d["lm"]["model"]), d["lm"]["vocab_size"]).eval()
+        model.load_state_dict({k.removeprefix("model."): v for k, v in d["state_dict"].items()})
+        models.append(model)
+    ids = torch.arange(32).view(2, 16) % 15
+    assert torch.equal(models[0](ids), models[1](ids)) and len(models[1].blocks) == 3
+    assert models[1].blocks[at].attn.c_attn.weight.std() > 0.01  # which can learn
+
+    def moments(d, model):
+        state = d["optimizer_states"][0]["state"]
+        return {name: state[i] for group in numbered(model) for i, name in group.items() if i in state}
+
+    before, after = (moments(d, m) for d, m in zip((data, grown), models, strict=True))
+    assert len(after) == len(before) and not [name for name in after if name.startswith(f"blocks.{at}.")]
+    for i, block in enumerate(k for k in range(3) if k != at):
+        for name in (n for n in before if n.startswith(f"blocks.{i}.")):
+            moved = after[name.replace(f"blocks.{i}.", f"blocks.{block}.")]
+            assert torch.equal(moved["exp_avg"], before[name]["exp_avg"])
+    assert torch.equal(after["wte.weight"]["exp_avg_sq"], before["wte.weight"]["exp_avg_sq"])
+
+
+def test_there_is_a_place_for_it(nano):
+    data = checkpoint.read(nano("trainer.max_steps=4") / "checkpoints" / "last.ckpt")
+    with pytest.raises(ValueError, match=r"at=3 must be from 0 .* to 2"):
+        insert_layer(data, 3)
+
+
+def test_a_grown_run_goes_on(nano, tmp_path):
+    run = nano(name="small")
+    found = grow(run, None, None)
+    assert (found["n_layer"], found["at"], found["step"]) == (3, 1, 12)
+    target = tmp_path / "small-grown"
+    config = config_of(*NANO, f"data.root={tmp_path}/data", "model.n_layer=3", "trainer.max_steps=24")
+    config.name = "small-grown"
+    loss = train.train(config, target)
+    rows = (target / "metrics.csv").read_text().splitlines()
+    assert [int(row.split(",")[0]) for row in rows[1:]] == list(range(1, 25))
+    before = json.loads((run / "run.json").read_text())["metrics"]["val/loss"]
+    assert loss < before + 0.05
+    record = json.loads((target / "run.json").read_text())
+    assert record["status"] == "finished" and record["grown_from"][0]["step"] == 12
+    assert checkpoint.load(target).model.config.n_layer == 3
+    with pytest.raises(ValueError, match="is there already"):
+        grow(run, 1, None)
+
+
+def test_what_was_typed_is_typed_again():
+    typed = "python train.py name=a model=tiny model.n_layer=2 trainer.max_steps=10 'corpus.path=my file.txt'"
+    wanted = "python train.py name=b model.n_layer=3 trainer.max_steps=20 model=tiny 'corpus.path=my file.txt'"
+    assert again(typed, "b", 3, 20) == wanted
