@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from lm import checkpoint, report
-from lm.config import CONF, Config, errors, plain, register, resolve
+from lm.config import CONF, Config, errors, plain, register, resolve, usual
 from lm.hardware import device_type, is_main_process, peak_flops
 from lm.model import GPT
 from lm.run import Interrupted, open_run
@@ -27,7 +27,7 @@ def train(config: Config, directory: Path, overrides: Sequence[str] = ()) -> flo
     `overrides` are what the user typed; they are only repeated, in the command that would go on from here.
     """
     log.setLevel(logging.INFO if is_main_process() else logging.WARNING)
-    run = open_run(directory, plain(config))
+    run = open_run(directory, plain(config), usual(config))
     if run.finished:
         log.info(report.ending(run, overrides))
         return run.record["metrics"]["val/loss"]

@@ -97,17 +97,17 @@ class Run:
             write_text(self.directory / name, text)
 
 
-def open_run(directory: Path, config: dict[str, Any]) -> Run:
+def open_run(directory: Path, config: dict[str, Any], usual: dict[str, Any] | None = None) -> Run:
     """The run in `directory`, to be started or continued; nothing is written yet.
 
-    Raises ValueError, with the difference, when that one was trained with another config, FREE keys aside. A directory
+    `usual` holds the defaults: what a run did whose version did not know a choice yet. Raises ValueError, with the difference, when that one was trained with another config, FREE keys aside. A directory
     without a checkpoint has nothing to lose and is started anew.
     """
     run = Run(directory, config, {})
     if any(directory.glob("checkpoints/*.ckpt")):
         run.record = read_record(directory / "run.json")
         old = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
-        changes = difference(old, config)
+        changes = difference(old, config, usual or {})
         if refused := {key: pair for key, pair in changes.items() if not key.startswith(FREE)}:
             raise ValueError(
                 f"{directory} was trained with another config; to continue it, type what it was trained with, "
@@ -139,9 +139,9 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def difference(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+def difference(old: dict[str, Any], new: dict[str, Any], usual: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Key -> (old value, new value), of every key in which two configs differ."""
-    a, b = flatten(old), flatten(new)
+    a, b = {**flatten(usual), **flatten(old)}, flatten(new)
     return {key: (a.get(key), b.get(key)) for key in (a | b) if a.get(key) != b.get(key)}
 
 

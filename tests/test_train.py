@@ -434,3 +434,19 @@ def test_trains_and_continues_on_a_gpu(nano, monkeypatch, precision):
             nano(*settings)
     losses = [float(row["train/loss"]) for row in rows(nano(*settings))]
     assert len(losses) == 40 and losses[-1] < losses[0]
+
+
+def test_a_run_of_an_older_version_goes_on_unless_a_newer_choice_is_made(nano):
+    run = nano("trainer.max_steps=4")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    for section, key in (
+        ("model", "window"),
+        ("model", "mlp_ratio"),
+        ("data", "respect_documents"),
+        ("corpus", "clean"),
+    ):
+        del config[section][key]  # which that version did not know yet
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(ValueError, match=r"model.window  was None  now 8"):
+        nano("trainer.max_steps=8", "model.window=8")
+    nano("trainer.max_steps=8")

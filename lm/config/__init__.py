@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import MISSING as MISSING_FIELD
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ from lm.tokenizer import (
 )  # fmt: skip
 from lm.trainer import TrainerConfig
 
-__all__ = ["CONF", "SCHEMAS", "Config", "composed", "plain", "register", "resolve", "section"]
+__all__ = ["CONF", "SCHEMAS", "Config", "composed", "plain", "register", "resolve", "section", "usual"]
 
 
 @dataclass
@@ -178,6 +179,15 @@ def plain(config: Config) -> dict[str, Any]:
         if len(schemas) > 1:
             values[group] = {"kind": type(getattr(config, group)).__name__.removesuffix("Config"), **values[group]}
     return values
+
+
+def usual(config: Config) -> dict[str, Any]:
+    """The defaults of the classes that `config` is made of, by section."""
+    sections = {group: fields(getattr(config, group)) for group in SCHEMAS}
+    return {
+        group: {f.name: f.default for f in section if f.default is not MISSING_FIELD}
+        for group, section in sections.items()
+    }
 
 
 def across(config: Config) -> list[str]:
