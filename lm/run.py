@@ -100,8 +100,9 @@ class Run:
 def open_run(directory: Path, config: dict[str, Any], usual: dict[str, Any] | None = None) -> Run:
     """The run in `directory`, to be started or continued; nothing is written yet.
 
-    `usual` holds the defaults: what a run did whose version did not know a choice yet. Raises ValueError, with the difference, when that one was trained with another config, FREE keys aside. A directory
-    without a checkpoint has nothing to lose and is started anew.
+    `usual` holds the defaults: what a run did whose version did not know a choice yet. Raises ValueError, with the
+    difference, when that one was trained with another config, FREE keys aside. A directory without a checkpoint has
+    nothing to lose and is started anew.
     """
     run = Run(directory, config, {})
     if any(directory.glob("checkpoints/*.ckpt")):
