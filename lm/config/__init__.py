@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra.conf import HelpConf
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -24,7 +23,7 @@ from lm.attention import AttentionConfig
 from lm.batches import DataConfig
 from lm.callbacks import CallbacksConfig
 from lm.config.errors import explain, unknown_key
-from lm.config.help import CONF, help_text
+from lm.config.help import CONF
 from lm.corpus import (
     AdditionConfig,
     CodeConfig,
@@ -118,8 +117,6 @@ def register() -> None:
     for group, schemas in SCHEMAS.items():
         for schema in schemas:
             store.store(group=group, name=schema.__name__, node=schema)
-    escaped = help_text().replace("$", "$$")
-    store.store(group="hydra/help", name="lm", node=HelpConf(app_name="train", template=escaped))
 
 
 def option(group: str, name: str, **overrides: Any) -> Any:

@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
 from lm.check import nearest
-from lm.config.help import CONF
+from lm.config.help import CONF, help_text
 
 USER_ERRORS = (HydraException, OmegaConfBaseException, ValueError, OSError)
 
@@ -32,6 +32,9 @@ def run(main: Callable[[], None]) -> None:
 
     HYDRA_FULL_ERROR=1 brings the traceback. Errors that no user can cause always have one.
     """
+    if {"--help", "-h"} & set(sys.argv[1:]):  # Hydra's own would copy every config twice first
+        print(help_text())
+        sys.exit(0)
     for typed in sys.argv[1:]:
         if re.match("--(?!config|cfg|info|package|experimental)[^=]*=", typed):
             print(f"error: {typed}: settings are typed without dashes, e.g. model.n_layer=8", file=sys.stderr)
