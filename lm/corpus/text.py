@@ -133,7 +133,7 @@ def write(folder: Path, streams: dict[str, Stream], val_fraction: float, max_cha
             raise ValueError(f"the corpus has no {'text' if name == 'train' else name + ' text'}")
     parted = len(ends["train"]) > 1
     if "val" not in ends:
-        ends["train"], ends["val"] = _cut(folder, ends["train"], val_fraction)
+        ends["train"], ends["val"] = _hold_out(folder, ends["train"], val_fraction)
     for name, e in ends.items():
         np.save(folder / f"{name}.npy", e)
     text = Text(**{name: Split(folder / f"{name}.txt", e) for name, e in ends.items()}, parted=parted)
@@ -162,7 +162,7 @@ def _write_stream(path: Path, stream: Stream, max_chars: int | None) -> np.ndarr
     return np.array(ends[1:], dtype=np.int64)
 
 
-def _cut(folder: Path, ends: np.ndarray, val_fraction: float) -> tuple[np.ndarray, np.ndarray]:
+def _hold_out(folder: Path, ends: np.ndarray, val_fraction: float) -> tuple[np.ndarray, np.ndarray]:
     """Move the tail of train.txt to val.txt. Returns the ends of both."""
     size = int(ends[-1])
     cut = round(size * (1 - val_fraction))
