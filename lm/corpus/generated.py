@@ -49,7 +49,7 @@ class GeneratedConfig(CorpusConfig):
         return lambda options: options[int(random() * len(options))]
 
 
-def nats(probability: float) -> float:
+def safe_log(probability: float) -> float:
     return math.log(probability) if probability else -math.inf
 
 
@@ -98,7 +98,7 @@ class WordsConfig(GeneratedConfig):
             used = set(rest) & set("bcdfghjk")
             agree = (8 - len(used | set(seen[:3]))) * (7 - len(seen[:2])) * (6 - len(seen[:1]))
             start += p * agree / ((8 - len(used)) * 7 * 6)
-        return nats(start) + sum(nats(line(part)) for part in lines)
+        return safe_log(start) + sum(safe_log(line(part)) for part in lines)
 
 
 @dataclass
@@ -125,7 +125,7 @@ class AdditionConfig(GeneratedConfig):
 
         lines, endings = self.tables()
         first, *rest = window.splitlines(keepends=True)
-        return nats(share(endings, first)) + sum(nats(share(lines, part)) for part in rest)
+        return safe_log(share(endings, first)) + sum(safe_log(share(lines, part)) for part in rest)
 
 
 @dataclass
@@ -189,7 +189,7 @@ class TenActionsConfig(GeneratedConfig):
                     p = reads(first, line[offset:], known)
                     start += p * behind(own, 0, known) if p and lines else p
         start /= 575  # characters in these fifty lines
-        return nats(start) + sum(nats(behind(data[i - 1], i, dict(letters))) for i in range(1, len(lines)))
+        return safe_log(start) + sum(safe_log(behind(data[i - 1], i, dict(letters))) for i in range(1, len(lines)))
 
 
 @lru_cache(maxsize=8)
@@ -214,7 +214,7 @@ class SequenceConfig(GeneratedConfig):
 
     def log_prob(self, window: str) -> float:
         text = turn(self.wheels, self.phases + len(window) - 1)
-        return nats(len(re.findall(f"(?={re.escape(window)})", text)) / self.phases)
+        return safe_log(len(re.findall(f"(?={re.escape(window)})", text)) / self.phases)
 
 
 @dataclass
