@@ -77,6 +77,22 @@ def test_sdpa_equals_manual_under_every_mask(dtype, documents, window, groups):
     assert torch.equal(outputs[0], many)  # heads in groups are heads that are equal
 
 
+@pytest.mark.parametrize("documents", [False, True])
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("queries", [12, 5, 1])
+def test_flex_has_the_masks_of_manual(monkeypatch, queries, window, documents):
+    """Forward and uncompiled, which is what a CPU can do of it."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    monkeypatch.setattr("lm.attention._flex", lambda: flex_attention)
+    torch.manual_seed(0)
+    q, k, v = torch.randn(2, 4, queries, 16), torch.randn(2, 2, 12, 16), torch.randn(2, 2, 12, 16)
+    numbers = torch.arange(24).view(2, 12) // 5 if documents else None
+    masks = [make_mask(backend, queries, 12, q.device, window, numbers) for backend in ("manual", "flex")]
+    outputs = [attend(q, k, v, b, mask=m) for b, m in zip(("manual", "flex"), masks, strict=True)]
+    torch.testing.assert_close(*outputs, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("window", [None, 40])
 @pytest.mark.parametrize("documents", [False, True])

@@ -20,7 +20,8 @@ UNKNOWN = "<unk>"
 class Tokenizer(Protocol):
     """`token_bytes` (V,) holds how many bytes of UTF-8 each id stands for: what bits per byte are counted with.
 
-    Special tokens have ids behind all others and 0 bytes; `encode` never gives one, whatever the text says.
+    Special tokens have 0 bytes, in our own kinds the highest ids, and `encode` never gives one, whatever the text says;
+    but for the one that stands for what the vocabulary lacks, which counts as a byte.
     """
 
     vocab_size: int
