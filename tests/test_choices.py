@@ -77,6 +77,7 @@ def test_sdpa_equals_manual_under_every_mask(dtype, documents, window, groups):
     assert torch.equal(outputs[0], many)  # heads in groups are heads that are equal
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("documents", [False, True])
 @pytest.mark.parametrize("window", [None, 4])
 @pytest.mark.parametrize("queries", [12, 5, 1])
