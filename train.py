@@ -11,9 +11,10 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from lm import checkpoint, report
+from lm import capacity, checkpoint, report
 from lm.config import CONF, Config, errors, plain, register, resolve, usual
-from lm.hardware import device_type, is_main_process, peak_flops
+from lm.hardware import device_type, is_main_process, memory_bytes, peak_flops
+from lm.inherit import inherit
 from lm.model import GPT
 from lm.run import Interrupted, open_run
 from lm.tokens import cache_tokens, cached_tokenizer
@@ -43,7 +44,8 @@ def train(config: Config, directory: Path, overrides: Sequence[str] = ()) -> flo
     step = source.step if source and run.last else 0
     text = c.corpus.load(downloads)
     run.require_text(text.digest)
-    tokenizer = source.tokenizer if source else cached_tokenizer(c.tokenizer, text, downloads)
+    keep = source if run.last or c.init_tokenizer == "keep" else None
+    tokenizer = keep.tokenizer if keep else cached_tokenizer(c.tokenizer, text, downloads)
     tokens = cache_tokens(text, tokenizer, downloads)
     data = TokenData(tokens, c.data, c.model.block_size, c.seed, c.trainer.val_batches, c.trainer.devices)
     horizon = c.trainer.horizon(data.windows, c.data.batch_size, c.model.block_size, step)
@@ -51,8 +53,8 @@ def train(config: Config, directory: Path, overrides: Sequence[str] = ()) -> flo
         raise ValueError(f"{directory} stopped at step {step}, before it was validated: ask for more steps")
     torch.manual_seed(c.seed)
     model = GPT(c.model, tokenizer.vocab_size, c.attention.backend)
-    if source:
-        source.copy_into(model)
+    if source and not run.last:
+        log.info("%s: %s", c.init_from, inherit(model, tokenizer, source))
     optimizer = c.optimizer.for_width(c.model.n_embd)
     accumulate = c.data.accumulate(c.trainer.devices)
     floor = data.floor(text.val, tokenizer, c.corpus.log_prob)
@@ -66,7 +68,15 @@ def train(config: Config, directory: Path, overrides: Sequence[str] = ()) -> flo
     loggers = c.logger.build(directory, step)
     trainer = c.trainer.build(device, precision, horizon, accumulate, callbacks, loggers, directory)
 
-    chosen = {"device": device, "precision": precision, "horizon": horizon, "lr": optimizer.lr, "floor": floor}
+    memory = capacity.require(c, tokenizer.vocab_size, device, memory_bytes(device)).total
+    chosen = {
+        "device": device,
+        "precision": precision,
+        "horizon": horizon,
+        "lr": optimizer.lr,
+        "floor": floor,
+        "memory": memory,
+    }
     log.info(report.beginning(c, model, tokenizer, text, data, chosen))
     if step:
         log.info("continuing after step %d", step)

@@ -26,16 +26,6 @@ class Checkpoint:
     step: int
     metrics: dict[str, float]  # the newest of each when it was saved
 
-    def copy_into(self, model: GPT) -> None:
-        """Start `model` from these weights. Raises ValueError, with the difference, unless the shapes are the same."""
-        mine, other = asdict(self.model.config), asdict(model.config)
-        free = ("dropout", "init", "recompute_every")  # these make no other model of the same weights
-        shaping = [key for key in mine if not key.startswith(free) and mine[key] != other[key]]
-        if shaping:
-            rows = "\n".join(f"  model.{key}={other[key]}, but the checkpoint has {mine[key]}" for key in shaping)
-            raise ValueError(f"init_from={self.path} is another model:\n{rows}")
-        model.load_state_dict(self.model.state_dict())
-
 
 def describe(model: GPT, tokenizer: Tokenizer) -> dict[str, Any]:
     """What a checkpoint says of itself, in plain values, beside what Lightning writes."""

@@ -7,6 +7,7 @@ import platform
 import re
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,8 @@ def device_name(device: str) -> str:
 
 def fast_bf16(device: str) -> bool:
     """Whether bf16 products are done in hardware; elsewhere bf16 would be slower than fp32."""
-    if device == "cuda":
-        return torch.cuda.get_device_capability() >= (8, 0)
+    if device == "cuda":  # one that is not here, which scripts/memory.py may be asked about, is taken for a newer one
+        return not torch.cuda.is_available() or torch.cuda.get_device_capability() >= (8, 0)
     if device == "cpu":
         able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch >= 2.12
         return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
@@ -91,6 +92,19 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+def memory_bytes(device: str) -> int:
+    """What there is in all: of the GPU, or of the machine, where a container may be given less of it."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[1]
+    if device == "mps":
+        return torch.mps.recommended_max_memory()
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # not Linux, or no limit: "max"
+            limits.append(int(Path(path).read_text()))
+    return min(limits)
 
 
 def peak_memory_gb(device: torch.device) -> float:

@@ -101,6 +101,8 @@ class LanguageModule(L.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         self.stepped = True
+        # Lightning would let them live through the next forward, just when memory is most needed
+        self.zero_grad()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.trainer.global_step >= self.horizon:

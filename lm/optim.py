@@ -45,6 +45,14 @@ class OptimizerConfig:
         """Needs a peak rate, see `for_width`. `fused` is one kernel a step; no gradient scaler (fp16) works with it."""
         raise NotImplementedError
 
+    def state_bytes(self, numel: int) -> int:
+        """What it keeps of a tensor of so many numbers: two averages in fp32."""
+        return 8 * numel
+
+    def working_bytes(self, numel: int, device: str) -> int:
+        """What its update of a tensor needs in passing: nothing, in one kernel."""
+        return 0
+
 
 @dataclass
 class AdamWConfig(OptimizerConfig):
@@ -71,6 +79,14 @@ class AdamW8bitConfig(OptimizerConfig):
             raise ValueError("optimizer=adamw_8bit needs bitsandbytes: pip install bitsandbytes") from error
         groups = param_groups(model, self.weight_decay)
         return AdamW8bit(groups, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps)
+
+    def state_bytes(self, numel: int) -> int:
+        if numel < 4096:
+            return super().state_bytes(numel)
+        return 2 * (numel + 4 * -(-numel // 256))  # and a scale for each block of 256
+
+    def working_bytes(self, numel: int, device: str) -> int:
+        return 20 * numel if device == "cpu" else 0  # a CPU has it written in steps, with fp32 in between
 
 
 def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

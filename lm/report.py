@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lm.attention import pick
+from lm.capacity import gb
 from lm.config import Config
 from lm.corpus import Text
-from lm.hardware import device_name
+from lm.hardware import device_name, memory_bytes
 from lm.model import GPT
 from lm.precision import DTYPES
 from lm.run import Run
@@ -42,12 +43,13 @@ def beginning(
         "rate": f"{chosen['lr']:g} at its peak, after {config.schedule.warmup_steps} steps of warm-up",
         "chosen": f"device {device} ({device_name(device)}), precision {chosen['precision']}, attention {attention}",
     }
+    rows["memory"] = f"about {gb(chosen['memory'])} of {gb(memory_bytes(device))} (scripts/memory.py says for what)"
     if chosen["floor"] is not None:
         rows["floor"] = (
             f"val/loss {chosen['floor']:.4f}: no model can do better in these windows; val/excess counts from here"
         )
     lines = [f"{name:<9} {row}" for name, row in rows.items()]
-    if config.init_from:
+    if config.init_from and config.init_tokenizer == "keep":
         lines.append(
             f"note      the tokenizer is that of {config.init_from}, as the weights are; tokenizer= has no say"
         )

@@ -27,10 +27,10 @@ log = logging.getLogger("lm")
 
 # What may change when a run goes on: how long, on which hardware, and what is shown or kept of it.
 FREE = (
-    "name", "init_from", "device", "trainer.max_", "trainer.accelerator", "trainer.devices", "trainer.log_every",
-    "trainer.save_every", "trainer.val_every", "trainer.peak_tflops", "attention.", "callbacks.", "logger.",
-    "data.micro_batch_size", "data.num_workers", "data.root", "data.offline", "data.mirror", "corpus.licence",
-    "corpus.path", "corpus.val_path", "corpus.train.urls", "corpus.val.urls", "corpus.test.urls",
+    "name", "init_from", "device", "attention.", "callbacks.", "logger.", "trainer.max_", "trainer.accelerator",
+    "trainer.devices", "trainer.log_every", "trainer.save_every", "trainer.val_every", "trainer.peak_tflops",
+    "trainer.check_memory", "data.micro_batch_size", "data.num_workers", "data.root", "data.offline", "data.mirror",
+    "corpus.licence", "corpus.path", "corpus.val_path", "corpus.train.urls", "corpus.val.urls", "corpus.test.urls",
 )  # fmt: skip
 
 
@@ -108,6 +108,8 @@ def open_run(directory: Path, config: dict[str, Any], usual: dict[str, Any] | No
     if any(directory.glob("checkpoints/*.ckpt")):
         run.record = read_record(directory / "run.json")
         old = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
+        if old.get("tokenizer") == {"kind": "InitFrom"}:  # where it began is history, typed again or not
+            run.config = config = config | {"tokenizer": old["tokenizer"], "init_from": old["init_from"]}
         changes = difference(old, config, usual or {})
         if refused := {key: pair for key, pair in changes.items() if not key.startswith(FREE)}:
             raise ValueError(
@@ -142,7 +144,8 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def difference(old: dict[str, Any], new: dict[str, Any], usual: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Key -> (old value, new value), of every key in which two configs differ."""
-    a, b = {**flatten(usual), **flatten(old)}, flatten(new)
+    b = flatten(new)
+    a = {key: value for key, value in flatten(usual).items() if key in b} | flatten(old)
     return {key: (a.get(key), b.get(key)) for key in (a | b) if a.get(key) != b.get(key)}
 
 

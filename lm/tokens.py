@@ -47,7 +47,7 @@ def cache_tokens(text: Text, tokenizer: Tokenizer, downloads: Downloads) -> Toke
     if text.documents and tokenizer.end_of_text is None:
         raise ValueError(
             "the corpus has documents, but the tokenizer that init_from brings has no end-of-text token; train that "
-            "run with 'tokenizer.special_tokens=[\"<|endoftext|>\"]', or start this one anew"
+            "run with 'tokenizer.special_tokens=[\"<|endoftext|>\"]', or start this one with init_tokenizer=new"
         )
     dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
     splits = {"train.bin": text.train, "val.bin": text.val}

@@ -34,6 +34,7 @@ class TrainerConfig:
     val_batches: int | None = 200  # validate on at most so many batches, spread over the text; null: on all of it
     save_every: int = 250
     log_every: int = 10
+    check_memory: bool = True  # refuse to start what would not fit the device (scripts/memory.py)
     peak_tflops: float | None = None  # dense bf16 peak of one device, for perf/mfu; null: by the card's name
 
     def __post_init__(self) -> None:

@@ -1,127 +1,31 @@
-"""Measure on this machine: python scripts/bench.py attention | tokenizer | floors
+"""Measure on this machine: python scripts/bench.py step "model=tiny" "model=tiny model.mlp=gelu"
 
-Timings on shared machines swing, so what is compared runs alternately, and the median counts.
+Timings on shared machines swing, so what is compared runs alternately, and the median counts. Sub-benches:
 """
 
 import argparse
 import json
-import multiprocessing
-import resource
-import statistics
 import sys
-import tempfile
-import time
 from pathlib import Path
-from random import Random
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
-import itertools
-
-from lm.attention import attend, pick
-from lm.config import composed, option
-from lm.hardware import ACCELERATORS, device_name, device_type, synchronize
-from lm.precision import DTYPES
-from lm.tokens import cache_tokens, cached_tokenizer
-
-SHAPES = [  # B, H, T, D
-    (16, 4, 64, 32), (16, 4, 128, 32), (16, 6, 256, 64), (8, 8, 256, 64), (4, 8, 512, 64), (1, 12, 1024, 64),
-]  # fmt: skip
-TOKENIZERS = [  # feste's sizes, the default, and what learns nothing
-    *(["tokenizer=bpe", f"tokenizer.vocab_size={size}"] for size in (512, 1024, 1536, 2048, 20534)),
-    ["tokenizer=char"], ["tokenizer=byte"],
-]  # fmt: skip
-
-
-def attention(args: argparse.Namespace) -> list[dict]:
-    """Forward and backward of each backend in ms, medians; what `auto` picks, and how much that loses to the best."""
-    device = device_type(args.device, "--device")
-    rows = []
-    for dtype in ("fp32", "bf16"):
-        for shape in SHAPES:
-            qkv = torch.randn(3, *shape, device=device, dtype=DTYPES[dtype], requires_grad=True)
-            times: dict[str, list[float]] = {"manual": [], "sdpa": []}
-            for _ in range(args.repeats + 2):
-                for backend, seconds in times.items():
-                    synchronize(torch.device(device))
-                    start = time.perf_counter()
-                    attend(*qkv.unbind(0), backend).sum().backward()
-                    synchronize(torch.device(device))
-                    seconds.append(time.perf_counter() - start)
-            ms = {backend: 1e3 * statistics.median(seconds[2:]) for backend, seconds in times.items()}
-            chosen = pick(device, DTYPES[dtype], shape[2])
-            loses = ms[chosen] / min(ms.values()) - 1
-            rows.append({"dtype": dtype, "B, H, T, D": shape, **ms, "auto": chosen, "loses": loses})
-    return rows
-
-
-def tokenizer(args: argparse.Namespace) -> list[dict]:
-    """Seconds to learn a vocabulary, to encode the corpus, and to load both from the cache at the second start
-    (medians); tokens, and how far the process grew. Each in a process of its own."""
-    rows = []
-    with tempfile.TemporaryDirectory() as tmp:
-        corpus = [f"corpus={args.corpus}", f"data.root={args.dir}"]
-        composed(corpus).corpus.load(composed(corpus).data.downloads())  # the download is not what is measured
-        for overrides in TOKENIZERS:
-            runs = []
-            for i in range(args.repeats):
-                with multiprocessing.get_context("spawn").Pool(1) as pool:
-                    runs.append(pool.apply(measure_tokenizer, ([*corpus, *overrides], f"{tmp}/{i}-{len(rows)}")))
-            floats = [key for key, value in runs[0].items() if isinstance(value, float)]
-            rows.append(runs[0] | {key: statistics.median(run[key] for run in runs) for key in floats})
-    return rows
-
-
-def measure_tokenizer(overrides: list[str], root: str) -> dict:
-    config = composed(overrides)
-    text = config.corpus.load(config.data.downloads())
-    downloads = composed([f"data.root={root}"]).data.downloads()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    at = [time.perf_counter()]
-    made = cached_tokenizer(config.tokenizer, text, downloads)
-    at.append(time.perf_counter())
-    tokens = cache_tokens(text, made, downloads)
-    at.append(time.perf_counter())
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    again = config.corpus.load(config.data.downloads())
-    cache_tokens(again, cached_tokenizer(config.tokenizer, again, downloads), downloads)
-    at.append(time.perf_counter())
-    count, size = len(tokens.train) + len(tokens.val), text.train.size + text.val.size
-    train, encode, load = (b - a for a, b in itertools.pairwise(at))
-    name = " ".join(o.rpartition("=")[2] for o in overrides[2:])
-    return {
-        "tokenizer": name, "train s": train, "encode s": encode, "MB/s": size / 1e6 / encode, "second start s": load,
-        "tokens": count, "bytes/token": size / count, "grown MB": grown / 1e3,
-    }  # fmt: skip
-
-
-def floors(args: argparse.Namespace) -> list[dict]:
-    """The least loss, in nats per character, that any model can have on windows of T characters of fresh text (their
-    first given), the mean over windows drawn at random; with twice its standard error."""
-    rows = []
-    for name in ("words", "addition", "ten_actions"):
-        corpus = option("corpus", name, lines=100_000, seed=2)
-        text, random = corpus.generate(), Random(0)
-        row: dict = {"corpus": name}
-        for T in (64, 80, 128, 256):
-            starts = [random.randrange(len(text) - T - 2) for _ in range(1000 * args.repeats)]
-            windows = [text[start : start + T + 1] for start in starts]
-            nats = [(corpus.log_prob(w[:1]) - corpus.log_prob(w)) / T for w in windows]
-            error = 2 * statistics.stdev(nats) / len(nats) ** 0.5
-            row[f"T={T}"] = f"{statistics.fmean(nats):.4f} +- {error:.4f}"
-        rows.append(row)
-    return rows
-
-
-BENCHES = {"attention": (attention, 30), "tokenizer": (tokenizer, 3), "floors": (floors, 10)}
+from lm.bench import BENCHES
+from lm.console import table
+from lm.hardware import ACCELERATORS, device_name, device_type
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    benches = "\n".join(f"  {name:<10} {' '.join(str(bench.__doc__).split())}" for name, (bench, _) in BENCHES.items())
+    parser = argparse.ArgumentParser(
+        description=f"{__doc__}{benches}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("bench", choices=BENCHES)
+    parser.add_argument("overrides", nargs="*", help="for `step` and `memory`: configurations, each in quotes")
     parser.add_argument("--device", default="auto", choices=ACCELERATORS)
+    parser.add_argument("--vocab", type=int, default=2048, help="vocabulary of `step` (default: 2048)")
     parser.add_argument("--corpus", default="shakespeare", help="of the tokenizer bench")
     parser.add_argument("--dir", default="data", help="where downloads lie (default: data)")
     parser.add_argument("--repeats", type=int, help="runs of each, of which the median counts")
@@ -138,28 +42,19 @@ def main() -> None:
         print(json.dumps({"device": device, "torch": torch.__version__, "rows": rows}))
         return
     print(f"{device}, torch {torch.__version__}, {args.repeats} repeats\n{' '.join(str(bench.__doc__).split())}\n")
-    cells = [list(rows[0])] + [[written(key, value) for key, value in row.items()] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for line in cells:
-        print(
-            "  ".join(
-                cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-            )
-        )
+    print(table([list(rows[0]), *([written(key, value) for key, value in row.items()] for row in rows)]))
 
 
 def written(key: str, value: object) -> str:
-    if key == "loses":
-        return f"{value:.0%}"
+    if value is None:
+        return "-"
+    if key in ("loses", "of matmul") or key.endswith("error"):
+        return f"{value:.0%}" if key in ("loses", "of matmul") else f"{value:+.1%}"
     if isinstance(value, float):
         return f"{value:.3f}" if key.endswith(" s") else f"{value:.2f}"
-    return (
-        ", ".join(map(str, value))
-        if isinstance(value, tuple)
-        else f"{value:,}"
-        if isinstance(value, int)
-        else str(value)
-    )
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,14 @@ FLOORS = [
     {"pip_download"},
     {"attention", "schedule", "corpus", "hardware", "batches", "optim"},
     {"tokenizer", "model", "precision", "run"},
-    {"tokens", "vocabulary", "generate", "hf", "grow"},
+    {"tokens", "vocabulary", "generate", "hf", "grow", "memory"},
     {"checkpoint"},
+    {"inherit"},
     {"data", "trainer", "loggers"},
     {"module", "callbacks"},
     {"config"},
-    {"report"},
+    {"capacity"},
+    {"report", "bench"},
 ]
 
 

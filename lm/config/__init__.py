@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lm.attention import AttentionConfig
 from lm.batches import DataConfig
 from lm.callbacks import CallbacksConfig
+from lm.check import Check
 from lm.config.errors import explain, unknown_key
 from lm.config.help import CONF
 from lm.corpus import (
@@ -78,6 +79,7 @@ class Config:
     seed: int = 1337
     device: str = "auto"  # auto | cpu | gpu | cuda | mps
     init_from: str | None = None  # start a new run from the weights of this run or checkpoint
+    init_tokenizer: str = "keep"  # keep | new: with init_from, its tokenizer, or the one that tokenizer= makes
 
 
 SCHEMAS: dict[str, list[type]] = {
@@ -138,17 +140,20 @@ def section(path: Path, group: str) -> Any:
         raise ValueError(f"{path} does not say what the run's {group} was; name one, e.g. corpus=text") from error
 
 
-def composed(overrides: Sequence[str]) -> Config:
-    """What train.py would run with these overrides: for scripts. Raises ValueError, ready to be shown."""
+def composed(overrides: Sequence[str], here: bool = True) -> Config:
+    """What train.py would run with these overrides: for scripts. Raises ValueError, ready to be shown.
+
+    Unless `here`, it is meant for another machine, and this one's devices do not matter.
+    """
     register()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return resolve(compose("train", ["name=script", *overrides]))
+            return resolve(compose("train", ["name=script", *overrides]), here)
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(explain(error)) from error
 
 
-def resolve(cfg: DictConfig) -> Config:
+def resolve(cfg: DictConfig, here: bool = True) -> Config:
     """Gates two and three: ranges, then the rules that span sections. Raises one ValueError with all that is wrong."""
     problems = unknown_keys(cfg)
     values: dict[str, Any] = {}
@@ -160,7 +165,7 @@ def resolve(cfg: DictConfig) -> Config:
             problems.append(str(error) if type(error) is ValueError else explain(error))
     if not problems:
         config = Config(**values)
-        problems = across(config)
+        problems = across(config, here)
     if problems:
         raise ValueError("\n".join(problems))
     return config
@@ -172,10 +177,11 @@ def plain(config: Config) -> dict[str, Any]:
     Where a group has several classes, `kind` tells which one it is.
     """
     values = asdict(config)
+    kept = config.init_from and config.init_tokenizer == "keep"
     for group, schemas in SCHEMAS.items():
         if len(schemas) > 1:
             values[group] = {"kind": type(getattr(config, group)).__name__.removesuffix("Config"), **values[group]}
-    return values
+    return values | ({"tokenizer": {"kind": "InitFrom"}} if kept else {})
 
 
 def usual(config: Config) -> dict[str, Any]:
@@ -187,7 +193,7 @@ def usual(config: Config) -> dict[str, Any]:
     }
 
 
-def across(config: Config) -> list[str]:
+def across(config: Config, here: bool) -> list[str]:
     """What is wrong between sections, or on this machine with this config."""
     problems: list[str] = []
 
@@ -199,7 +205,7 @@ def across(config: Config) -> list[str]:
 
     c, wanted = config, config.trainer.devices
     key = "device" if c.trainer.accelerator == c.device else "trainer.accelerator"
-    if device := attempt(device_type, c.trainer.accelerator, key):
+    if here and (device := attempt(device_type, c.trainer.accelerator, key)):
         attempt(c.precision.resolve, device)
         attempt(c.attention.require, device, c.model.dropped("attn"))
         if device != "cpu" and wanted > torch.cuda.device_count():
@@ -207,6 +213,9 @@ def across(config: Config) -> list[str]:
                 f"trainer.devices={wanted} must be at most the {torch.cuda.device_count()} that torch finds here"
             )
     attempt(c.data.accumulate, wanted)
+    check = Check("", c)
+    check.one_of("init_tokenizer", ("keep", "new"))
+    problems += [problem.removeprefix(".") for problem in check.problems]
     if not re.fullmatch(r"\w[\w.+=@ /-]*", config.name) or ".." in config.name:
         problems.append(f"name={config.name!r} must be a directory name, of letters, digits and any of . _ - + / =")
     if not 0 <= config.seed < 2**63:

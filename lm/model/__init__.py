@@ -5,6 +5,6 @@
 
 from lm.model.config import GPTConfig
 from lm.model.gpt import GPT, Cache
-from lm.model.layers import rope_tables, rotate, sinusoids
+from lm.model.layers import mlp_width, rope_tables, rotate, sinusoids
 
-__all__ = ["GPT", "Cache", "GPTConfig", "rope_tables", "rotate", "sinusoids"]
+__all__ = ["GPT", "Cache", "GPTConfig", "mlp_width", "rope_tables", "rotate", "sinusoids"]

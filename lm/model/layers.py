@@ -20,10 +20,16 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def mlp_width(config: GPTConfig) -> int:
+    """Hidden units of the MLP; a gated one has two thirds, in whole tiles of a GPU's matrix unit."""
+    hidden = config.mlp_ratio * config.n_embd
+    return 64 * math.ceil(2 * hidden / 3 / 64) if config.mlp == "swiglu" else round(hidden)
+
+
 class MLP(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        hidden = round(config.mlp_ratio * config.n_embd)
+        hidden = mlp_width(config)
         self.activation = ACTIVATIONS[config.mlp]
         self.c_fc = nn.Linear(config.n_embd, hidden, bias=config.biased("mlp"))
         self.drop = nn.Dropout(config.dropout_mlp)
@@ -38,7 +44,7 @@ class SwiGLU(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        hidden = 64 * math.ceil(2 * config.mlp_ratio * config.n_embd / 3 / 64)  # whole tiles of a GPU's matrix unit
+        hidden = mlp_width(config)
         self.c_fc = nn.Linear(config.n_embd, 2 * hidden, bias=config.biased("mlp"))
         self.drop = nn.Dropout(config.dropout_mlp)
         self.c_proj = nn.Linear(hidden, config.n_embd, bias=config.biased("mlp"))

@@ -4,9 +4,9 @@ run as tokenizer.json, in every checkpoint, and as part of the cache key."""
 from lm.tokenizer.base import END_OF_TEXT, Tokenizer, TokenizerConfig
 from lm.tokenizer.foreign import FileConfig, GPT2Config
 from lm.tokenizer.plain import AsciiConfig, ByteConfig, Bytes, CharConfig, Chars
-from lm.tokenizer.subword import BPEConfig, Subword, from_json
+from lm.tokenizer.subword import BPEConfig, Subword, from_json, spellings
 
 __all__ = [
     "END_OF_TEXT", "AsciiConfig", "BPEConfig", "ByteConfig", "Bytes", "CharConfig", "Chars", "FileConfig", "GPT2Config",
-    "Subword", "Tokenizer", "TokenizerConfig", "from_json",
+    "Subword", "Tokenizer", "TokenizerConfig", "from_json", "spellings",
 ]  # fmt: skip

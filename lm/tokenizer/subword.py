@@ -162,6 +162,17 @@ class Subword:
         return self.hf.to_str(pretty=False)
 
 
+def spellings(tokenizer: Tokenizer) -> dict[int, bytes]:
+    """What each id stands for: bytes of UTF-8, and of a special token its name behind a byte that UTF-8 never has."""
+    about = json.loads(tokenizer.to_json())
+    vocabulary, spell = about["model"]["vocab"], speller(about)
+    if isinstance(vocabulary, list):  # of Unigram: pairs of a token and its score
+        vocabulary = {token: i for i, (token, _) in enumerate(vocabulary)}
+    found = {i: spell(token) for token, i in vocabulary.items()}
+    found |= {token["id"]: token["content"].encode() for token in about["added_tokens"]}
+    return found | {i: b"\xff" + name.encode() for name, i in tokenizer.special_tokens.items()}
+
+
 def from_json(text: str) -> Tokenizer:
     """The tokenizer that `to_json` wrote, or Hugging Face. Raises ValueError for anything else."""
     try:

@@ -1,0 +1,32 @@
+"""Fair timing on a machine that others use too: take turns, and compare medians."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+
+from lm.hardware import synchronize
+
+
+def alternate(
+    tasks: Mapping[str, Callable[[], object]], repeats: int, device: str = "cpu", warm_up: int = 2
+) -> dict[str, list[float]]:
+    """Milliseconds of each task, in `repeats` turns of them all, after some that do not count."""
+    ms: dict[str, list[float]] = {name: [] for name in tasks}
+    for turn in range(warm_up + repeats):
+        for name, task in tasks.items():
+            synchronize(torch.device(device))
+            start = time.perf_counter()
+            task()
+            synchronize(torch.device(device))
+            if turn >= warm_up:
+                ms[name].append(1e3 * (time.perf_counter() - start))
+    return ms
+
+
+def matmul(dtype: torch.dtype, device: str, size: int = 2048) -> tuple[Callable[[], object], float]:
+    """A product of square matrices, which stands for the most that the device can do, and its operations."""
+    a = torch.randn(2, size, size, device=device).to(dtype)
+    return lambda: a[0] @ a[1], 2 * size**3

@@ -1,0 +1,78 @@
+"""Start a model from another's weights: blocks as they are, embeddings by token, positions as far as they reach."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+import torch
+from torch import Tensor
+
+from lm.checkpoint import Checkpoint
+from lm.model import GPT
+from lm.tokenizer import Tokenizer, spellings
+
+# What may differ: no other function of the same weights, or another number of rows.
+FREE = ("dropout", "init", "recompute_every", "block_size", "vocab_multiple")
+
+
+@dataclass
+class Inherited:
+    """What became of each tensor of the new model, by its name in the state dict."""
+
+    loaded: list[str] = field(default_factory=list)
+    resized: dict[str, str] = field(default_factory=dict)  # and how much of it was there
+    fresh: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.loaded)} tensors loaded"]
+        parts += [f"{name} resized ({how})" for name, how in self.resized.items()]
+        parts += [f"{name} fresh" for name in self.fresh]
+        return "; ".join(parts)
+
+
+def inherit(model: GPT, tokenizer: Tokenizer, source: Checkpoint) -> Inherited:
+    """Start `model` from a checkpoint, perhaps under another tokenizer and context.
+
+    A token keeps its embedding and its row of the head if the old vocabulary has one of the same bytes; the others, and
+    positions beyond the old context, stay as they were initialised (femtoGPT's `init-with` makes all of them anew).
+    Raises ValueError, with the difference, when the blocks are not of the same shape.
+    """
+    mine, other = asdict(source.model.config), asdict(model.config)
+    shaping = [key for key in mine if not key.startswith(FREE) and mine[key] != other[key]]
+    if shaping:
+        table = "\n".join(f"  model.{key}={other[key]}, but the checkpoint has {mine[key]}" for key in shaping)
+        raise ValueError(f"init_from={source.path} is another model:\n{table}")
+    old, new, found = source.model.state_dict(), model.state_dict(), Inherited()
+    V = tokenizer.vocab_size
+    rows, old_rows = shared_tokens(tokenizer, source.tokenizer)
+    same_vocabulary = len(rows) == V == source.tokenizer.vocab_size and bool(torch.equal(rows, old_rows))
+    for name, tensor in new.items():
+        if name == "head.weight" and model.config.tie_embeddings:
+            continue  # it is wte.weight
+        if name.startswith(("wte", "head")):
+            tensor[rows] = old[name][old_rows]
+            whole, how = same_vocabulary, f"{len(rows):,} of {V:,} tokens known"
+        elif name.startswith("wpe"):
+            T = min(len(tensor), len(old[name]))
+            tensor[:T] = old[name][:T]
+            whole, how = len(tensor) == len(old[name]), f"{T:,} of {len(tensor):,} positions known"
+        else:
+            tensor.copy_(old[name])
+            whole, how = True, ""
+        if whole:
+            found.loaded.append(name)
+        elif how.startswith("0 "):
+            found.fresh.append(name)
+        else:
+            found.resized[name] = how
+    return found
+
+
+def shared_tokens(new: Tokenizer, old: Tokenizer) -> tuple[Tensor, Tensor]:
+    """The ids (K,) of tokens that both vocabularies have, in the new one and in the old one."""
+    known: dict[bytes, int] = {}
+    for i, spelt in spellings(old).items():
+        known.setdefault(spelt, i)
+    pairs = [(i, known[spelt]) for i, spelt in spellings(new).items() if spelt in known]
+    both = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)  # (K, 2)
+    return both[:, 0], both[:, 1]

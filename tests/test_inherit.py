@@ -1,0 +1,137 @@
+"""init_from under another tokenizer and context."""
+
+import pytest
+import torch
+import yaml
+from conftest import config_of, weights
+
+from lm import checkpoint
+from lm.inherit import inherit, shared_tokens
+from lm.model import GPT, GPTConfig
+from lm.tokenizer import Bytes, Chars, spellings
+
+
+def source(config: GPTConfig, tokenizer) -> checkpoint.Checkpoint:
+    torch.manual_seed(0)
+    return checkpoint.Checkpoint("parent", GPT(config, tokenizer.vocab_size), tokenizer, 0, {})
+
+
+def fresh(config: GPTConfig, tokenizer) -> GPT:
+    torch.manual_seed(1)
+    return GPT(config, tokenizer.vocab_size)
+
+
+SMALL = {"n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 8}
+
+
+def test_tokens_that_both_vocabularies_have_keep_their_rows():
+    config = GPTConfig(**SMALL, tie_embeddings=False)
+    old, new = Chars("abcd"), Chars("bdxé")
+    parent, model = source(config, old), fresh(config, new)
+    before = model.wte.weight.detach().clone()
+    found = inherit(model, new, parent)
+    for char in "bd":
+        i, j = int(new.encode(char)[0]), int(old.encode(char)[0])
+        assert torch.equal(model.wte.weight[i], parent.model.wte.weight[j])
+        assert torch.equal(model.head.weight[i], parent.model.head.weight[j])
+    for char in "xé":
+        i = int(new.encode(char)[0])
+        assert torch.equal(model.wte.weight[i], before[i])
+    for (name, mine), (_, theirs) in zip(
+        model.blocks.named_parameters(), parent.model.blocks.named_parameters(), strict=True
+    ):
+        assert torch.equal(mine, theirs), name
+    assert found.resized == {"wte.weight": "2 of 4 tokens known", "head.weight": "2 of 4 tokens known"}
+    assert not found.fresh and len(found.loaded) == len(model.state_dict()) - 2
+
+
+def test_the_same_vocabulary_is_loaded_whole_whatever_its_padding():
+    tokenizer = Chars("abc")
+    parent = source(GPTConfig(**SMALL), tokenizer)
+    model = fresh(GPTConfig(**SMALL, vocab_multiple=64), tokenizer)
+    found = inherit(model, tokenizer, parent)
+    assert torch.equal(model.wte.weight[:3], parent.model.wte.weight) and len(model.wte.weight) == 64
+    assert not found.resized and not found.fresh
+    ids = torch.tensor([[0, 1, 2]])
+    torch.testing.assert_close(model(ids), parent.model(ids))
+
+
+def test_nothing_in_common_is_fresh():
+    config = GPTConfig(**SMALL)
+    parent, model = source(config, Chars("abc")), fresh(config, Chars("xyz"))
+    before = model.wte.weight.detach().clone()
+    assert inherit(model, Chars("xyz"), parent).fresh == ["wte.weight"]  # and the head, which is the same matrix
+    assert torch.equal(model.wte.weight, before)
+
+
+@pytest.mark.parametrize("context", [4, 20])
+def test_positions_reach_as_far_as_they_did(context):
+    tokenizer = Chars("abc")
+    parent = source(GPTConfig(**SMALL), tokenizer)
+    model = fresh(GPTConfig(**SMALL | {"block_size": context}), tokenizer)
+    before = model.wpe.weight.detach().clone()
+    found = inherit(model, tokenizer, parent)
+    shared = min(8, context)
+    assert torch.equal(model.wpe.weight[:shared], parent.model.wpe.weight[:shared])
+    assert torch.equal(model.wpe.weight[shared:], before[shared:])
+    assert found.resized == {"wpe.weight": f"{shared} of {context} positions known"}
+    ids = torch.tensor([[0, 1, 2, 0]])
+    torch.testing.assert_close(model(ids), parent.model(ids))
+
+
+def test_rotary_positions_reach_any_context():
+    tokenizer = Chars("abc")
+    parent = source(GPTConfig(**SMALL, position="rope"), tokenizer)
+    model = fresh(GPTConfig(**SMALL | {"block_size": 50}, position="rope"), tokenizer)
+    assert not inherit(model, tokenizer, parent).resized
+    ids = torch.tensor([[0, 1, 2, 0]])
+    torch.testing.assert_close(model(ids), parent.model(ids))
+
+
+def test_other_blocks_are_refused():
+    tokenizer = Chars("abc")
+    model = fresh(GPTConfig(**SMALL | {"n_layer": 3}, mlp="relu"), tokenizer)
+    with pytest.raises(ValueError, match="(?s)model.n_layer=3, but the checkpoint has 2.*model.mlp=relu, but"):
+        inherit(model, tokenizer, source(GPTConfig(**SMALL), tokenizer))
+
+
+def test_spellings_do_not_depend_on_how_a_file_writes_them():
+    assert spellings(Bytes())[ord("a")] == b"a" and spellings(Bytes())[0xC3] == b"\xc3"
+    new, old = shared_tokens(Bytes(["<|endoftext|>"]), Chars(" aé", ["<|endoftext|>"]))
+    pairs = dict(zip(new.tolist(), old.tolist(), strict=True))
+    chars = Chars(" aé", ["<|endoftext|>"])
+    assert pairs[ord("a")] == chars.encode("a")[0] and pairs[ord(" ")] == chars.encode(" ")[0]
+    assert pairs[256] == chars.end_of_text  # é is two bytes: no single token of the other
+    assert len(pairs) == 3
+
+
+def test_a_run_under_a_new_tokenizer(nano, caplog):
+    parent = nano("trainer.max_steps=8", name="parent")
+    caplog.set_level("INFO", "lm")
+    child = nano(
+        f"init_from={parent}", "init_tokenizer=new", "tokenizer=byte", "model.block_size=24", "trainer.max_steps=1",
+        "optimizer.lr=1e-9", name="child",
+    )  # fmt: skip
+    assert "wte.weight resized (" in caplog.text and "wpe.weight" not in caplog.text  # rotary positions
+    old, new = weights(parent, "best.ckpt"), weights(child)
+    for key in old:
+        if "blocks" in key:
+            torch.testing.assert_close(new[key], old[key], atol=1e-6, rtol=0)
+    parents, childs = checkpoint.load(parent), checkpoint.load(child)
+    row = childs.model.wte.weight[ord("a")]
+    torch.testing.assert_close(row, parents.model.wte.weight[parents.tokenizer.encode("a")[0]], atol=1e-6, rtol=0)
+    assert yaml.safe_load((child / "config.yaml").read_text())["tokenizer"]["kind"] == "Byte"
+
+
+def test_the_config_says_where_the_tokenizer_came_from(nano):
+    parent = nano("trainer.max_steps=4", name="parent")
+    child = nano(f"init_from={parent}", "tokenizer=byte", "trainer.max_steps=4", name="child")
+    assert yaml.safe_load((child / "config.yaml").read_text())["tokenizer"] == {"kind": "InitFrom"}
+    nano("trainer.max_steps=8", name="child")  # not typed again: where it began is history
+    again = yaml.safe_load((child / "config.yaml").read_text())
+    assert again["tokenizer"] == {"kind": "InitFrom"} and again["init_from"] == str(parent)
+
+
+def test_a_misspelt_choice_is_refused():
+    with pytest.raises(ValueError, match="^init_tokenizer=knew must be one of keep, new; did you mean 'new'"):
+        config_of("init_tokenizer=knew")

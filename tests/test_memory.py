@@ -1,0 +1,201 @@
+"""What lm/memory says against what autograd keeps and the allocator reports."""
+
+import json
+import random
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT, config_of
+
+from lm.bench.memory import GRID, lab_formula, measured
+from lm.capacity import advice, expect, require, setup
+from lm.memory import Network, by_kind, estimate, ladder, largest
+from lm.optim import AdamWConfig
+
+BASE = ["precision=fp32", "attention=sdpa", "model=tiny", "data.batch_size=8", "device=cpu"]
+CHOICES = {
+    "precision": ["fp32", "bf16"],
+    "attention": ["manual", "sdpa"],
+    "optimizer": ["adamw", "adamw_8bit"],
+    "model.n_layer": [1, 2, 5],
+    "model.n_embd": [64, 128, 192],
+    "model.n_head": [2, 4],
+    "model.n_kv_head": ["null", 1, 2],
+    "model.block_size": [32, 64, 160],
+    "model.position": ["learned", "sinusoidal", "rope", "none"],
+    "model.norm": ["layernorm", "rmsnorm"],
+    "model.norm_gain": ["true", "false"],
+    "model.bias_norm": ["null", "false"],
+    "model.mlp": ["gelu", "gelu_tanh", "relu", "relu2", "swiglu"],
+    "model.mlp_ratio": [2, 4],
+    "model.qk_norm": ["true", "false"],
+    "model.tie_embeddings": ["true", "false"],
+    "model.logit_softcap": ["null", 15],
+    "model.vocab_multiple": [1, 64],
+    "model.window": ["null", 20],
+    "model.dropout": [0, 0, 0.1],
+    "model.dropout_mlp": [0, 0.1],
+    "model.bias": ["true", "false"],
+    "model.recompute_every": [0, 0, 1, 2],
+    "data.micro_batch_size": [2, 4, 8],
+}
+
+
+def compared(overrides: list[str], vocab: int) -> tuple[float | None, float]:
+    """Relative errors of what is kept, and of the peak."""
+    config = config_of(*BASE, *overrides)
+    kept, peak = measured(config, vocab, "cpu")
+    made = expect(config, vocab, "cpu")
+    about = sum(by_kind(Network(config.model, setup(config, vocab, "cpu")).operations()).values())
+    return (None if kept is None else about / kept - 1), made.tensors / peak - 1
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_random_configurations_are_estimated_within_a_tenth(seed):
+    rng = random.Random(seed)
+    chosen = {key: rng.choice(values) for key, values in CHOICES.items()}
+    if chosen["model.norm_gain"] == "false":
+        chosen["model.bias_norm"] = "false"
+    overrides = [f"{key}={value}" for key, value in chosen.items()]
+    kept, peak = compared(overrides, rng.choice([65, 500, 3000]))
+    assert kept is None or abs(kept) < 0.1, overrides
+    assert abs(peak) < 0.1, overrides
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("typed", GRID)
+def test_the_grid_of_the_docs_is_within_a_tenth(typed):
+    kept, peak = compared(typed.split(), 50257 if "lab" in typed else 2048)
+    assert kept is None or abs(kept) < 0.1
+    assert abs(peak) < 0.1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "typed",
+    ["model=small", "model=small precision=bf16", "model=large precision=bf16 data.batch_size=4",
+     "model=large precision=bf16 data.batch_size=4 model.recompute_every=1", "model=medium attention=manual"],
+)  # fmt: skip
+def test_a_gpu_is_estimated_within_a_tenth(typed):
+    config = config_of(*BASE[:-1], *typed.split(), "device=cuda")
+    _, peak = measured(config, 50257, "cuda")
+    assert abs(expect(config, 50257, "cuda").tensors / peak - 1) < 0.1
+
+
+def test_the_parts_add_up():
+    config = config_of(*BASE)
+    made = expect(config, 1000, "cpu")
+    parts = made.weights + made.gradients + made.optimizer + sum(made.activations.values()) + made.working
+    assert made.tensors == parts
+    assert made.total == parts + made.overhead
+    assert made.full_gradients == made.weights - 2 * 4 * 128 * 16  # all but the rotary tables
+
+
+def test_memory_grows_with_the_micro_batch_and_not_with_accumulation():
+    def total(*overrides: str) -> int:
+        return expect(config_of(*BASE, *overrides), 1000, "cpu").total
+
+    assert total("data.batch_size=16") > total("data.batch_size=8") > total("data.micro_batch_size=4")
+    twice = total("data.batch_size=16", "data.micro_batch_size=4")
+    assert twice == total("data.batch_size=64", "data.micro_batch_size=4")
+    # gradients of the micro-batch before are there
+    assert (
+        twice
+        == total("data.micro_batch_size=4", "data.batch_size=4") + expect(config_of(*BASE), 1000, "cpu").full_gradients
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "gib"), [("nano", 1.99), ("small", 4.48), ("medium", 14.54), ("large", 19.68), ("xlarge", 36.5)]
+)
+def test_the_labs_formula_gives_what_the_lab_printed(name, gib):
+    config = config_of(f"model=lab/{name}", "data.batch_size=4", "precision=fp32", "attention=manual")
+    assert lab_formula(config, 50257) / 2**30 == pytest.approx(gib, abs=0.01 if gib < 30 else 0.05)
+
+
+def test_the_largest_micro_batch_fits_and_the_next_does_not():
+    config = config_of(*BASE)
+    setting, optimizer = setup(config, 1000, "cpu"), AdamWConfig()
+
+    def total(micro: int) -> int:
+        from dataclasses import replace
+
+        return estimate(config.model, replace(setting, micro_batch=micro), optimizer).total
+
+    capacity = 3_000_000_000
+    best = largest(config.model, setting, optimizer, capacity)
+    assert total(best) <= capacity < total(best + 1)
+    assert largest(config.model, setting, optimizer, 1000) == 0
+
+
+def test_the_ladder_descends_until_it_fits():
+    config = config_of("model=large", "precision=fp32", "attention=manual", "data.batch_size=16")
+    setting = setup(config, 50257, "cuda")
+    capacity = 8_000_000_000
+    rungs = list(ladder(config.model, setting, config.optimizer, 16, capacity))
+    totals = [made.total for _, made in rungs]
+    assert totals == sorted(totals, reverse=True)
+    assert totals[-1] <= capacity < totals[-2]
+    keys = [change.partition("=")[0] for change, _ in rungs]
+    assert keys[:3] == ["attention", "precision", "data.micro_batch_size"]
+    # and each rung is what train.py would be estimated at with those overrides
+    *_, (_, after) = rungs
+    changed = config_of(
+        "model=large", "attention=manual", "precision=fp32", "data.batch_size=16", *(change for change, _ in rungs)
+    )
+    assert expect(changed, 50257, "cuda") == after
+
+
+def test_what_does_not_fit_is_refused_with_advice():
+    config = config_of(*BASE, "data.batch_size=4096")
+    with pytest.raises(ValueError, match=r"training would take about [\d.]+ GB, and this machine has 2.0 GB") as error:
+        require(config, 2048, "cpu", 2_000_000_000)
+    assert "data.micro_batch_size=" in str(error.value) and "trainer.check_memory=false" in str(error.value)
+    micro = int(str(error.value).partition("data.micro_batch_size=")[2].split()[0])
+    require(config_of(*BASE, "data.batch_size=4096", f"data.micro_batch_size={micro}"), 2048, "cpu", 2_000_000_000)
+    require(config_of(*BASE, "data.batch_size=4096", "trainer.check_memory=false"), 2048, "cpu", 2_000_000_000)
+
+
+def test_a_model_that_no_change_makes_fit_is_said_to_be_too_large():
+    config = config_of("model=xlarge", "device=cpu")
+    assert "still too large" in advice(config, 50257, "cpu", 1_000_000_000)
+
+
+def test_training_stops_before_it_begins(nano, monkeypatch, tmp_path):
+    monkeypatch.setattr("train.memory_bytes", lambda device: 100_000_000)
+    with pytest.raises(ValueError, match="training would take about"):
+        nano()
+    assert not (tmp_path / "run" / "config.yaml").exists()
+    nano("trainer.check_memory=false")
+
+
+def test_a_run_says_what_it_will_take(nano):
+    record = json.loads((nano() / "run.json").read_text())
+    assert 400e6 < record["memory"] < 1e9
+
+
+def script(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "scripts/memory.py", *args], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_the_script_takes_what_train_takes():
+    done = script("model=large", "--device", "cuda", "--memory", "16GiB", "tokenizer=gpt2", "precision=bf16", "--json")
+    found = json.loads(done.stdout)
+    assert found["weights"] == 4 * 124_439_808
+    assert found["capacity"] == 16 * 2**30
+    assert found["fits"] is (found["total"] <= found["capacity"])
+    assert found["largest_that_divides"] <= found["largest_micro_batch"]
+    assert (
+        script("model=large", "--device", "cuda", "--memory", "1GB", "tokenizer=gpt2").stdout.count("It does NOT fit")
+        == 1
+    )
+
+
+def test_the_script_refuses_in_one_line():
+    assert script("model=lrge").stderr.startswith("error: model=lrge: there is no such option")
+    assert script("tokenizer=char").stderr.strip().endswith("say --vocab 100, for example")
+    assert "16GiB is one" in script("--memory", "lots").stderr
+    if not torch.cuda.is_available():
+        assert "--memory is missing" in script("--device", "cuda").stderr
