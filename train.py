@@ -47,6 +47,7 @@ def train(config: Config, directory: Path, overrides: Sequence[str] = ()) -> flo
     keep = source if run.last or c.init_tokenizer == "keep" else None
     tokenizer = keep.tokenizer if keep else cached_tokenizer(c.tokenizer, text, downloads)
     tokens = cache_tokens(text, tokenizer, downloads)
+    c = capacity.fitted(c, tokenizer.vocab_size, device, memory_bytes(device))
     data = TokenData(tokens, c.data, c.model.block_size, c.seed, c.trainer.val_batches, c.trainer.devices)
     horizon = c.trainer.horizon(data.windows, c.data.batch_size, c.model.block_size, step)
     if source and step == horizon and "val/loss" not in source.metrics:
@@ -59,15 +60,17 @@ def train(config: Config, directory: Path, overrides: Sequence[str] = ()) -> flo
     accumulate = c.data.accumulate(c.trainer.devices)
     floor = data.floor(text.val, tokenizer, c.corpus.log_prob)
     module = LanguageModule(
-        model, tokenizer, optimizer=optimizer, schedule=c.schedule, horizon=horizon, seed=c.seed,
+        model, tokenizer, optimizer=optimizer, schedule=c.schedule, loss=c.loss, horizon=horizon, seed=c.seed,
         accumulate=accumulate, fused=precision != "fp16", floor=floor,
-        respect_documents=c.data.respect_documents and text.documents,
+        respect_documents=c.data.respect_documents and text.documents, skips=c.trainer.skips,
     )  # fmt: skip
     peak = c.trainer.peak_tflops * 1e12 if c.trainer.peak_tflops else peak_flops(device)
-    callbacks = c.callbacks.build(directory, c.trainer, peak)
+    callbacks = c.callbacks.build(directory, c.trainer, peak, new=source is None)
     loggers = c.logger.build(directory, step)
     trainer = c.trainer.build(device, precision, horizon, accumulate, callbacks, loggers, directory)
 
+    c.precision.apply()
+    c.trainer.prepare(model, device)
     memory = capacity.require(c, tokenizer.vocab_size, device, memory_bytes(device)).total
     chosen = {
         "device": device,
@@ -75,6 +78,7 @@ def train(config: Config, directory: Path, overrides: Sequence[str] = ()) -> flo
         "horizon": horizon,
         "lr": optimizer.lr,
         "floor": floor,
+        "micro_batch_size": c.data.micro(c.trainer.devices),
         "memory": memory,
     }
     log.info(report.beginning(c, model, tokenizer, text, data, chosen))

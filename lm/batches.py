@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,14 +20,13 @@ from torch.utils.data import Dataset
 
 from lm.check import Check
 from lm.download import Downloads
-
-IGNORE = -100  # a target that counts for nothing, torch's own value
+from lm.loss import IGNORE
 
 
 @dataclass
 class DataConfig:
     batch_size: int = 16  # sequences per optimizer step, over all devices
-    micro_batch_size: int | None = None  # sequences per forward pass, as many as fit; null: the whole batch
+    micro_batch_size: Any = None  # sequences per forward pass; auto: as many as fit; null: the whole batch
     num_workers: int = 0  # loader processes; reading a memory map needs none
     root: str = "data"  # downloads and caches
     offline: bool = False  # download nothing: say where a file fetched by hand belongs
@@ -36,7 +36,11 @@ class DataConfig:
     def __post_init__(self) -> None:
         check = Check("data", self)
         check.at_least("batch_size", 1)
-        check.at_least("micro_batch_size", 1)
+        if type(self.micro_batch_size) is int:  # checked here: Hydra's merging fails on a field of type int | str
+            check.at_least("micro_batch_size", 1)
+        else:
+            choice = self.micro_batch_size in ("auto", None)
+            check.that(choice, "micro_batch_size", "be a whole number of at least 1, auto, or null (the whole batch)")
         check.at_least("num_workers", 0)
         check.done()
 
@@ -44,8 +48,10 @@ class DataConfig:
         return Downloads(Path(self.root), self.offline, self.mirror)
 
     def micro(self, devices: int = 1) -> int:
-        """Sequences of one forward pass on one device."""
-        return self.micro_batch_size or max(1, self.batch_size // devices)
+        """Sequences of one forward pass on one device; all of the batch while `auto` waits for lm/capacity.py."""
+        if isinstance(self.micro_batch_size, int):
+            return self.micro_batch_size
+        return max(1, self.batch_size // devices)
 
     def accumulate(self, devices: int = 1) -> int:
         """Micro-batches per optimizer step on each device. Raises ValueError when the batch does not divide."""

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+from dataclasses import replace
+
+import torch
+
 from lm.attention import pick
 from lm.config import Config
 from lm.memory import Estimate, Setup, estimate, ladder
-from lm.precision import DTYPES
+from lm.model import GPT
+from lm.precision import DTYPES, autocast
+
+# How torch's allocators say it where they have no torch.OutOfMemoryError for it: a CPU's, Metal's, cuBLAS.
+NO_ROOM = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
 
 
 def setup(config: Config, vocab_size: int, device: str) -> Setup:
@@ -16,7 +25,9 @@ def setup(config: Config, vocab_size: int, device: str) -> Setup:
         backend = pick(device, DTYPES[precision], config.model.block_size)
     devices = config.trainer.devices
     micro, accumulate = config.data.micro(devices), config.data.accumulate(devices)
-    return Setup(vocab_size, micro, precision, backend, device, accumulate, devices)
+    chunk = config.loss.tokens(vocab_size)
+    copies = int(devices > 1) + int(config.callbacks.average.enabled)
+    return Setup(vocab_size, micro, precision, backend, device, accumulate, chunk, copies)
 
 
 def expect(config: Config, vocab_size: int, device: str) -> Estimate:
@@ -33,6 +44,77 @@ def require(config: Config, vocab_size: int, device: str, capacity: int) -> Esti
             "overrides, shows what takes how much; trainer.check_memory=false tries anyway)"
         )
     return needed
+
+
+def fitted(config: Config, vocab_size: int, device: str, capacity: int) -> Config:
+    """The config with its data.micro_batch_size=auto made a number: of the divisors of a device's batch, the largest
+    whose estimate is within `capacity` and which, on a GPU, a trial step bears out.
+
+    Raises ValueError, with what to change, when not even single sequences fit.
+    """
+    if config.data.micro_batch_size != "auto":
+        return config
+    devices = config.trainer.devices
+    batch = config.data.micro(devices) * config.data.accumulate(devices)
+    sizes = [size for size in range(batch, 0, -1) if batch % size == 0]
+    candidates = [replace(config, data=replace(config.data, micro_batch_size=size)) for size in sizes]
+    # A CPU is not tried: its kernel promises memory that it does not have, and kills who takes it at its word. Nor are
+    # several GPUs, whose processes each choose for themselves and must agree: equal cards have equal estimates.
+    tried = device != "cpu" and devices == 1
+    for candidate in candidates:
+        likely = expect(candidate, vocab_size, device).total <= capacity
+        anyway = candidate is candidates[-1] and not config.trainer.check_memory
+        if (likely or anyway) and (not tried or trial(candidate, vocab_size, device)):
+            return candidate
+    single = candidates[-1]
+    require(single, vocab_size, device, capacity)  # raises, unless only the trial failed
+    free = torch.cuda.mem_get_info()[0] if device == "cuda" else capacity
+    raise ValueError(
+        f"data.micro_batch_size=auto: a training step of one sequence at a time found no room in the {gb(free)} that "
+        f"are free of {gb(capacity)}; does another process use the device? {advice(single, vocab_size, device, free)}"
+    )
+
+
+def trial(config: Config, vocab_size: int, device: str) -> bool:
+    """Whether there is room to train: tried with another model of this config, without a trace in this process."""
+    fits, cuda = True, torch.cuda.is_available()
+    with torch.random.fork_rng([torch.cuda.current_device()] if cuda else []):
+        try:
+            steps(config, vocab_size, device)
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and not any(s in str(error).lower() for s in NO_ROOM):
+                raise
+            fits = False
+    # only here, where no traceback holds the tensors any more
+    gc.collect()
+    if cuda:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()  # perf/memory_gb is the run's own
+    elif device == "mps":
+        torch.mps.empty_cache()
+    return fits
+
+
+def steps(config: Config, vocab_size: int, device: str) -> None:
+    """Two optimizer steps on random ids, as large as training ever gets: the second forward pass finds the optimizer's
+    state there, a second micro-batch the gradients of the first. Eager where the run compiles, which takes no more."""
+    precision, data = config.precision.resolve(device), config.data
+    with torch.device(device):
+        model = GPT(config.model, vocab_size, config.attention.backend)
+    model = model.bfloat16() if precision == "bf16_true" else model
+    optimizer = config.optimizer.for_width(config.model.n_embd).build(model, fused=precision != "fp16")
+    average = [p.detach().clone() for p in model.parameters() if config.callbacks.average.enabled]
+    for _ in range(2):
+        for _ in range(min(2, data.accumulate())):
+            ids = torch.randint(vocab_size, (data.micro(), config.model.block_size + 1), device=device)  # (B, T + 1)
+            documents = torch.zeros_like(ids[:, 1:]) if data.respect_documents else None  # a mask takes room
+            with autocast(device, precision):
+                objective, _ = model(ids[:, :-1], documents, ids[:, 1:], config.loss)
+            objective.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.grad_clip or 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    del average  # which was there all the while
 
 
 def advice(config: Config, vocab_size: int, device: str, capacity: int) -> str:

@@ -88,4 +88,6 @@ def load(path: Path | str) -> Checkpoint:
     model = GPT(GPTConfig(**about["model"]), about["vocab_size"])
     prefix = "model."  # of the LightningModule's attribute
     model.load_state_dict({k.removeprefix(prefix): v for k, v in data["state_dict"].items() if k.startswith(prefix)})
+    for name, p in model.named_parameters() if about.get("average") else ():
+        p.data.copy_(about["average"][name])  # that is what was validated
     return Checkpoint(path, model.eval(), from_json(about["tokenizer"]), data["global_step"], about["metrics"])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lm.model import GPT, GPTConfig
-from lm.optim import param_groups
 
 
 def insert_layer(data: dict[str, Any], at: int, seed: int = 1337) -> dict[str, Any]:
@@ -39,27 +39,31 @@ def insert_layer(data: dict[str, Any], at: int, seed: int = 1337) -> dict[str, A
     old: dict[str, Tensor] = data["state_dict"]
     state = {f"model.{n}": fresh[n] if (was := source(n)) is None else old[f"model.{was}"] for n in fresh}
     data = {**data, "state_dict": state, "callbacks": copy.deepcopy(data["callbacks"])}
-    data["lm"] = {**data["lm"], "model": {**data["lm"]["model"], "n_layer": bigger.n_layer}}
+    average: dict[str, Tensor] = data["lm"].get("average", {})
+    if average:  # a tied head has none of its own
+        kept = [n for n in fresh if (was := source(n)) is None or was in average]
+        average = {n: fresh[n] if (was := source(n)) is None else average[was] for n in kept}
+    data["lm"] = {**data["lm"], "average": average, "model": {**data["lm"]["model"], "n_layer": bigger.n_layer}}
     for callback in data["callbacks"].values():
         if "best" in callback:
             callback["best"] = {}  # of another model
     with torch.device("meta"):
-        before, after = numbered(GPT(config, vocab_size)), numbered(GPT(bigger, vocab_size))
-    numbers = {name: i for group in before for i, name in group.items()}
-    states = []
-    for optimizer in data["optimizer_states"]:
-        known = {i: optimizer["state"][numbers[was]] for group in after for i, name in group.items()
-                 if (was := source(name)) is not None and numbers[was] in optimizer["state"]}  # fmt: skip
-        groups = [{**g, "params": list(ids)} for g, ids in zip(optimizer["param_groups"], after, strict=True)]
-        states.append({**optimizer, "state": known, "param_groups": groups})
-    return data | {"optimizer_states": states}
+        names = [name for name, _ in GPT(bigger, vocab_size).named_parameters()]
+    kin = {name: source(name) or re.sub(r"\d+", "0", name, count=1) for name in names}
+    optimizers = [grown(optimizer, kin, source) for optimizer in data["optimizer_states"]]
+    return data | {"optimizer_states": optimizers}
 
 
-def numbered(model: nn.Module) -> list[dict[int, str]]:
-    """An optimizer's groups: number -> name of each parameter, as its saved state counts them."""
-    names = {id(p): name for name, p in model.named_parameters()}
-    groups, i = [], 0
-    for group in param_groups(model, 0.0):
-        groups.append({i + k: names[id(p)] for k, p in enumerate(group["params"])})
-        i += len(group["params"])
-    return groups
+def grown(saved: dict[str, Any], kin: dict[str, str], source: Callable[[str], str | None]) -> dict[str, Any]:
+    """An optimizer's saved state for the bigger model: a new weight joins its `kin`'s group (new name -> old name), and
+    has no state yet."""
+    numbers = {n: i for g in saved["param_groups"] for n, i in zip(g["param_names"], g["params"], strict=True)}
+    groups, state, i = [], {}, 0
+    for group in saved["param_groups"]:
+        names = [name for name, old in kin.items() if old in group["param_names"]]
+        for k, name in enumerate(names, start=i):
+            if (was := source(name)) is not None and numbers[was] in saved["state"]:
+                state[k] = saved["state"][numbers[was]]
+        groups.append({**group, "params": list(range(i, i + len(names))), "param_names": names})
+        i += len(names)
+    return {**saved, "state": state, "param_groups": groups}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import importlib.util
 import os
 import platform
 import re
 import resource
+import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -84,6 +87,27 @@ def card_peak(name: str) -> float | None:
     """The peak of a card by its full name, e.g. 'NVIDIA H100 PCIe'."""
     known = [key for key in PEAK_TFLOPS if re.search(rf"\b{key}\b(?! (Ti|SUPER|D|Laptop))", name)]
     return PEAK_TFLOPS[max(known, key=len)] * 1e12 if known else None
+
+
+def require_compiler(device: str) -> None:
+    """Raises ValueError when torch.compile would find nothing here to compile with."""
+    if device == "cuda" and importlib.util.find_spec("triton") is None:
+        raise ValueError("trainer.compile=true needs triton, which torch compiles for a GPU with: pip install triton")
+    compilers = [os.environ.get("CXX", ""), "g++", "clang++", "c++"]
+    if device == "cpu" and not any(map(shutil.which, filter(None, compilers))):
+        raise ValueError("trainer.compile=true needs a C++ compiler on a CPU, such as g++; CXX may name it")
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep what tensors on the CPU give back, for the next ones.
+
+    glibc returns large blocks to the system at once, and every step would have them given, and zeroed, page by page.
+    """
+    with suppress(OSError, AttributeError):  # another C library
+        libc = ctypes.CDLL(None)
+        trim_threshold, mmap_threshold = -1, -3  # of malloc.h
+        libc.mallopt(mmap_threshold, 1 << 30)
+        libc.mallopt(trim_threshold, 1 << 30)
 
 
 def synchronize(device: torch.device) -> None:

@@ -8,11 +8,10 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from lm.batches import IGNORE
 from lm.checkpoint import describe
+from lm.loss import IGNORE, LossConfig
 from lm.model import GPT
 from lm.optim import OptimizerConfig
 from lm.schedule import ScheduleConfig
@@ -23,7 +22,9 @@ class LanguageModule(L.LightningModule):
     """Trains `model` for `horizon` optimizer steps of `accumulate` micro-batches.
 
     Metrics go to the loggers with the number of finished optimizer steps as their x. `latest` holds the newest value
-    of each, as Python floats. `floor` is the least val/loss that any model can have, where it is known.
+    of each, as Python floats. `floor` is the least val/loss that any model can have, where it is known. With `skips`,
+    a step whose loss or gradient is not finite leaves weights and optimizer as they were; more than `skips` in a row
+    raise ValueError. Without, the first one ends the run (`require_finite`).
     """
 
     token_bytes: Tensor  # (V,)
@@ -35,20 +36,26 @@ class LanguageModule(L.LightningModule):
         *,
         optimizer: OptimizerConfig,
         schedule: ScheduleConfig,
+        loss: LossConfig,
         horizon: int,
         seed: int,
         accumulate: int = 1,
         fused: bool = True,
         respect_documents: bool = False,
         floor: float | None = None,
+        skips: int = 0,
     ) -> None:
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
         self.optimizer, self.schedule, self.horizon = optimizer, schedule, horizon
+        self.loss = loss
         self.seed, self.accumulate, self.fused = seed, accumulate, fused
         self.end_of_text = tokenizer.end_of_text if respect_documents else None
         self.floor = floor
+        self.skips, self.skipped, self.skipped_in_row = skips, 0, 0
         self.register_buffer("token_bytes", torch.from_numpy(tokenizer.token_bytes), persistent=False)
+        self.rate_factor = 1.0  # what a plateau has made of the schedule's rate
+        self.average: dict[str, Tensor] = {}  # of the weights, by name, where a callback keeps one
         self.latest: dict[str, float] = {}
         self._finite: Tensor = torch.tensor(True)
         self.stepped = False  # whether the latest micro-batch completed an optimizer step
@@ -71,10 +78,9 @@ class LanguageModule(L.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = batch  # (B, T) each
-        logits = self.model(x, self.documents(x))  # (B, T, V)
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), y.flatten())
-        self._losses.append(loss.detach())
-        return loss
+        objective, nats = self.model(x, self.documents(x), y, self.loss)
+        self._losses.append(nats / y.numel())
+        return objective
 
     def documents(self, x: Tensor) -> Tensor | None:
         """Which document of its window each token of x (B, T) belongs to, if attention is to respect them.
@@ -92,11 +98,32 @@ class LanguageModule(L.LightningModule):
         limit = self.optimizer.grad_clip or math.inf
         self._grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         assert self.optimizer.lr is not None
-        self._lr = self.optimizer.lr * self.schedule.factor(self.trainer.global_step, self.horizon)
+        factor = self.schedule.factor(self.trainer.global_step, self.horizon)
+        self._lr = self.optimizer.lr * factor * self.rate_factor
         for group in optimizer.param_groups:
-            group["lr"] = self._lr
-        signs = [self._losses[-1]] if self.trainer.precision == "16-mixed" else [self._losses[-1], self._grad_norm]
-        self._finite = self._finite & torch.stack(signs).isfinite().all()  # a scaler (fp16) skips what overflows
+            group["lr"] = self._lr * group["lr_ratio"]
+        # a scaler (fp16) skips what overflows, and looks for a scale that does not: that is its business
+        signs = self._losses if self.trainer.precision == "16-mixed" else [*self._losses, self._grad_norm]
+        finite = torch.stack(signs).isfinite().all()
+        if self.skips:
+            self._skip_unless(finite)
+        else:
+            self._finite = self._finite & finite
+
+    def _skip_unless(self, finite: Tensor) -> None:
+        """Drop the gradients of a step that is not `finite`: an optimizer passes over what has none, so that its
+        averages and step counts stay too. Waits for the device; all devices decide alike."""
+        skip = self.trainer.strategy.reduce_boolean_decision(not bool(finite), all=False)
+        self.skipped_in_row = self.skipped_in_row + 1 if skip else 0
+        if self.skipped_in_row > self.skips:
+            step, row = self.trainer.global_step + 1, self.skipped_in_row
+            raise ValueError(
+                f"the loss or its gradient was infinite or nan in {row} steps in a row, by step {step}, of which "
+                f"trainer.max_skipped={self.skips} may be skipped: {self.cure}"
+            )
+        if skip:
+            self.skipped += 1
+            self.zero_grad()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -112,23 +139,32 @@ class LanguageModule(L.LightningModule):
         """Raises ValueError once a loss or gradient was not finite. Waits for the device, so it is asked seldom: before
         anything is logged, sampled or saved."""
         if not bool(self._finite):
-            raise ValueError(
-                f"the loss or its gradient became infinite or nan by step {self.trainer.global_step}: the run has "
-                f"diverged. Try a lower optimizer.lr (now {self.optimizer.lr:g}), a longer schedule.warmup_steps (now "
-                f"{self.schedule.warmup_steps}), optimizer.grad_clip=1, or precision=fp32, under a new name="
-            )
+            step = self.trainer.global_step
+            raise ValueError(f"the loss or its gradient became infinite or nan by step {step}: {self.cure}")
+
+    @property
+    def cure(self) -> str:
+        """What to say after a divergence."""
+        warmup = self.schedule.warmup_key
+        return (
+            f"the run has diverged. Try a lower optimizer.lr (now {self.optimizer.lr:g}), a longer schedule.{warmup} "
+            f"(now {getattr(self.schedule, warmup)}), optimizer.grad_clip=1, or precision=fp32, under a new name="
+        )
 
     def step_metrics(self) -> dict[str, float]:
-        """Loss, gradient norm before clipping, and rate, of the optimizer step just made. Waits for the device."""
+        """Loss, gradient norm before clipping, and rate, of the optimizer step just made; of a skipped one the rate.
+        Waits for the device."""
+        metrics = {"lr": self._lr} | ({"train/skipped": float(self.skipped)} if self.skipped else {})
+        if self.skipped_in_row:
+            return metrics
         loss = self.trainer.strategy.reduce(torch.stack(self._losses).mean(), reduce_op="mean")
-        return {"train/loss": float(loss), "train/grad_norm": float(self._grad_norm), "lr": self._lr}
+        return {"train/loss": float(loss), "train/grad_norm": float(self._grad_norm)} | metrics
 
     # ---- validation
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         x, y = batch  # (B, T) each
-        logits = self.model(x, self.documents(x)).flatten(0, 1).float()  # (B * T, V)
-        nats = F.cross_entropy(logits, y.flatten(), ignore_index=IGNORE, reduction="sum")
+        _, nats = self.model(x, self.documents(x), y)
         counted = y != IGNORE
         n_bytes = self.token_bytes[y.clamp(min=0)].mul(counted).sum()
         self._val.append(torch.stack((nats, counted.sum(), n_bytes)))
@@ -149,16 +185,28 @@ class LanguageModule(L.LightningModule):
 
     # ---- what is kept
 
+    def named_weights(self) -> dict[str, Tensor]:
+        return dict(self.model.named_parameters())
+
+    def swap_average(self) -> None:
+        """Let the model have the averaged weights, and the average the model's; again, and all is as it was."""
+        for name, p in self.named_weights().items() if self.average else ():
+            p.data, self.average[name] = self.average[name], p.data
+
     def log_metrics(self, metrics: dict[str, float]) -> None:
         self.latest |= metrics
         for logger in self.loggers:
             logger.log_metrics(metrics, step=self.trainer.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["lm"] = describe(self.model, self.tokenizer) | {"metrics": self.latest}
+        checkpoint["lm"] = describe(self.model, self.tokenizer) | {"metrics": self.latest, "average": self.average}
+        checkpoint["lm"] |= {"skipped": self.skipped, "skipped_in_row": self.skipped_in_row}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.latest = checkpoint["lm"]["metrics"]
+        self.average = checkpoint["lm"].get("average", {})
+        self.skipped = checkpoint["lm"].get("skipped", 0)  # an older version counted none
+        self.skipped_in_row = checkpoint["lm"].get("skipped_in_row", 0) if self.skips else 0
         # Lightning counts micro-batches. We save between optimizer steps only, with that step's validation done, so
         # its counters follow from the step; and so they come right when data.micro_batch_size has changed.
         loop = checkpoint["loops"]["fit_loop"]

@@ -29,6 +29,7 @@ def beginning(
     c, batch, horizon, device = model.config, config.data.batch_size, chosen["horizon"], chosen["device"]
     train, val = len(data.tokens.train), len(data.tokens.val)
     tokens = horizon * batch * c.block_size
+    warmup = config.schedule.warmup(horizon)
     attention = config.attention.backend
     if attention == "auto":
         attention = pick(device, DTYPES[chosen["precision"]], c.block_size)
@@ -40,10 +41,14 @@ def beginning(
         + f"; vocabulary {tokenizer.vocab_size:,}",
         "training": f"{horizon:,} steps of {batch} x {c.block_size} = {tokens:,} tokens, "
         f"{horizon * batch / data.windows:.1f} passes over the text",
-        "rate": f"{chosen['lr']:g} at its peak, after {config.schedule.warmup_steps} steps of warm-up",
+        "rate": f"{chosen['lr']:g} at its peak, after {warmup} steps of warm-up",
         "chosen": f"device {device} ({device_name(device)}), precision {chosen['precision']}, attention {attention}",
     }
-    rows["memory"] = f"about {gb(chosen['memory'])} of {gb(memory_bytes(device))} (scripts/memory.py says for what)"
+    micro = chosen["micro_batch_size"]
+    rows["memory"] = (
+        f"about {gb(chosen['memory'])} of {gb(memory_bytes(device))} for {micro} sequence{'s' * (micro > 1)} at a time "
+        "(scripts/memory.py says for what)"
+    )
     if chosen["floor"] is not None:
         rows["floor"] = (
             f"val/loss {chosen['floor']:.4f}: no model can do better in these windows; val/excess counts from here"
@@ -55,9 +60,9 @@ def beginning(
         )
     if config.data.respect_documents and not text.documents:
         lines.append("warning   data.respect_documents=true changes nothing: the corpus is one document")
-    if config.schedule.warmup_steps >= horizon:
+    if warmup >= horizon:
         lines.append(
-            f"warning   schedule.warmup_steps={config.schedule.warmup_steps} is not below the {horizon} steps of the "
+            f"warning   schedule.warmup_steps={warmup} is not below the {horizon} steps of the "
             "run: the learning rate never reaches optimizer.lr"
         )
     return "\n".join(lines)

@@ -29,7 +29,8 @@ log = logging.getLogger("lm")
 FREE = (
     "name", "init_from", "device", "attention.", "callbacks.", "logger.", "trainer.max_", "trainer.accelerator",
     "trainer.devices", "trainer.log_every", "trainer.save_every", "trainer.val_every", "trainer.peak_tflops",
-    "trainer.check_memory", "data.micro_batch_size", "data.num_workers", "data.root", "data.offline", "data.mirror",
+    "trainer.on_nonfinite", "trainer.check_memory", "data.micro_batch_size", "data.num_workers", "data.root",
+    "data.offline", "data.mirror",
     "corpus.licence", "corpus.path", "corpus.val_path", "corpus.train.urls", "corpus.val.urls", "corpus.test.urls",
 )  # fmt: skip
 

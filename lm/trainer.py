@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+from torch import nn
+
 from lm.check import Check
+from lm.hardware import keep_freed_memory
 
 if TYPE_CHECKING:  # importing Lightning takes a second, and Hydra imports the configs at every press of the tab key
     import lightning as L
     from lightning.pytorch.loggers import Logger
 
-LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed", "bf16_true": "bf16-true"}
 
 
 @dataclass
@@ -34,6 +38,11 @@ class TrainerConfig:
     val_batches: int | None = 200  # validate on at most so many batches, spread over the text; null: on all of it
     save_every: int = 250
     log_every: int = 10
+    on_nonfinite: str = (
+        "stop"  # stop | skip, on an infinite or nan loss or gradient; skip waits for the device each step
+    )
+    max_skipped: int = 20  # under skip: so many steps in a row; one more stops the run
+    compile: bool = False  # torch.compile: fewer, larger kernels, after a minute of making them; for GPUs
     check_memory: bool = True  # refuse to start what would not fit the device (scripts/memory.py)
     peak_tflops: float | None = None  # dense bf16 peak of one device, for perf/mfu; null: by the card's name
 
@@ -46,10 +55,16 @@ class TrainerConfig:
             check.that(
                 False, given[1], f"be null while trainer.{given[0]}={getattr(self, given[0])} is set: one horizon"
             )
-        for key in ("devices", "val_every", "val_batches", "save_every", "log_every"):
+        check.one_of("on_nonfinite", ("stop", "skip"))
+        for key in ("devices", "val_every", "val_batches", "save_every", "log_every", "max_skipped"):
             check.at_least(key, 1)
         check.above("peak_tflops", 0)
         check.done()
+
+    @property
+    def skips(self) -> int:
+        """How many steps in a row may be skipped."""
+        return self.max_skipped if self.on_nonfinite == "skip" else 0
 
     def horizon(self, windows: int, batch_size: int, block_size: int, done: int = 0) -> int:
         """Optimizer steps of the whole run, over a training text of `windows` windows.
@@ -65,6 +80,14 @@ class TrainerConfig:
         if steps < done:
             raise ValueError(f"the run has done {done} steps already, and is now to have {steps}: ask for more")
         return steps
+
+    def prepare(self, model: nn.Module, device: str) -> None:
+        """What is done to the process, and to the model in place, before it trains."""
+        if device == "cpu":
+            keep_freed_memory()
+        if self.compile:
+            torch.compiler.reset()  # of a sweep's job before, whose model is gone
+            model.compile()  # not torch.compile(model), which would rename its weights
 
     def build(
         self,

@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, which share the cores (default: 1)")
     parser.add_argument("--vocab", type=int, default=2048, help="vocabulary while timing (default: 2048)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     try:
         rows = ablate(args)
     except (ValueError, OSError) as error:

@@ -12,7 +12,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
-from lm.bench import BENCHES
+from lm.bench import BENCHES, GPU
 from lm.console import table
 from lm.hardware import ACCELERATORS, device_name, device_type
 
@@ -22,34 +22,47 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=f"{__doc__}{benches}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("bench", choices=BENCHES)
-    parser.add_argument("overrides", nargs="*", help="for `step` and `memory`: configurations, each in quotes")
+    parser.add_argument("bench", choices=[*BENCHES, "gpu"], help="gpu: all that matters on a GPU, in one go")
+    parser.add_argument("overrides", nargs="*", help="configurations, each in quotes, of some benches")
     parser.add_argument("--device", default="auto", choices=ACCELERATORS)
     parser.add_argument("--vocab", type=int, default=2048, help="vocabulary of `step` (default: 2048)")
     parser.add_argument("--corpus", default="shakespeare", help="of the tokenizer bench")
     parser.add_argument("--dir", default="data", help="where downloads lie (default: data)")
     parser.add_argument("--repeats", type=int, help="runs of each, of which the median counts")
+    parser.add_argument("--against", type=Path, metavar="DIR", help="a checkout of nanoGPT, for `peer`, `loss_curve`")
+    parser.add_argument("--loss", type=float, default=1.88, help="that `loss_curve` waits for (default: 1.88)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    args = parser.parse_args()
-    bench, repeats = BENCHES[args.bench]
-    args.repeats = args.repeats or repeats
+    args = parser.parse_intermixed_args()
+    asked = GPU if args.bench == "gpu" else [(args.bench, args.overrides)]
+    found = {}
     try:
-        rows = bench(args)
-        device = device_name(device_type(args.device, "--device"))
+        device = device_name(device_type("cuda" if args.bench == "gpu" else args.device, "--device"))
+        args.device = "cuda" if args.bench == "gpu" else args.device
+        for name, overrides in asked:
+            bench, usual = BENCHES[name]
+            given = argparse.Namespace(**vars(args) | {"overrides": overrides, "repeats": args.repeats or usual})
+            found[name] = bench(given)
+            if not args.json:
+                print(f"{device}, torch {torch.__version__}, {given.repeats} repeats")
+                print(f"{' '.join(str(bench.__doc__).split())}\n\n{shown(found[name])}\n")
     except ValueError as error:
         sys.exit(f"error: {error}")
     if args.json:
+        rows = found if args.bench == "gpu" else found[args.bench]
         print(json.dumps({"device": device, "torch": torch.__version__, "rows": rows}))
-        return
-    print(f"{device}, torch {torch.__version__}, {args.repeats} repeats\n{' '.join(str(bench.__doc__).split())}\n")
-    print(table([list(rows[0]), *([written(key, value) for key, value in row.items()] for row in rows)]))
+
+
+def shown(rows: list[dict]) -> str:
+    return table([list(rows[0]), *([written(key, value) for key, value in row.items()] for row in rows)])
 
 
 def written(key: str, value: object) -> str:
     if value is None:
         return "-"
-    if key in ("loses", "of matmul") or key.endswith("error"):
-        return f"{value:.0%}" if key in ("loses", "of matmul") else f"{value:+.1%}"
+    if key in ("loses", "of matmul", "mfu"):
+        return f"{value:.0%}"
+    if key == "costs" or key.endswith("error"):
+        return f"{value:+.1%}"
     if isinstance(value, float):
         return f"{value:.3f}" if key.endswith(" s") else f"{value:.2f}"
     if isinstance(value, tuple):

@@ -42,6 +42,7 @@ def test_the_groups_are_the_documented_ones():
                 "tokenizer",
                 "data",
                 "optimizer",
+                "loss",
                 "schedule",
                 "precision",
                 "trainer",

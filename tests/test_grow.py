@@ -8,7 +8,8 @@ from conftest import NANO, config_of
 
 import train
 from lm import checkpoint
-from lm.grow import insert_layer, numbered
+from lm.config import option
+from lm.grow import insert_layer
 from lm.model import GPT, GPTConfig
 from scripts.grow import again, grow
 
@@ -17,8 +18,10 @@ SHAPES = [[], ["model.tie_embeddings=true", "model.position=learned", "model.bia
 
 @pytest.mark.parametrize("at", [0, 1, 2])
 @pytest.mark.parametrize("shape", SHAPES, ids=["tiny", "gpt2"])
-def test_the_function_and_the_optimizers_state_stay(nano, shape, at):
-    run = nano(*shape)
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_the_function_and_the_optimizers_state_stay(nano, shape, at, name):
+    optimizer = option("optimizer", name)
+    run = nano(*shape, f"optimizer={name}")
     data = checkpoint.read(run / "checkpoints" / "last.ckpt")
     grown = insert_layer(data, at)
     models = []
@@ -31,15 +34,19 @@ def test_the_function_and_the_optimizers_state_stay(nano, shape, at):
     assert models[1].blocks[at].attn.c_attn.weight.std() > 0.01  # which can learn
 
     def moments(d, model):
+        """By name, each parameter numbered as an optimizer built for that model numbers it."""
         state = d["optimizer_states"][0]["state"]
-        return {name: state[i] for group in numbered(model) for i, name in group.items() if i in state}
+        groups = optimizer.for_width(32).build(model).param_groups
+        names = [name for group in groups for name in group["param_names"]]
+        return {name: state[i] for i, name in enumerate(names) if i in state}
 
     before, after = (moments(d, m) for d, m in zip((data, grown), models, strict=True))
     assert len(after) == len(before) and not [name for name in after if name.startswith(f"blocks.{at}.")]
     for i, block in enumerate(k for k in range(3) if k != at):
         for name in (n for n in before if n.startswith(f"blocks.{i}.")):
             moved = after[name.replace(f"blocks.{i}.", f"blocks.{block}.")]
-            assert torch.equal(moved["exp_avg"], before[name]["exp_avg"])
+            key = "momentum" if "momentum" in moved else "exp_avg"
+            assert torch.equal(moved[key], before[name][key])
     assert torch.equal(after["wte.weight"]["exp_avg_sq"], before["wte.weight"]["exp_avg_sq"])
 
 

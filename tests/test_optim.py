@@ -1,8 +1,15 @@
+import copy
+import csv
+
 import pytest
 import torch
+from conftest import NANO, config_of, equal, weights
 
+from lm.config import option
 from lm.model import GPT, GPTConfig
-from lm.optim import AdamW8bitConfig, AdamWConfig, param_groups
+from lm.optim import AdamW8bitConfig, AdamWConfig, LionConfig, MuonConfig, OptimizerConfig, SGDConfig, orthogonal
+
+NAMES = ["adamw", "adam", "sgd", "rmsprop", "lion", "adamw_8bit", "paged_adamw_8bit", "muon"]
 
 
 def model(**fields):
@@ -10,13 +17,22 @@ def model(**fields):
     return GPT(GPTConfig(**{"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 16} | fields), 128)
 
 
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("tie", [True, False])
-def test_groups_hold_every_parameter_once(tie):
+def test_groups_hold_every_parameter_once_and_keep_the_names(tie, name):
     net = model(tie_embeddings=tie)
-    decayed, rest = param_groups(net, 0.1)
-    ids = [id(p) for group in (decayed, rest) for p in group["params"]]
+    groups = option("optimizer", name).for_width(64).build(net).param_groups
+    ids = [id(p) for group in groups for p in group["params"]]
     assert len(ids) == len(set(ids)) and set(ids) == {id(p) for p in net.parameters()}
-    assert {p.dim() for p in decayed["params"]} == {2} and {p.dim() for p in rest["params"]} == {1}
+    by_name = dict(net.named_parameters())
+    for group in groups:
+        assert [id(by_name[n]) for n in group["param_names"]] == [id(p) for p in group["params"]]
+        assert {p.dim() for p in group["params"]} == {1 if group["kind"] == "vector" else 2}
+        assert group["weight_decay"] == 0 or group["kind"] != "vector"
+    kinds = {n: group["kind"] for group in groups for n in group["param_names"]}
+    assert kinds["wte.weight"] == kinds["wpe.weight"] == "embedding"
+    assert kinds["blocks.1.mlp.c_proj.weight"] == "matrix" and kinds["norm.weight"] == "vector"
+    assert kinds.get("head.weight") == (None if tie else "head")
 
 
 def test_only_matrices_decay():
@@ -31,15 +47,16 @@ def test_only_matrices_decay():
         torch.testing.assert_close(p, torch.full_like(p, expected))
 
 
-@pytest.mark.parametrize("config", [AdamWConfig(lr=0.05, weight_decay=0), AdamW8bitConfig(lr=0.05, weight_decay=0)])
-def test_halves_a_quadratic(config):
+@pytest.mark.parametrize("name", NAMES)
+def test_halves_a_quadratic(name):
     torch.manual_seed(0)
     net = torch.nn.Linear(128, 64, bias=False)
+    config = option("optimizer", name, weight_decay=0.0, lr=0.1 if name == "muon" else 0.05)
     optimizer = config.build(net)
     start = net.weight.square().sum().item()
     for _ in range(20):
         optimizer.zero_grad()
-        net.weight.square().sum().backward()
+        (net.weight.square().sum() / 2).backward()
         optimizer.step()
     assert net.weight.square().sum().item() < start / 2
 
@@ -53,8 +70,10 @@ def test_8bit_state_is_8bit_for_large_tensors_and_32_for_small():
         assert state["state1"].dtype == (torch.uint8 if p.numel() >= 4096 else torch.float32)
 
 
-@pytest.mark.parametrize("config", [AdamWConfig(lr=1e-3), AdamW8bitConfig(lr=1e-3)])
-def test_saved_and_loaded_it_goes_on_exactly(config, tmp_path):
+@pytest.mark.parametrize("name", NAMES)
+def test_saved_and_loaded_it_goes_on_exactly(name, tmp_path):
+    config = option("optimizer", name).for_width(64)
+
     def train(net, optimizer, steps):
         for step in steps:
             torch.manual_seed(step)
@@ -78,22 +97,174 @@ def test_saved_and_loaded_it_goes_on_exactly(config, tmp_path):
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_continued_run_has_the_same_weights(nano, name, precision):
+    typed = [f"optimizer={name}", f"precision={precision}", "model.dropout=0.1"]
+    straight = nano(*typed, "schedule=constant", name="straight")
+    halted = nano(*typed, "schedule=constant", "trainer.max_steps=8", name="halted")
+    nano(*typed, "schedule=constant", name="halted")
+    assert equal(weights(straight), weights(halted))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_every_optimizer_learns_words_beyond_their_letters(tmp_path, name):
+    """The unigram plateau: what knowing how often each character comes is worth."""
+    import math
+    from collections import Counter
+
+    import train as train_script
+
+    typed = [
+        o for o in NANO if not o.startswith(("optimizer", "trainer", "schedule", "data.", "corpus.lines", "callbacks"))
+    ]
+    config = config_of(
+        *typed, f"data.root={tmp_path}/data", f"optimizer={name}", "data.batch_size=16", "trainer.max_steps=400",
+        "trainer.val_every=400", "callbacks.sample.enabled=false", "schedule.warmup_steps=20",
+    )  # fmt: skip
+    loss = train_script.train(config, tmp_path / "run")
+    text = config.corpus.load(config.data.downloads()).val.read()
+    counts = Counter(text)
+    plateau = -sum(n / len(text) * math.log(n / len(text)) for n in counts.values())
+    assert loss < 0.9 * plateau
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [({"lr": -1.0}, "optimizer.lr=-1.0 must be above 0"), ({"weight_decay": -0.1}, "optimizer.weight_decay=-0.1 must"),
-     ({"beta2": 1.0}, "optimizer.beta2=1.0 must be at least 0 and below 1")],
+     ({"beta2": 1.0}, "optimizer.beta2=1.0 must be at least 0 and below 1"),
+     ({"head_lr_ratio": -1.0}, "optimizer.head_lr_ratio=-1.0 must be at least 0")],
 )  # fmt: skip
 def test_ranges(fields, message):
     with pytest.raises(ValueError, match=message):
         AdamWConfig(**fields)
 
 
+def test_nesterov_needs_momentum():
+    with pytest.raises(ValueError, match="optimizer.nesterov=True must be false without optimizer.momentum"):
+        SGDConfig(nesterov=True, momentum=0.0)
+
+
 def test_without_a_rate_the_width_decides():
     assert AdamWConfig().for_width(384).lr == pytest.approx(1e-3)
     assert AdamWConfig().for_width(768).lr == pytest.approx(5e-4)
     assert AdamWConfig(lr=0.5).for_width(384).lr == 0.5
+    for name in NAMES:
+        config: OptimizerConfig = option("optimizer", name)
+        assert config.for_width(128).lr == config.usual_lr(128) > 0
 
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_fused_is_what_was_asked_for(fused):
-    assert AdamWConfig(lr=1e-3).build(model(), fused=fused).defaults["fused"] is fused
+    for config in (AdamWConfig(lr=1e-3), MuonConfig(lr=1e-3)):
+        assert config.build(model(), fused=fused).defaults["fused"] is fused
+
+
+def test_a_ratio_scales_the_rate_of_its_group_alone(nano):
+    base = ["model.tie_embeddings=false", "trainer.max_steps=1", "optimizer.weight_decay=0", "schedule.warmup_steps=0"]
+    usual = nano(*base, name="usual")
+    scaled = nano(*base, "optimizer.head_lr_ratio=0", "optimizer.embedding_lr_ratio=2", name="scaled")
+    fresh = nano(*base, "optimizer.lr=1e-12", name="fresh")
+    a, b, start = weights(usual), weights(scaled), weights(fresh)
+    torch.testing.assert_close(b["model.head.weight"], start["model.head.weight"])
+    moved = a["model.wte.weight"] - start["model.wte.weight"]
+    torch.testing.assert_close(b["model.wte.weight"] - start["model.wte.weight"], 2 * moved, rtol=1e-4, atol=1e-6)
+    assert torch.equal(a["model.blocks.0.attn.c_attn.weight"], b["model.blocks.0.attn.c_attn.weight"])
+
+
+def test_a_ratio_for_nothing_is_refused():
+    with pytest.raises(ValueError, match="optimizer.head_lr_ratio=0.5 is for nothing in this model: its head is tied"):
+        AdamWConfig(lr=1e-3, head_lr_ratio=0.5).build(model(tie_embeddings=True))
+    bare = model(norm_gain=False, bias=False)
+    with pytest.raises(ValueError, match="optimizer.vector_lr_ratio=3 is for nothing in this model: it has no vectors"):
+        AdamWConfig(lr=1e-3, vector_lr_ratio=3.0).build(bare)
+
+
+def test_lion_is_its_papers_algorithm():
+    p = torch.nn.Linear(3, 2, bias=False)
+    start = p.weight.detach().clone()
+    optimizer = LionConfig(lr=0.1, beta1=0.9, beta2=0.99, weight_decay=0.5).build(p)
+    m, x = torch.zeros(2, 3), start.clone()
+    for seed in range(4):
+        torch.manual_seed(seed)
+        g = torch.randn(2, 3)
+        p.weight.grad = g.clone()
+        optimizer.step()
+        x = x - 0.1 * ((0.9 * m + 0.1 * g).sign() + 0.5 * x)
+        m = 0.99 * m + 0.01 * g
+        torch.testing.assert_close(p.weight.detach(), x)
+
+
+# ---- Muon
+
+
+@pytest.mark.parametrize("shape", [(4, 32, 32), (1, 48, 16), (2, 16, 48)])
+def test_orthogonal_has_singular_values_near_one_and_keeps_the_directions(shape):
+    torch.manual_seed(0)
+    batch = torch.randn(shape)
+    made = orthogonal(batch, 5).float()
+    for a, b in zip(batch, made, strict=True):
+        u, s, v = torch.linalg.svd(a, full_matrices=False)
+        values = torch.linalg.svdvals(b)
+        assert values.min() > 0.5 and values.max() < 1.4
+        along = (u.T @ b @ v.T).diagonal()  # of the nearest orthogonal matrix, all ones
+        kept = s > 0.1 * s.max()  # the smallest need more steps
+        assert (along[kept] > 0.6).all()
+
+
+def test_muon_treats_queries_keys_values_and_gates_as_matrices_of_their_own():
+    net = model(mlp="swiglu")
+    groups = MuonConfig(lr=0.02).build(net).param_groups
+    pieces = {n: g["pieces"] for g in groups if g["muon"] for n in g["param_names"]}
+    assert pieces["blocks.0.attn.c_attn.weight"] == 3 and pieces["blocks.0.mlp.c_fc.weight"] == 2
+    assert pieces["blocks.0.attn.c_proj.weight"] == pieces["blocks.0.mlp.c_proj.weight"] == 1
+    assert not any(n.startswith(("wte", "wpe", "head")) for n in pieces)
+
+
+def test_muon_steps_each_matrix_by_its_rate_and_adamw_does_the_rest():
+    net, other = model(tie_embeddings=False), model(tie_embeddings=False)
+    muon = MuonConfig(lr=0.02, embedding_lr_ratio=1.5, head_lr_ratio=0.1, vector_lr_ratio=0.1).build(net)
+    torch.manual_seed(3)
+    for p, q in zip(net.parameters(), other.parameters(), strict=True):
+        p.grad = torch.randn_like(p)
+        q.grad = p.grad.clone()
+    before = copy.deepcopy(net.state_dict())
+    muon.step()
+    step = (before["blocks.0.attn.c_proj.weight"] - net.blocks[0].attn.c_proj.weight.detach()) / 0.02
+    values = torch.linalg.svdvals(step)  # of a random square matrix the last few begin near zero
+    assert values[-4] > 0.5 and values.max() < 1.4
+    adamw = torch.optim.AdamW([other.wte.weight], lr=0.03, betas=(0.8, 0.95), eps=1e-10, weight_decay=0.0)
+    adamw.step()
+    torch.testing.assert_close(net.wte.weight, other.wte.weight)
+    assert set(muon.state[net.blocks[0].attn.c_proj.weight]) == {"momentum", "step"}
+    assert set(muon.state[net.wte.weight]) == {"step", "exp_avg", "exp_avg_sq"}
+
+
+def test_muon_passes_over_what_has_no_gradient():
+    net = model()
+    optimizer = MuonConfig(lr=0.02).build(net)
+    before = copy.deepcopy(net.state_dict())
+    optimizer.step()
+    assert equal(before, net.state_dict())
+
+
+def test_the_memory_of_a_state_is_what_the_config_says():
+    for name in NAMES:
+        config = option("optimizer", name).for_width(64)
+        net = model()
+        optimizer = config.build(net)
+        net(torch.randint(128, (1, 16))).sum().backward()
+        optimizer.step()
+        for n, p in net.named_parameters():
+            held = sum(
+                t.numel() * t.itemsize for key, t in optimizer.state[p].items()
+                if isinstance(t, torch.Tensor) and key not in ("step", "qmap1", "qmap2")
+            )  # fmt: skip
+            expected = config.state_bytes(p.numel(), n.startswith("blocks") and p.dim() == 2)
+            assert held == pytest.approx(expected, rel=0.01), (name, n)
+
+
+def test_the_logged_rate_is_that_of_the_matrices(nano):
+    run = nano("optimizer=muon", "optimizer.lr=0.02", "schedule=constant", "schedule.warmup_steps=0")
+    assert {float(row["lr"]) for row in csv.DictReader((run / "metrics.csv").open()) if row["lr"]} == {0.02}

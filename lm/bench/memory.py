@@ -6,7 +6,6 @@ import argparse
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
@@ -16,7 +15,7 @@ from lm.hardware import device_type
 from lm.memory import Network, by_kind, estimate
 from lm.model import GPT
 from lm.optim import AdamW8bitConfig
-from lm.precision import DTYPES
+from lm.precision import autocast
 
 GRID = [  # overrides, each on top of precision=fp32 attention=sdpa model=tiny data.batch_size=8
     "", "precision=bf16", "attention=manual", "precision=bf16 attention=manual",
@@ -30,7 +29,8 @@ GRID = [  # overrides, each on top of precision=fp32 attention=sdpa model=tiny d
     "model.tie_embeddings=true model.bias=true", "model.logit_softcap=15 precision=bf16", "model.mlp=relu",
     "model.n_layer=8 model.norm_gain=false model.norm=rmsnorm", "optimizer=adamw_8bit model=small",
     "model=feste/medium data.batch_size=4", "model=fundamentallm/small precision=bf16", "model=nanogpt/baby",
-    "model=lab/nano data.batch_size=1", "model=femtogpt/192x8 data.batch_size=4",
+    "model=lab/nano data.batch_size=1", "model=femtogpt/192x8 data.batch_size=4", "loss.chunk=256",
+    "loss.chunk=128 precision=bf16 model.logit_softcap=15", "loss.chunk=64 data.batch_size=32 precision=bf16",
 ]  # fmt: skip
 
 
@@ -74,8 +74,9 @@ def measured(config: Config, vocab: int, device: str) -> tuple[int | None, int]:
     """Bytes that autograd keeps (None where blocks are recomputed: hooks do not see those), and the peak, weights and
     optimizer included, of a second step."""
     model = GPT(config.model, vocab, config.attention.backend).to(device)
+    precision = config.precision.resolve(device)
+    model = model.bfloat16() if precision == "bf16_true" else model
     optimizer = config.optimizer.for_width(config.model.n_embd).build(model)
-    dtype = DTYPES[config.precision.resolve(device)]
     ids = torch.randint(vocab, (config.data.micro(), config.model.block_size + 1), device=device)
     saved: dict[int, Tensor] = {}
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
@@ -86,9 +87,8 @@ def measured(config: Config, vocab: int, device: str) -> tuple[int | None, int]:
         return tensor
 
     def forward() -> Tensor:
-        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
-            logits = model(ids[:, :-1])
-        return F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten())
+        with autocast(device, precision):
+            return model(ids[:, :-1], None, ids[:, 1:], config.loss)[0]
 
     def update() -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -7,13 +7,12 @@ import statistics
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 
 from lm.bench.timing import alternate, matmul
 from lm.config import Config, composed
-from lm.hardware import device_type
+from lm.hardware import device_type, peak_flops
 from lm.model import GPT
-from lm.precision import DTYPES
+from lm.precision import DTYPES, autocast
 
 
 def step(args: argparse.Namespace) -> list[dict]:
@@ -29,7 +28,7 @@ def step(args: argparse.Namespace) -> list[dict]:
         about[typed] = (config, model, precision)
     ceilings = {dtype: matmul(DTYPES[dtype], device) for dtype in {precision for *_, precision in about.values()}}
     ms = alternate(tasks | {dtype: task for dtype, (task, _) in ceilings.items()}, args.repeats, device)
-    rows = []
+    rows, peak = [], peak_flops(device)
     for name, (config, model, precision) in about.items():
         tokens = config.data.batch_size * config.model.block_size
         median = statistics.median(ms[name])
@@ -39,7 +38,7 @@ def step(args: argparse.Namespace) -> list[dict]:
         rows.append({
             "overrides": name, "parameters": model.num_params, "dtype": precision, "ms": median, "spread": high - low,
             "tokens/s": round(1e3 * tokens / median), "GFLOP/s": reached / 1e6, "of matmul": reached / ceiling,
-        })  # fmt: skip
+        } | ({"mfu": 1e3 * reached / peak} if peak else {}))  # fmt: skip
     return rows
 
 
@@ -47,19 +46,20 @@ def bare_step(config: Config, vocab: int, device: str, precision: str) -> tuple[
     """A training step without a trainer: what the framework is measured against."""
     torch.manual_seed(config.seed)
     model = GPT(config.model, vocab, config.attention.backend).to(device)
+    model = model.bfloat16() if precision == "bf16_true" else model
     optimizer = config.optimizer.for_width(config.model.n_embd).build(model)
     accumulate, micro = config.data.accumulate(), config.data.micro()
     ids = torch.randint(vocab, (micro, config.model.block_size + 1), device=device)  # (B, T + 1)
-    dtype = DTYPES[precision]
 
     def run() -> None:
         for _ in range(accumulate):
-            with torch.autocast(device, dtype, enabled=dtype != torch.float32):
-                logits = model(ids[:, :-1])  # (B, T, V)
-            loss = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten())
+            with autocast(device, precision):
+                loss, _ = model(ids[:, :-1], None, ids[:, 1:], config.loss)
             (loss / accumulate).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
 
+    if config.trainer.compile:
+        model.compile()
     return run, model

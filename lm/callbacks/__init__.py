@@ -66,20 +66,50 @@ class EarlyStoppingConfig:
 
 
 @dataclass
+class AverageConfig:
+    """The exponential moving average of the weights is what is validated, sampled from and loaded."""
+
+    enabled: bool = False
+    decay: float = 0.999  # of the average, at every optimizer step
+
+    def __post_init__(self) -> None:
+        check = Check("callbacks.average", self)
+        check.within("decay", 0, 1)
+        check.done()
+
+
+@dataclass
+class HealthConfig:
+    """Warnings, with a cure, when the figures of a run look wrong: see lm/health.py. They never change the run."""
+
+    enabled: bool = True
+
+
+@dataclass
 class CallbacksConfig:
     sample: SampleConfig = field(default_factory=SampleConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
+    average: AverageConfig = field(default_factory=AverageConfig)
 
-    def build(self, directory: Path, trainer: TrainerConfig, peak: float | None) -> list[L.Callback]:
-        """In the order in which they act; `peak` is the FLOP/s of one device."""
+    def build(self, directory: Path, trainer: TrainerConfig, peak: float | None, new: bool = True) -> list[L.Callback]:
+        """In the order in which they act; `peak` is the FLOP/s of one device, `new` says that the weights are."""
+        from lm.callbacks.average import Average
         from lm.callbacks.checkpoints import Checkpoints
+        from lm.callbacks.health import HealthChecks
         from lm.callbacks.metrics import StepMetrics
+        from lm.callbacks.plateau import Plateau
         from lm.callbacks.progress import Progress
         from lm.callbacks.samples import Samples
         from lm.callbacks.stopping import EarlyStopping
 
         callbacks: list[L.Callback] = [StepMetrics(trainer.log_every, peak), Progress()]  # first: they hold the clock
+        if self.average.enabled:  # before all that looks at weights
+            callbacks.append(Average(self.average))
+        if self.health.enabled:
+            callbacks.append(HealthChecks(trainer.log_every, new))
+        callbacks.append(Plateau(trainer.val_every))  # what it is to do stands in the module's schedule
         if self.early_stopping.enabled:
             callbacks.append(EarlyStopping(self.early_stopping))
         if self.sample.enabled:

@@ -57,6 +57,7 @@ class Samples(L.Callback):
     def _sample(self, trainer: L.Trainer, pl_module: Any) -> None:
         model, tokenizer = pl_module.model, pl_module.tokenizer
         model.eval()
+        pl_module.swap_average()
         texts, c = [], self.config
         for prompt in self.prompts:
             generator = torch.Generator(pl_module.device).manual_seed(pl_module.seed)
@@ -64,6 +65,7 @@ class Samples(L.Callback):
             ids = prompt.to(pl_module.device)[None]  # (1, T)
             ids = generate(model, ids, c.max_new_tokens, c.temperature, c.top_k, generator=generator)
             texts.append(tokenizer.decode(ids[0].tolist()).strip("\n"))
+        pl_module.swap_average()
         model.train()
         with self.path.open("a", encoding="utf-8") as file:
             file.write(f"## step {trainer.global_step}\n\n" + "".join(fenced(text) for text in texts))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING as MISSING_FIELD
-from dataclasses import asdict, dataclass, fields
+from dataclasses import Field, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,13 @@ from lm.corpus import (
     TinyStoriesConfig,
     WordsConfig,
 )  # fmt: skip
-from lm.hardware import device_type
+from lm.hardware import device_type, require_compiler
 from lm.loggers import LoggerConfig
+from lm.loss import LossConfig
 from lm.model import GPTConfig
-from lm.optim import AdamW8bitConfig, AdamWConfig, OptimizerConfig
+from lm.optim import OPTIMIZERS, OptimizerConfig
 from lm.precision import PrecisionConfig
-from lm.schedule import ConstantConfig, CosineConfig, ScheduleConfig
+from lm.schedule import SCHEDULES, ScheduleConfig
 from lm.tokenizer import (
     AsciiConfig,
     BPEConfig,
@@ -70,6 +71,7 @@ class Config:
     tokenizer: TokenizerConfig = MISSING
     data: DataConfig = MISSING
     optimizer: OptimizerConfig = MISSING
+    loss: LossConfig = MISSING
     schedule: ScheduleConfig = MISSING
     precision: PrecisionConfig = MISSING
     trainer: TrainerConfig = MISSING
@@ -103,8 +105,9 @@ SCHEMAS: dict[str, list[type]] = {
     ],
     "tokenizer": [BPEConfig, CharConfig, ByteConfig, AsciiConfig, GPT2Config, FileConfig],
     "data": [DataConfig],
-    "optimizer": [AdamWConfig, AdamW8bitConfig],
-    "schedule": [CosineConfig, ConstantConfig],
+    "optimizer": OPTIMIZERS,
+    "loss": [LossConfig],
+    "schedule": SCHEDULES,
     "precision": [PrecisionConfig],
     "trainer": [TrainerConfig],
     "callbacks": [CallbacksConfig],
@@ -185,10 +188,15 @@ def plain(config: Config) -> dict[str, Any]:
 
 
 def usual(config: Config) -> dict[str, Any]:
-    """The defaults of the classes that `config` is made of, by section."""
+    """The defaults of the classes that `config` is made of, by section, as plain as in `plain`."""
+
+    def default(field: Field[Any]) -> Any:
+        value: Any = field.default if field.default_factory is MISSING_FIELD else field.default_factory()
+        return asdict(value) if is_dataclass(type(value)) else value
+
     sections = {group: fields(getattr(config, group)) for group in SCHEMAS}
     return {
-        group: {f.name: f.default for f in section if f.default is not MISSING_FIELD}
+        group: {f.name: value for f in section if (value := default(f)) is not MISSING_FIELD}
         for group, section in sections.items()
     }
 
@@ -208,6 +216,8 @@ def across(config: Config, here: bool) -> list[str]:
     if here and (device := attempt(device_type, c.trainer.accelerator, key)):
         attempt(c.precision.resolve, device)
         attempt(c.attention.require, device, c.model.dropped("attn"))
+        if c.trainer.compile:
+            attempt(require_compiler, device)
         if device != "cpu" and wanted > torch.cuda.device_count():
             problems.append(
                 f"trainer.devices={wanted} must be at most the {torch.cuda.device_count()} that torch finds here"

@@ -18,6 +18,7 @@ from lm.run import flatten
 METRICS = (
     "train/loss", "val/loss", "val/ppl", "val/bpb", "train/grad_norm", "lr",
     "perf/tokens_per_s", "perf/step_ms", "perf/mfu", "perf/memory_gb", "val/excess",
+    "train/skipped",
 )  # fmt: skip
 
 

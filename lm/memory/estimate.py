@@ -42,9 +42,11 @@ def estimate(config: GPTConfig, setup: Setup, optimizer: OptimizerConfig) -> Est
     with torch.device("meta"):
         model = GPT(config, setup.vocab_size)
     sizes = [p.numel() for p in model.parameters()]
-    in_flight = 4 * sum(sizes) if setup.devices > 1 else 0
-    weights = 4 * sum(sizes) + in_flight + sum(b.numel() * b.itemsize for b in model.buffers())
-    base = Estimate(weights, sum(map(optimizer.state_bytes, sizes)), 0, 4 * sum(sizes), overhead=OVERHEAD[setup.device])
+    weights = setup.number * sum(sizes) * (1 + setup.copies) + sum(b.numel() * b.itemsize for b in model.buffers())
+    matrices = [p.dim() == 2 and name.startswith("blocks") for name, p in model.named_parameters()]
+    state = sum(map(optimizer.state_bytes, sizes, matrices))
+    state = state * setup.number // 4
+    base = Estimate(weights, state, 0, setup.number * sum(sizes), overhead=OVERHEAD[setup.device])
     update = max(optimizer.working_bytes(size, setup.device) for size in sizes)
     peak = replace(base, gradients=base.full_gradients, working=update, at="update")
     operations = list(Network(config, setup).operations())

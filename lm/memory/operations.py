@@ -28,11 +28,17 @@ class Setup:
 
     vocab_size: int
     micro_batch: int
-    precision: str = "fp32"  # fp32 | bf16 | fp16
+    precision: str = "fp32"  # fp32 | bf16 | fp16 | bf16_true
     backend: str = "sdpa"  # manual | sdpa | flex
     device: str = "cpu"
     accumulate: int = 1  # micro-batches an optimizer step: from the second one on, gradients are there already
-    devices: int = 1  # several keep gradients twice: their own, and those on the way to the others
+    chunk: int | None = None  # tokens whose logits exist at a time (LossConfig.tokens); None: all
+    copies: int = 0  # of the weights, further ones: their average, gradients on the way to other devices
+
+    @property
+    def number(self) -> int:
+        """Bytes of a weight."""
+        return 2 if self.precision == "bf16_true" else 4
 
 
 class Network:
@@ -45,16 +51,18 @@ class Network:
         self.Ckv = self.Hkv * (self.C // self.H)
         self.V = config.vocab_multiple * math.ceil(setup.vocab_size / config.vocab_multiple)
         self.e = 4 if setup.precision == "fp32" else 2  # bytes of a number in matrix products
+        self.w = setup.number
+        self.cast = self.e < self.w  # autocast copies weights into what it multiplies in
         self.cuda = setup.device == "cuda"
-        self.stream = 4 * self.N * self.C  # the residual stream is fp32, and so is its gradient
+        self.stream = self.w * self.N * self.C  # the residual stream is as wide as weights, and so is its gradient
 
     def operations(self) -> Iterator[Op]:
         c, N, C, V, e = self.c, self.N, self.C, self.V, self.e
         own = 0 if c.tie_embeddings else V * C
         positions = c.block_size * C if c.position == "learned" else 0
         # a lookup's gradient is as large as its table, and a tied one is added to the head's
-        yield Op("embeddings", 8 * N, working=self.stream + 4 * V * C, gradients=4 * (own + positions))
-        yield self.dropout(c.dropped("embd"), self.stream, 4)
+        yield Op("embeddings", 8 * N, working=self.stream + self.w * V * C, gradients=self.w * (own + positions))
+        yield self.dropout(c.dropped("embd"), self.stream, self.w)
         block = list(self.block())
         for i in range(c.n_layer):
             if c.recompute_every and i % c.recompute_every == 0:
@@ -62,12 +70,26 @@ class Network:
             else:
                 yield from block
         yield self.norm()
+        if self.s.chunk and self.s.chunk < N:
+            yield self.chunked_head(self.s.chunk)
+            return
         yield self.linear("head", C, V, c.bias_head)
         if c.logit_softcap is not None:
             yield Op("logits", e * N * V, working=2 * e * N * V)
         if e == 2:
             yield Op("logits", working=(4 + e) * N * V)  # from 16 bits to fp32
         yield Op("logits", 4 * N * V + 8 * N, working=8 * N * V)  # log-probabilities in fp32
+
+    def chunked_head(self, n: int) -> Op:
+        """Its gradients are made in forward, from the logits of n tokens at a time (lm/loss.py)."""
+        c, V, e = self.c, self.V, self.e
+        matrix = 4 * V * self.C  # its gradient is added up in fp32
+        logits = n * V * (2 * e + 4 + (8 if c.logit_softcap is not None else 0))  # as made, log-probabilities, gradient
+        copy = e * V * self.C if self.cast else 0
+        forward = self.stream + logits + copy + matrix // 2  # a chunk's share of the gradient, on average
+        return Op(
+            "head", e * self.N * self.C + matrix, max(forward, matrix + self.stream), matrix + 4 * c.bias_head * V
+        )
 
     def block(self) -> Iterator[Op]:
         c, C, e, stream = self.c, self.C, self.e, self.stream
@@ -120,16 +142,18 @@ class Network:
         c, gain = self.c, self.c.norm_gain
         if c.norm == "layernorm":
             weights = gain * self.C * (1 + c.biased("norm"))
-            return Op("norms", self.stream + 8 * self.N, working=2 * self.stream, gradients=4 * weights)
+            return Op("norms", self.stream + 8 * self.N, working=2 * self.stream, gradients=self.w * weights)
         # off a GPU it is made of simple operations, and the gain keeps what it multiplies
         twice = gain and not self.cuda
-        return Op("norms", (1 + twice) * self.stream + 4 * self.N, working=3 * self.stream, gradients=4 * gain * self.C)
+        return Op(
+            "norms", (1 + twice) * self.stream + 4 * self.N, working=3 * self.stream, gradients=self.w * gain * self.C
+        )
 
     def linear(self, kind: str, into: int, out: int, bias: bool, beside: int = 0) -> Op:
         """A matrix product keeps its input, and under autocast the copy of its weights in 16 bits."""
-        copy = self.e * into * out if self.e == 2 else 0
+        copy = self.e * into * out if self.cast else 0
         working = beside + self.e * self.N * (into + out) + copy
-        return Op(kind, self.e * self.N * into + copy, working, gradients=4 * (into * out + bias * out))
+        return Op(kind, self.e * self.N * into + copy, working, gradients=self.w * (into * out + bias * out))
 
     def dropout(self, p: float, size: int, e: int, beside: int = 0) -> Op:
         """Keeps its mask: of bools on a GPU, of numbers elsewhere. `size` in bytes of the input, `e` of each number."""

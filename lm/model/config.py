@@ -36,9 +36,10 @@ class GPTConfig:
     qk_norm: bool = False  # normalise queries and keys (Dehghani et al. 2023): steadier at high learning rates
     mlp: str = "gelu"  # gelu (exact) | gelu_tanh | relu | relu2 | swiglu
     mlp_ratio: float = 4.0  # hidden units per channel; swiglu takes two thirds, in whole tiles of 64
+    norm_embd: bool = False  # normalise embeddings in front of the first block, without a gain (nanochat, 2025)
     tie_embeddings: bool = True  # input embedding and output head are one matrix (Press and Wolf 2017)
     logit_softcap: float | None = None  # bend logits so that none exceeds this (Gemma 2, 2024)
-    init: str = "normal"  # normal | zero_proj | he_uniform; see GPT.init_weights
+    init: str = "normal"  # normal | zero_proj | unit | he_uniform; see GPT.init_weights
     vocab_multiple: int = 1  # pad the embedding's rows to a multiple; logits are of the real ones
     recompute_every: int = 0  # every n-th block keeps no activations and is computed again in backward; 0: none
 
@@ -55,7 +56,7 @@ class GPTConfig:
         check.one_of("position", ("learned", "sinusoidal", "rope", "none"))
         check.one_of("norm", ("layernorm", "rmsnorm"))
         check.one_of("mlp", ("gelu", "gelu_tanh", "relu", "relu2", "swiglu"))
-        check.one_of("init", ("normal", "zero_proj", "he_uniform"))
+        check.one_of("init", ("normal", "zero_proj", "unit", "he_uniform"))
         if not check.problems:
             self.check_shape(check)
         check.done()
@@ -70,6 +71,8 @@ class GPTConfig:
         check.that(even, "n_embd", "be even under sinusoidal positions")
         groups = [n for n in range(1, self.n_head + 1) if self.n_head % n == 0]
         check.that(self.n_kv_head in (None, *groups), "n_kv_head", f"divide model.n_head={self.n_head}: be in {groups}")
+        untied = self.init != "unit" or not self.tie_embeddings
+        check.that(untied, "tie_embeddings", "be false under model.init=unit, which begins with a head of zeros")
         gained = self.norm_gain or not self.bias_norm
         check.that(gained, "bias_norm", "be false or null without model.norm_gain")
 

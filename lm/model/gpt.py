@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lm.attention import attend, make_mask
+from lm.loss import LossConfig, head_loss
 from lm.model.config import GPTConfig
 from lm.model.layers import MLP, SwiGLU, make_norm, rope_tables, rotate, sinusoids
 
@@ -70,9 +71,24 @@ class GPT(nn.Module):
             self.register_buffer("sinusoids", 0.02 * math.sqrt(2) * sinusoids(T, C), persistent=False)
         self.init_weights()
 
-    def forward(self, ids: Tensor, documents: Tensor | None = None) -> Tensor:
-        """`documents` (B, T), the number of the document that a token belongs to, keeps attention within it."""
-        return self.logits(self.features(ids, documents))  # (B, T, V)
+    def forward(
+        self,
+        ids: Tensor,
+        documents: Tensor | None = None,
+        targets: Tensor | None = None,
+        loss: LossConfig | None = None,
+    ) -> Any:
+        """Logits; or with `targets` (B, T) the objective and the sum of nats (lm/loss.py), without making all logits.
+
+        `documents` (B, T), the number of the document that a token belongs to, keeps attention within it.
+        """
+        x = self.features(ids, documents)  # (B, T, C)
+        if targets is None:
+            return self.logits(x)  # (B, T, V)
+        return head_loss(
+            x.flatten(0, 1), self.head.weight, self.head.bias, targets.flatten(), loss or LossConfig(),
+            self.vocab_size, self.config.logit_softcap,
+        )  # fmt: skip
 
     def logits(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., V)."""
@@ -94,6 +110,8 @@ class GPT(nn.Module):
             x = x + self.sinusoids[start:end]
         elif c.position == "rope":
             rope = (self.cos[start:end], self.sin[start:end])
+        if c.norm_embd:
+            x = F.rms_norm(x, x.shape[-1:])
         x = self.drop(x)
         mask = make_mask(self.backend, T, end, ids.device, c.window, documents)
         for i, block in enumerate(self.blocks):
@@ -109,15 +127,18 @@ class GPT(nn.Module):
     def init_weights(self) -> None:
         """Start at a loss within 2 % of ln V, with a residual stream that does not grow with depth (`init=normal`).
 
-        | tensor          | normal                         | zero_proj | he_uniform                                   |
-        |-----------------|--------------------------------|-----------|----------------------------------------------|
-        | wte, wpe, head  | N(0, s), s at most GPT-2's .02 | as normal | U(-a, a), a = 1/sqrt(C); head sqrt(2/C)      |
-        | c_attn, c_fc    | N(0, 0.02): GPT-2              | as normal | U(-a, a), a = sqrt(2 / fan in)               |
-        | c_proj          | N(0, 0.02 / sqrt(2 n_layer))   | 0         | U(-a, a), a = sqrt(2 / fan in)               |
-        | biases, gains   | 0, 1                           | as normal | as normal                                    |
+        | tensor        | normal                         | zero_proj | unit            | he_uniform                   |
+        |---------------|--------------------------------|-----------|-----------------|------------------------------|
+        | wte, wpe      | N(0, s), s at most GPT-2's .02 | as normal | N(0, 1)         | U(-a, a), a = 1 / sqrt(C)    |
+        | head          | as wte                         | as normal | 0               | U(-a, a), a = sqrt(2 / C)    |
+        | c_attn, c_fc  | N(0, 0.02): GPT-2              | as normal | N(0, 1/sqrt(C)) | U(-a, a), a = sqrt(2/fan in) |
+        | c_proj        | N(0, 0.02 / sqrt(2 n_layer))   | 0         | 0               | U(-a, a), a = sqrt(2/fan in) |
+        | biases, gains | 0, 1                           | as normal | as normal       | as normal                    |
 
         s: logits of variance C s^2 cost half of it in loss. c_proj: 2 n_layer branches add into the stream; from zero
-        each block begins as the identity. he_uniform is feste's: it begins some 0.3 nats above ln V.
+        each block begins as the identity. unit is for Muon: what is read is of unit size, what is written zero, so
+        that the first loss is ln V exactly (after nanochat, 2025). he_uniform is feste's: it begins some 0.3 nats above
+        ln V.
         """
         c = self.config
         cost = 0.012 * math.log(self.vocab_size)  # nats above ln V; smaller logits than need be would learn slower
@@ -131,6 +152,9 @@ class GPT(nn.Module):
             elif c.init == "he_uniform":
                 a = math.sqrt((1 if name.startswith(("wte", "wpe")) else 2) / p.size(1))
                 p.uniform_(-a, a)
+            elif c.init == "unit":
+                zero = name.startswith("head") or name.endswith("c_proj.weight")
+                p.normal_(0.0, 0.0 if zero else 1.0 if embedding else c.n_embd**-0.5)
             elif embedding:
                 p.normal_(0.0, s)
             elif name.endswith("c_proj.weight"):

@@ -1,0 +1,16 @@
+"""Optimizers and which parameters they decay."""
+
+from lm.optim.base import OptimizerConfig
+from lm.optim.classic import AdamConfig, AdamWConfig, Lion, LionConfig, RMSpropConfig, SGDConfig
+from lm.optim.eightbit import AdamW8bitConfig, PagedAdamW8bitConfig
+from lm.optim.muon import Muon, MuonConfig, orthogonal
+
+OPTIMIZERS: list[type] = [
+    AdamWConfig, AdamConfig, SGDConfig, RMSpropConfig, LionConfig, AdamW8bitConfig, PagedAdamW8bitConfig, MuonConfig,
+]  # fmt: skip
+
+__all__ = [
+    "OPTIMIZERS",
+    "AdamConfig", "AdamW8bitConfig", "AdamWConfig", "Lion", "LionConfig", "Muon", "MuonConfig", "OptimizerConfig",
+    "PagedAdamW8bitConfig", "RMSpropConfig", "SGDConfig", "orthogonal",
+]  # fmt: skip

@@ -1,0 +1,117 @@
+"""What every optimizer has: a rate, decay, clipping, and which parameters learn at which rate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from lm.check import Check
+
+
+@dataclass
+class OptimizerConfig:
+    """A kind of optimizer adds its fields, `usual_lr` and `build`."""
+
+    lr: float | None = None  # the peak; schedule= shapes it; null: one that suits the optimizer and model.n_embd
+    weight_decay: float = 0.1  # of matrices; gains and biases are never decayed
+    grad_clip: float = 1.0  # the most that the global gradient norm may be; 0: no clipping
+    embedding_lr_ratio: float = 1.0  # times lr, for token and position embeddings
+    head_lr_ratio: float = 1.0  # for an untied head
+    vector_lr_ratio: float = 1.0  # for gains and biases
+
+    def __post_init__(self) -> None:
+        check = Check("optimizer", self)
+        check.above("lr", 0)
+        for key in ("weight_decay", "grad_clip", "embedding_lr_ratio", "head_lr_ratio", "vector_lr_ratio"):
+            check.at_least(key, 0)
+        self.check(check)
+        check.done()
+
+    def check(self, check: Check) -> None:
+        """Range checks of the fields an optimizer adds."""
+
+    def usual_lr(self, n_embd: int) -> float:
+        """The peak rate when none is given."""
+        raise NotImplementedError
+
+    def for_width(self, n_embd: int) -> Self:
+        """This config with a peak rate."""
+        return self if self.lr is not None else replace(self, lr=self.usual_lr(n_embd))
+
+    def build(self, model: nn.Module, fused: bool = True) -> torch.optim.Optimizer:
+        """Needs a peak rate, see `for_width`. `fused` is one kernel a step; no gradient scaler (fp16) works with it.
+
+        Raises ValueError when a group has a rate of its own and the model has no such parameters.
+        """
+        raise NotImplementedError
+
+    def state_bytes(self, numel: int, matrix: bool) -> int:
+        """What it keeps of a tensor of so many numbers. `matrix`: of a block's matrices."""
+        raise NotImplementedError
+
+    def working_bytes(self, numel: int, device: str) -> int:
+        """What its update of a tensor needs in passing: nothing, in one kernel."""
+        return 0
+
+    def groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """Every trainable parameter once: the blocks' matrices, embeddings, the head, and vectors, which do not decay.
+
+        `lr_ratio` is what the trainer multiplies the scheduled rate by. Raises ValueError for a ratio without
+        parameters.
+        """
+        usual = type(self)()
+        kinds: dict[str, list[tuple[str, Tensor]]] = {"matrix": [], "embedding": [], "head": [], "vector": []}
+        for name, p in model.named_parameters():  # a tied head is an embedding
+            if p.requires_grad:
+                kinds[kind_of(name, p)].append((name, p))  # torch keeps the names in what it saves
+        groups = []
+        for kind, params in kinds.items():
+            ratio = getattr(self, f"{kind}_lr_ratio", 1.0)
+            if not params and ratio != getattr(usual, f"{kind}_lr_ratio", 1.0):
+                why = "its head is tied to the embedding" if kind == "head" else f"it has no {kind}s"
+                raise ValueError(f"optimizer.{kind}_lr_ratio={ratio:g} is for nothing in this model: {why}")
+            decay = 0.0 if kind == "vector" else self.weight_decay
+            assert self.lr is not None
+            if params:
+                groups.append(
+                    {"params": params, "kind": kind, "weight_decay": decay, "lr_ratio": ratio, "lr": self.lr * ratio}
+                )
+        return groups
+
+
+def kind_of(name: str, p: Tensor) -> str:
+    """matrix, embedding, head or vector."""
+    if p.dim() < 2:
+        return "vector"
+    if name.startswith(("wte", "wpe")):
+        return "embedding"
+    return "head" if name.startswith("head") else "matrix"
+
+
+@dataclass
+class AdamLikeConfig(OptimizerConfig):
+    """Two averages of each gradient, of itself and of its square."""
+
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+
+    def check(self, check: Check) -> None:
+        check.above("eps", 0)
+        for key in ("beta1", "beta2"):
+            check.within(key, 0, 1)
+
+    def usual_lr(self, n_embd: int) -> float:
+        """1e-3 at nanoGPT's baby width of 384 and 5e-4 at GPT-2's 768, close to what is used there; matrices of Adam
+        want rates in inverse proportion to width (Yang et al. 2022)."""
+        return 0.384 / n_embd
+
+    def state_bytes(self, numel: int, matrix: bool) -> int:
+        return 8 * numel
+
+    @property
+    def moments(self) -> dict[str, Any]:
+        return {"lr": self.lr, "betas": (self.beta1, self.beta2), "eps": self.eps}

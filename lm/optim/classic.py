@@ -1,0 +1,137 @@
+"""Torch's own optimizers, and Lion, which it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from lm.check import Check
+from lm.optim.base import AdamLikeConfig, OptimizerConfig
+
+
+@dataclass
+class AdamWConfig(AdamLikeConfig):
+    """Loshchilov and Hutter 2019. Fused, it is the cheapest step on a CPU and on a GPU."""
+
+    def build(self, model: nn.Module, fused: bool = True) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.groups(model), fused=fused, **self.moments)
+
+
+@dataclass
+class AdamConfig(AdamLikeConfig):
+    """Kingma and Ba 2015: decay is part of the gradient, and so is divided by its size like the rest."""
+
+    weight_decay: float = 0.0
+
+    def build(self, model: nn.Module, fused: bool = True) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.groups(model), fused=fused, **self.moments)
+
+
+@dataclass
+class SGDConfig(OptimizerConfig):
+    """Gradient descent with momentum. A transformer's gradients differ so much in size that it learns slowly."""
+
+    weight_decay: float = 0.0
+    momentum: float = 0.9
+    nesterov: bool = False
+
+    def check(self, check: Check) -> None:
+        check.within("momentum", 0, 1)
+        check.that(self.momentum > 0 or not self.nesterov, "nesterov", "be false without optimizer.momentum")
+
+    def usual_lr(self, n_embd: int) -> float:
+        return 0.3
+
+    def build(self, model: nn.Module, fused: bool = True) -> torch.optim.Optimizer:
+        assert self.lr is not None
+        return torch.optim.SGD(
+            self.groups(model), lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=fused
+        )
+
+    def state_bytes(self, numel: int, matrix: bool) -> int:
+        return 4 * numel if self.momentum else 0
+
+
+@dataclass
+class RMSpropConfig(OptimizerConfig):
+    """Hinton's lecture of 2012: each gradient is divided by the root of its squares' average."""
+
+    weight_decay: float = 0.0
+    alpha: float = 0.99
+    momentum: float = 0.0
+    eps: float = 1e-8
+
+    def check(self, check: Check) -> None:
+        check.above("eps", 0)
+        for key in ("alpha", "momentum"):
+            check.within(key, 0, 1)
+
+    def usual_lr(self, n_embd: int) -> float:
+        return 0.128 / n_embd
+
+    def build(self, model: nn.Module, fused: bool = True) -> torch.optim.Optimizer:
+        assert self.lr is not None
+        return torch.optim.RMSprop(
+            self.groups(model), lr=self.lr, alpha=self.alpha, momentum=self.momentum, eps=self.eps
+        )
+
+    def state_bytes(self, numel: int, matrix: bool) -> int:
+        return 4 * numel * (2 if self.momentum else 1)
+
+    def working_bytes(self, numel: int, device: str) -> int:
+        return 4 * numel
+
+
+@dataclass
+class LionConfig(OptimizerConfig):
+    """The sign of an average of gradients (Chen et al. 2023): half of Adam's memory. Rates are a third to a tenth of
+    Adam's, and decay as much larger."""
+
+    weight_decay: float = 1.0
+    beta1: float = 0.9
+    beta2: float = 0.99
+
+    def check(self, check: Check) -> None:
+        for key in ("beta1", "beta2"):
+            check.within(key, 0, 1)
+
+    def usual_lr(self, n_embd: int) -> float:
+        return 0.04 / n_embd
+
+    def build(self, model: nn.Module, fused: bool = True) -> torch.optim.Optimizer:
+        assert self.lr is not None
+        return Lion(self.groups(model), self.lr, self.beta1, self.beta2)
+
+    def state_bytes(self, numel: int, matrix: bool) -> int:
+        return 4 * numel
+
+    def working_bytes(self, numel: int, device: str) -> int:
+        return 4 * numel
+
+
+class Lion(torch.optim.Optimizer):
+    def __init__(self, params: Any, lr: float, beta1: float, beta2: float) -> None:
+        super().__init__(params, {"lr": lr, "beta1": beta1, "beta2": beta2, "weight_decay": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                state = self.state[p]
+                if not state:
+                    state["average"] = torch.zeros_like(p)
+                average = state["average"]
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.sub_(average.lerp(p.grad, 1 - group["beta1"]).sign_(), alpha=group["lr"])
+                average.lerp_(p.grad, 1 - group["beta2"])
+        return loss

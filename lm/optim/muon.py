@@ -1,0 +1,144 @@
+"""Muon for the blocks' matrices, AdamW for the rest, in one optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lm.check import Check
+from lm.hardware import fast_bf16
+from lm.optim.base import AdamLikeConfig
+
+# The odd polynomial whose iteration takes singular values to about 1 (Jordan et al. 2024).
+QUINTIC = (3.4445, -4.7750, 2.0315)
+
+
+@dataclass
+class MuonConfig(AdamLikeConfig):
+    """Momentum whose matrices are made orthogonal (Jordan et al. 2024): every direction of a matrix learns alike.
+
+    `lr` is that of the matrices; the ratios give embeddings, head and vectors theirs, which AdamW trains.
+    """
+
+    weight_decay: float = 0.0
+    embedding_lr_ratio: float = 1.5
+    head_lr_ratio: float = 0.15
+    vector_lr_ratio: float = 0.15
+    beta1: float = 0.8
+    beta2: float = 0.95
+    eps: float = 1e-10
+    momentum: float = 0.95
+    ns_steps: int = 5  # iterations of Newton and Schulz
+
+    def check(self, check: Check) -> None:
+        super().check(check)
+        check.within("momentum", 0, 1)
+        check.at_least("ns_steps", 1)
+
+    def usual_lr(self, n_embd: int) -> float:
+        return 0.02
+
+    def build(self, model: nn.Module, fused: bool = True) -> torch.optim.Optimizer:
+        groups: list[dict[str, Any]] = []
+        for group in self.groups(model):
+            if group["kind"] != "matrix":
+                groups.append(group | {"muon": False})
+                continue
+            same: dict[Any, list[tuple[str, Tensor]]] = {}  # one batch of products for all matrices of a shape
+            for name, p in group["params"]:
+                same.setdefault((p.shape, pieces_of(model, name)), []).append((name, p))
+            for (_, count), params in same.items():
+                groups.append(group | {"params": params, "muon": True, "pieces": count})
+        assert self.lr is not None
+        return Muon(groups, self.lr, (self.beta1, self.beta2), self.eps, self.momentum, self.ns_steps, fused)
+
+    def state_bytes(self, numel: int, matrix: bool) -> int:
+        return 4 * numel if matrix else 8 * numel
+
+    def working_bytes(self, numel: int, device: str) -> int:
+        return 16 * numel
+
+
+def pieces_of(model: nn.Module, name: str) -> int:
+    """Of how many matrices of one shape a weight is made: queries, keys and values; gate and values."""
+    config: Any = getattr(model, "config", None)
+    if name.endswith("attn.c_attn.weight") and config.n_kv_head in (None, config.n_head):
+        return 3
+    return 2 if name.endswith("mlp.c_fc.weight") and config.mlp == "swiglu" else 1
+
+
+class Muon(torch.optim.AdamW):
+    """Groups with `muon` are Muon's, the others AdamW's, whose code they run."""
+
+    def __init__(
+        self,
+        groups: Any,
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+        momentum: float,
+        ns_steps: int,
+        fused: bool,
+    ) -> None:
+        super().__init__(groups, lr=lr, betas=betas, eps=eps, fused=fused)
+        self.momentum, self.ns_steps = momentum, ns_steps
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        everything = self.param_groups
+        for group in everything:
+            if group["muon"]:
+                self._orthogonal_step(group)
+        self.param_groups = [group for group in everything if not group["muon"]]
+        try:
+            super().step()
+        finally:
+            self.param_groups = everything
+        return loss
+
+    def _orthogonal_step(self, group: dict[str, Any]) -> None:
+        params = [p for p in group["params"] if p.grad is not None]
+        if not params:
+            return
+        for p in params:
+            if not self.state[p]:
+                self.state[p]["momentum"] = torch.zeros_like(p)
+                self.state[p]["step"] = torch.zeros(())  # AdamW's loader looks for one
+        grads = [p.grad for p in params]
+        averages = [self.state[p]["momentum"] for p in params]
+        torch._foreach_lerp_(averages, grads, 1 - self.momentum)
+        ahead = torch._foreach_lerp(grads, averages, self.momentum)  # Nesterov's
+        rows, columns = params[0].shape
+        pieces = group["pieces"]
+        batch = torch.stack(list(ahead)).view(-1, rows // pieces, columns)
+        update = orthogonal(batch, self.ns_steps).reshape(len(params), rows, columns)
+        # a tall matrix of orthonormal columns is as loud a map as a square one only if scaled up (Jordan et al. 2024)
+        size = max(1.0, rows / pieces / columns) ** 0.5
+        if group["weight_decay"]:
+            torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(params, list(update.to(params[0].dtype).unbind()), alpha=-group["lr"] * size)
+
+
+def orthogonal(batch: Tensor, steps: int) -> Tensor:
+    """The nearest matrices with singular values near 1: (K, rows, columns), by Newton and Schulz in bf16.
+
+    In fp32 where bf16 would be emulated. Singular values end between 0.7 and 1.2, which is near enough.
+    """
+    a, b, c = QUINTIC
+    x = batch.bfloat16() if fast_bf16(batch.device.type) else batch
+    tall = x.size(1) > x.size(2)
+    if tall:
+        x = x.mT
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        s = x @ x.mT  # (K, r, r)
+        x = torch.baddbmm(x, torch.baddbmm(s, s, s, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x

@@ -1,0 +1,173 @@
+"""data.micro_batch_size=auto: the largest micro-batch that fits, and the same run as if it had been typed."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+import yaml
+from conftest import NANO, config_of, equal, weights
+
+from lm import capacity
+from lm.batches import DataConfig
+from lm.capacity import expect, fitted, steps, trial
+
+AUTO = "data.micro_batch_size=auto"
+
+
+def with_micro(config, micro):
+    return replace(config, data=replace(config.data, micro_batch_size=micro))
+
+
+def room_for(micro, config, vocab):
+    """A capacity that this micro-batch fits, and no larger one."""
+    total = expect(with_micro(config, micro), vocab, "cpu").total
+    larger = [m for m in range(micro + 1, config.data.batch_size + 1) if config.data.batch_size % m == 0]
+    assert all(expect(with_micro(config, m), vocab, "cpu").total > total for m in larger)
+    return total
+
+
+def test_until_it_is_known_auto_is_the_whole_batch():
+    data = DataConfig(batch_size=12, micro_batch_size="auto")
+    assert (data.micro(), data.accumulate(), data.micro(3), data.accumulate(3)) == (12, 1, 4, 1)
+
+
+@pytest.mark.parametrize("typed", ["abc", "2.5", "true", "'4'", "[4]", "Auto"])
+def test_other_words_are_refused_with_what_is_allowed(typed):
+    with pytest.raises(ValueError, match=r"^data.micro_batch_size=\S+ must be a whole number of at least 1, auto, or"):
+        config_of(f"data.micro_batch_size={typed}")
+    with pytest.raises(ValueError, match=r"^data.micro_batch_size=0 must be at least 1$"):
+        config_of("data.micro_batch_size=0")
+
+
+def test_a_run_is_that_of_the_micro_batch_which_auto_chose(nano, monkeypatch):
+    dropout = "model.dropout=0.2"  # whose noise depends on the micro-batch
+    explicit = nano("data.micro_batch_size=2", dropout, name="explicit")
+    config = config_of(*NANO, AUTO, dropout)
+    vocab = torch.load(explicit / "checkpoints/last.ckpt", weights_only=True)["lm"]["vocab_size"]
+    monkeypatch.setattr("train.memory_bytes", lambda device: room_for(2, config, vocab))
+    run = nano(AUTO, dropout, name="auto")
+    assert equal(weights(run), weights(explicit))
+    assert json.loads((run / "run.json").read_text())["micro_batch_size"] == 2
+    assert yaml.safe_load((run / "config.yaml").read_text())["data"]["micro_batch_size"] == "auto"
+
+
+def test_a_run_goes_on_with_what_fits_then(nano, monkeypatch, caplog):
+    config = config_of(*NANO, AUTO)
+    monkeypatch.setattr("train.memory_bytes", lambda device: room_for(1, config, 40))
+    assert json.loads((nano(AUTO, "trainer.max_steps=4") / "run.json").read_text())["micro_batch_size"] == 1
+    monkeypatch.undo()
+    run = nano(AUTO)
+    assert json.loads((run / "run.json").read_text())["micro_batch_size"] == 4
+    assert "for 1 sequence at a time" in caplog.text and "for 4 sequences at a time" in caplog.text
+
+
+def test_where_all_fits_a_cpu_is_asked_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr(capacity, "trial", None)  # not to be called
+    monkeypatch.setattr(capacity, "expect", lambda *args: asked.append(args) or expect(*args))
+    assert fitted(config_of(*NANO, AUTO), 40, "cpu", 10**12).data.micro_batch_size == 4
+    assert len(asked) == 1
+    explicit = config_of(*NANO)
+    assert fitted(explicit, 40, "cpu", 0) is explicit
+
+
+def test_what_fits_in_no_piece_is_refused_unless_that_is_off():
+    with pytest.raises(ValueError, match="training would take about") as error:
+        fitted(config_of("model=large", "device=cpu", "precision=fp32", AUTO), 2000, "cpu", 2_200_000_000)
+    assert "model.recompute_every=1" in str(error.value) and "data.micro_batch_size=" not in str(error.value)
+    config = config_of("model=tiny", "device=cpu", AUTO, "trainer.check_memory=false")
+    assert fitted(config, 2000, "cpu", 1000).data.micro_batch_size == 1
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """gpu(k): steps of up to k sequences have room on what is taken for a GPU. Returns the sizes that are tried."""
+
+    def make(largest):
+        tried = []
+
+        def attempt(config, vocab_size, device):
+            tried.append(config.data.micro())
+            if config.data.micro() > largest:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
+
+        monkeypatch.setattr(capacity, "steps", attempt)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (300_000_000, 10**12))
+        return tried
+
+    return make
+
+
+def cuda_config(*overrides):
+    return config_of(*NANO, "attention=sdpa", "data.batch_size=12", AUTO, *overrides)
+
+
+def test_a_gpu_that_runs_out_of_memory_gets_the_next_divisor(gpu):
+    tried = gpu(3)
+    assert fitted(cuda_config(), 40, "cuda", 10**12).data.micro_batch_size == 3
+    assert tried == [12, 6, 4, 3]
+
+
+def test_only_what_the_estimate_allows_is_tried(gpu):
+    tried = gpu(12)
+    room = expect(with_micro(cuda_config(), 4), 40, "cuda").total
+    assert fitted(cuda_config(), 40, "cuda", room).data.micro_batch_size == 4
+    assert tried == [4]
+
+
+def test_several_gpus_agree_by_trusting_the_estimate(gpu):
+    tried = gpu(1)
+    assert fitted(cuda_config("trainer.devices=2"), 40, "cuda", 10**12).data.micro_batch_size == 6
+    assert tried == []
+
+
+def test_a_gpu_that_is_full_is_told_of(gpu):
+    tried = gpu(0)
+    with pytest.raises(ValueError, match=r"found no room in the 300 MB that are free of 1,000.0 GB; does another"):
+        fitted(cuda_config(), 40, "cuda", 10**12)
+    assert tried == [12, 6, 4, 3, 2, 1]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16_true"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_trial_is_a_real_step_and_leaves_no_trace(precision, optimizer):
+    overrides = (
+        f"precision={precision}",
+        f"optimizer={optimizer}",
+        "model.dropout=0.1",
+        "callbacks.average.enabled=true",
+    )
+    before = torch.get_rng_state()
+    assert trial(config_of(*NANO, *overrides), 40, "cpu")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_cpus_allocator_is_understood_and_other_errors_are_not_hidden(monkeypatch):
+    config = config_of(*NANO)
+    monkeypatch.setattr(capacity, "steps", lambda *_: torch.empty(1 << 60, dtype=torch.uint8))
+    assert not trial(config, 40, "cpu")
+    monkeypatch.setattr(capacity, "steps", lambda *_: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        trial(config, 40, "cpu")
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_with_less_room_than_it_says():
+    """A limit on this process stands in for another that uses the card."""
+    config = config_of("model=small", "device=cuda", "data.batch_size=96", AUTO)
+    _, total = torch.cuda.mem_get_info()
+    needed = expect(with_micro(config, 24), 20_000, "cuda").tensors
+    torch.cuda.set_per_process_memory_fraction(needed / total)
+    try:
+        before = torch.cuda.get_rng_state()
+        chosen = fitted(config, 20_000, "cuda", total)
+        assert chosen.data.micro_batch_size in (8, 12, 16, 24)
+        assert torch.equal(torch.cuda.get_rng_state(), before)
+        assert torch.cuda.max_memory_allocated() < 200e6  # what cuBLAS keeps to work in
+        steps(chosen, 20_000, "cuda")
+        with pytest.raises(torch.OutOfMemoryError):
+            steps(with_micro(config, 48), 20_000, "cuda")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        torch.cuda.empty_cache()

@@ -1,0 +1,140 @@
+"""The chunked loss against torch's cross-entropy, and against finite differences."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import weights
+
+from lm.loss import CHUNK, IGNORE, LossConfig, head_loss
+from lm.model import GPT, GPTConfig
+
+N, C, V, ROWS = 13, 5, 11, 16  # the head has more rows than the vocabulary
+
+
+def inputs(dtype=torch.float64):
+    torch.manual_seed(0)
+    x = torch.randn(N, C, dtype=dtype, requires_grad=True)
+    weight = torch.randn(ROWS, C, dtype=dtype, requires_grad=True)
+    bias = torch.randn(ROWS, dtype=dtype, requires_grad=True)
+    targets = torch.randint(V, (N,))
+    targets[3] = targets[12] = IGNORE
+    return x, weight, bias, targets
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 13, 0])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_it_is_torchs_cross_entropy(chunk, smoothing):
+    x, weight, bias, targets = inputs()
+    config = LossConfig(chunk=chunk, label_smoothing=smoothing)
+    objective, nats = head_loss(x, weight, bias, targets, config, V)
+    logits = F.linear(x, weight, bias)[:, :V]
+    expected = F.cross_entropy(logits, targets, ignore_index=IGNORE, label_smoothing=smoothing)
+    torch.testing.assert_close(objective, expected)
+    torch.testing.assert_close(nats, F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum"))
+    for made, wanted in zip(
+        torch.autograd.grad(3 * objective, (x, weight, bias)),
+        torch.autograd.grad(3 * expected, (x, weight, bias)),
+        strict=True,
+    ):
+        torch.testing.assert_close(made, wanted)
+    assert not nats.requires_grad
+
+
+@pytest.mark.parametrize("chunk", [4, 0])
+def test_z_loss_is_the_square_of_log_z(chunk):
+    x, weight, bias, targets = inputs()
+    objective, nats = head_loss(x, weight, bias, targets, LossConfig(chunk=chunk, z_loss=0.5), V)
+    real = targets != IGNORE
+    log_z = F.linear(x, weight, bias)[:, :V].exp().sum(1).log()[real]
+    torch.testing.assert_close(objective, nats / real.sum() + 0.5 * log_z.square().mean())
+
+
+@pytest.mark.parametrize(
+    ("smoothing", "z", "cap", "biased"), list(itertools.product([0.0, 0.2], [0.0, 0.1], [None, 2.0], [True, False]))
+)
+def test_gradients_agree_with_finite_differences(smoothing, z, cap, biased):
+    x, weight, bias, targets = inputs()
+    config = LossConfig(chunk=4, label_smoothing=smoothing, z_loss=z)
+
+    def objective(*tensors):
+        return head_loss(tensors[0], tensors[1], tensors[2] if biased else None, targets, config, V, cap)[0]
+
+    assert torch.autograd.gradcheck(objective, (x, weight, bias) if biased else (x, weight))
+
+
+def test_a_chunk_forgets_its_logits():
+    from lm.bench.memory import allocated
+
+    x = torch.randn(4096, 16, requires_grad=True)
+    weight = torch.randn(2048, 16, requires_grad=True)
+    targets = torch.randint(2048, (4096,))
+
+    def peak(chunk: int) -> int:
+        return allocated(
+            lambda: head_loss(x, weight, None, targets, LossConfig(chunk=chunk), 2048)[0].backward(), "cpu"
+        )
+
+    assert peak(0) > 3 * 4 * 4096 * 2048  # kept, and twice in backward
+    assert peak(64) < 4 * 4 * 64 * 2048 + 2_000_000
+
+
+def test_without_gradients_it_is_the_same_in_chunks():
+    x, weight, bias, targets = inputs()
+    with torch.no_grad():
+        a = head_loss(x, weight, bias, targets, LossConfig(chunk=4), V)
+        b = head_loss(x, weight, bias, targets, LossConfig(chunk=0), V)
+    torch.testing.assert_close(a, b)
+
+
+def test_mixed_precision_is_as_near_as_rounding_allows():
+    x, weight, bias, targets = inputs(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        chunked, _ = head_loss(x, weight, bias, targets, LossConfig(chunk=4), V)
+        whole, _ = head_loss(x, weight, bias, targets, LossConfig(chunk=0), V)
+    assert chunked.dtype == whole.dtype == torch.float32
+    torch.testing.assert_close(chunked, whole, atol=1e-5, rtol=1e-5)
+    made = torch.autograd.grad(chunked, (x, weight))
+    wanted = torch.autograd.grad(whole, (x, weight))
+    for a, b in zip(made, wanted, strict=True):
+        assert a.dtype == torch.float32
+        torch.testing.assert_close(a, b, atol=0.02 * b.abs().max().item(), rtol=0)
+
+
+def test_the_default_chunk_is_about_four_million_logits_and_not_too_few_tokens():
+    assert LossConfig().tokens(2048) == CHUNK // 2048 == 2048
+    assert LossConfig().tokens(50257) == 1024
+    assert LossConfig(chunk=7).tokens(50257) == 7
+    assert LossConfig(chunk=0).tokens(50257) is None
+
+
+def test_the_model_gives_the_same_loss_with_targets_as_from_its_logits():
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=8, logit_softcap=5, vocab_multiple=32), 20)
+    ids, targets = torch.randint(20, (2, 2, 8)).unbind()
+    objective, nats = model(ids, None, targets, LossConfig(chunk=3))
+    expected = F.cross_entropy(model(ids).flatten(0, 1), targets.flatten())
+    torch.testing.assert_close(objective, expected)
+    torch.testing.assert_close(nats, 16 * expected.detach())
+
+
+def test_train_loss_is_plain_whatever_is_minimised(nano):
+    import csv
+
+    def first(run):
+        return float(next(csv.DictReader((run / "metrics.csv").open()))["train/loss"])
+
+    plain, smooth = nano(name="plain"), nano("loss.label_smoothing=0.3", "loss.z_loss=0.01", name="smooth")
+    assert first(plain) == first(smooth)  # of the same first weights
+    assert any((weights(plain)[key] != weights(smooth)[key]).any() for key in weights(plain))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [({"label_smoothing": 1.0}, "loss.label_smoothing=1.0 must be at least 0 and below 1"),
+     ({"z_loss": -1.0}, "loss.z_loss=-1.0 must be at least 0"), ({"chunk": -1}, "loss.chunk=-1 must be at least 0")],
+)  # fmt: skip
+def test_ranges(fields, message):
+    with pytest.raises(ValueError, match=message):
+        LossConfig(**fields)

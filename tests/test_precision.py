@@ -1,0 +1,57 @@
+"""Number formats and torch.compile."""
+
+import pytest
+import torch
+from conftest import config_of, equal, weights
+
+from lm import checkpoint
+from lm.hardware import require_compiler
+
+
+def test_bf16_true_trains_and_keeps_bf16(nano):
+    run = nano("precision=bf16_true", "trainer.max_steps=12", "optimizer.lr=0.01")
+    assert {t.dtype for t in weights(run).values()} == {torch.bfloat16}
+    raw = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    state = raw["optimizer_states"][0]["state"]
+    assert {s["exp_avg"].dtype for s in state.values()} == {torch.bfloat16}
+    assert checkpoint.load(run).model.wte.weight.dtype == torch.float32  # for whoever reads it
+
+
+def test_bf16_true_continues_exactly(nano):
+    straight = nano("precision=bf16_true", "schedule=constant", name="straight")
+    halted = nano("precision=bf16_true", "schedule=constant", "trainer.max_steps=8", name="halted")
+    nano("precision=bf16_true", "schedule=constant", name="halted")
+    assert equal(weights(straight), weights(halted))
+
+
+def test_tf32_is_set_and_taken_back(nano):
+    nano("precision=tf32", "trainer.max_steps=1", name="fast")
+    assert torch.get_float32_matmul_precision() == "high"
+    nano("precision=fp32", "trainer.max_steps=1", name="exact")
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_compile_without_a_compiler_is_refused(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(ValueError, match="trainer.compile=true needs a C\\+\\+ compiler on a CPU, such as g\\+\\+"):
+        config_of("trainer.compile=true", "device=cpu")
+    if torch.cuda.is_available():
+        require_compiler("cuda")
+
+
+@pytest.mark.slow
+def test_compiled_it_keeps_its_keys_and_continues_exactly(nano):
+    try:
+        require_compiler("cpu")
+    except ValueError as error:
+        pytest.skip(str(error))
+    typed = ["trainer.compile=true", "schedule=constant", "model.dropout=0.1", "loss.chunk=5"]
+    straight = nano(*typed, name="straight")
+    halted = nano(*typed, "trainer.max_steps=8", name="halted")
+    nano(*typed, name="halted")
+    assert equal(weights(straight), weights(halted))
+    plain = nano("trainer.max_steps=1", "schedule=constant", name="plain")
+    assert weights(straight).keys() == weights(plain).keys()
+    once = nano("trainer.compile=true", "trainer.max_steps=1", "schedule=constant", name="once")
+    for key, value in weights(plain).items():
+        torch.testing.assert_close(weights(once)[key], value, atol=1e-4, rtol=1e-3)
