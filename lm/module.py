@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lm.checkpoint import describe
+from lm.hardware import seed_generators
 from lm.loss import IGNORE, LossConfig
 from lm.model import GPT
 from lm.optim import OptimizerConfig
@@ -74,7 +75,7 @@ class LanguageModule(L.LightningModule):
             self._losses, self.stepped = [], False
         micro = self.trainer.global_step * self.accumulate + len(self._losses)
         entropy = np.random.SeedSequence([self.seed, micro, self.global_rank])
-        torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
+        seed_generators(int(entropy.generate_state(1, np.uint64)[0]), self.device.type)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = batch  # (B, T) each

@@ -101,8 +101,8 @@ MESSAGES = {
     "nme=x": "unknown key nme; did you mean 'name'?",
     "model=tny": "model=tny: there is no such option; model is one of femtogpt/..., feste/..., fundamentallm/..., lab/..., "
     "large, medium, microgpt, nanogpt/..., small, tiny, xlarge; did you mean 'tiny'?",
-    "experiment=smke": "experiment=smke: there is no such option; experiment is one of pocket_bard, smoke; did you mean 'smoke'?",
-    "precision=bf61": "precision=bf61: there is no such option; precision is one of auto, bf16, fp16, fp32; did you mean 'bf16'?",
+    "experiment=smke": "experiment=smke: there is no such option; experiment is one of pocket_bard, smoke, speedrun_cpu, speedrun_minute, speedrun_shakespeare; did you mean 'smoke'?",
+    "precision=bf61": "precision=bf61: there is no such option; precision is one of auto, bf16, bf16_true, fp16, fp32, tf32; did you mean 'bf16'?",
     "attention.backend=spda": "attention.backend=spda must be one of auto, manual, sdpa, flex; did you mean 'sdpa'?",
     "model.n_layer=three": "model.n_layer: value 'three' of type 'str' could not be converted to Integer",
     "model.n_head=3": "model.n_embd=128 must be divisible by model.n_head=3, e.g. 129",
@@ -194,9 +194,10 @@ def leaves(node, path=""):
 @pytest.mark.parametrize("option", [o for group, o in OPTIONS if group == "experiment"])
 def test_no_experiment_restates_what_its_groups_say(option):
     content = yaml.safe_load((CONF / "experiment" / f"{option}.yaml").read_text())
-    choices = [
-        f"{key.removeprefix('override /')}={value}" for d in content.pop("defaults", []) for key, value in d.items()
-    ]
+    choices = []
+    for choice in content.pop("defaults", []):
+        named = {"experiment": choice} if isinstance(choice, str) else choice  # one built on another
+        choices += [f"{key.removeprefix('override /')}={value}" for key, value in named.items()]
     without = dict(leaves(plain(config_of(*choices))))
     for key, value in leaves(content):
         assert without[key] != value, f"conf/experiment/{option}.yaml restates {key}={value}"

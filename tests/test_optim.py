@@ -97,7 +97,7 @@ def test_saved_and_loaded_it_goes_on_exactly(name, tmp_path):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_continued_run_has_the_same_weights(nano, name, precision):
     typed = [f"optimizer={name}", f"precision={precision}", "model.dropout=0.1"]

@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,8 @@ def nanogpt_loss(checkout: Path, state: dict[str, torch.Tensor], val: np.ndarray
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = module.GPTConfig(block_size=T, vocab_size=65, n_layer=4, n_head=4, n_embd=128, dropout=0.0, bias=False)
-    model = module.GPT(config).eval()
+    with redirect_stdout(None):  # it says how many parameters it has
+        model = module.GPT(config).eval()
     model.load_state_dict({k.removeprefix("_orig_mod."): v for k, v in state.items()})
     nats = count = 0.0
     batches = ValBatches(val, T, 128)

@@ -134,7 +134,10 @@ def elsewhere(group: str, name: str) -> str:
         having = []
         for option in sorted(folder.glob("*.yaml")):
             schema = (yaml.safe_load(option.read_text(encoding="utf-8")).get("defaults") or [None])[0]
-            if isinstance(schema, str) and name in ConfigStore.instance().load(f"{folder.name}/{schema}.yaml").node:
+            if (
+                str(schema).endswith("Config")
+                and name in ConfigStore.instance().load(f"{folder.name}/{schema}.yaml").node
+            ):
                 having.append(option.stem)
         if having:
             return f"; {group}={'|'.join(having)} has it" if group else f"; did you mean '{folder.name}.{name}'?"

@@ -100,7 +100,7 @@ class LionConfig(OptimizerConfig):
             check.within(key, 0, 1)
 
     def usual_lr(self, n_embd: int) -> float:
-        return 0.04 / n_embd
+        return 0.18 / n_embd
 
     def build(self, model: nn.Module, fused: bool = True) -> torch.optim.Optimizer:
         assert self.lr is not None
