@@ -18,10 +18,10 @@ train: .venv/.installed ## Train, e.g. make train ARGS="model=small corpus=text 
 	@$(PY) train.py $(ARGS)
 
 test: .venv/.installed ## Run the tests: offline, under three minutes (ARGS="-k name" chooses)
-	$(PY) -m pytest -m "not slow" $(ARGS)
+	$(PY) -m pytest -n auto -m "not slow" $(ARGS)
 
 test-slow: .venv/.installed ## Run the slow tests: real processes, killed, stopped, swept
-	$(PY) -m pytest -m slow $(ARGS)
+	$(PY) -m pytest -n auto -m slow $(ARGS)
 
 lint: .venv/.installed ## Check style and formatting
 	$(PY) -m ruff check .

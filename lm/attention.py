@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lm.check import Check
+from lm.precision import DTYPES
 
 BACKENDS = ("auto", "manual", "sdpa", "flex")
 
@@ -25,6 +26,10 @@ class AttentionConfig:
         check = Check("attention", self)
         check.one_of("backend", BACKENDS)
         check.done()
+
+    def resolve(self, device: str, precision: str, block_size: int) -> str:
+        """'manual', 'sdpa' or 'flex'."""
+        return pick(device, DTYPES[precision], block_size) if self.backend == "auto" else self.backend
 
     def require(self, device: str, dropout: float) -> None:
         """Raises ValueError when the backend cannot train on this type of device, saying what is missing."""

@@ -104,6 +104,19 @@ def _epoch(seed: int, epoch: int, windows: int, offsets: int) -> tuple[np.ndarra
     return raw[1:].argsort(kind="stable"), int(raw[0] % offsets)
 
 
+def dropout_seed(seed: int, micro: int, rank: int = 0) -> int:
+    """What the generators of a device begin a micro-batch with: so what is dropped is a pure function too."""
+    return int(np.random.SeedSequence([seed, micro, rank]).generate_state(1, np.uint64)[0])
+
+
+def document_numbers(x: Tensor, end_of_text: int | None) -> Tensor | None:
+    """Which document of its window each token of x (B, T) belongs to; None where attention need not respect them.
+
+    The end-of-text token counts to the document that it begins, whose first token is predicted from it alone.
+    """
+    return None if end_of_text is None else torch.eq(x, end_of_text).cumsum(1)
+
+
 class ValBatches(Dataset[tuple[Tensor, Tensor]]):
     """The validation text once, in order: every token but the first is a target in exactly one window.
 

@@ -7,11 +7,9 @@ from dataclasses import replace
 
 import torch
 
-from lm.attention import pick
+from lm.bare import BareLoop
 from lm.config import Config
 from lm.memory import Estimate, Setup, estimate, ladder
-from lm.model import GPT
-from lm.precision import DTYPES, autocast
 
 # How torch's allocators say it where they have no torch.OutOfMemoryError for it: a CPU's, Metal's, cuBLAS.
 NO_ROOM = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
@@ -20,9 +18,7 @@ NO_ROOM = ("out of memory", "can't allocate memory", "not enough memory", "alloc
 def setup(config: Config, vocab_size: int, device: str) -> Setup:
     """What of the whole configuration decides its memory, on one device of this type."""
     precision = config.precision.resolve(device)
-    backend = config.attention.backend
-    if backend == "auto":
-        backend = pick(device, DTYPES[precision], config.model.block_size)
+    backend = config.attention.resolve(device, precision, config.model.block_size)
     devices = config.trainer.devices
     micro, accumulate = config.data.micro(devices), config.data.accumulate(devices)
     chunk = config.loss.tokens(vocab_size)
@@ -98,22 +94,14 @@ def trial(config: Config, vocab_size: int, device: str) -> bool:
 def steps(config: Config, vocab_size: int, device: str) -> None:
     """Two optimizer steps on random ids, as large as training ever gets: the second forward pass finds the optimizer's
     state there, a second micro-batch the gradients of the first. Eager where the run compiles, which takes no more."""
-    precision, data = config.precision.resolve(device), config.data
-    with torch.device(device):
-        model = GPT(config.model, vocab_size, config.attention.backend)
-    model = model.bfloat16() if precision == "bf16_true" else model
-    optimizer = config.optimizer.for_width(config.model.n_embd).build(model, fused=precision != "fp16")
-    average = [p.detach().clone() for p in model.parameters() if config.callbacks.average.enabled]
+    loop = BareLoop(config, vocab_size, device)
+    average = [p.detach().clone() for p in loop.model.parameters() if config.callbacks.average.enabled]
     for _ in range(2):
-        for _ in range(min(2, data.accumulate())):
-            ids = torch.randint(vocab_size, (data.micro(), config.model.block_size + 1), device=device)  # (B, T + 1)
-            documents = torch.zeros_like(ids[:, 1:]) if data.respect_documents else None  # a mask takes room
-            with autocast(device, precision):
-                objective, _ = model(ids[:, :-1], documents, ids[:, 1:], config.loss)
-            objective.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.grad_clip or 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        for _ in range(min(2, loop.accumulate)):
+            x, y = loop.random_batch()  # (B, T) each
+            documents = torch.zeros_like(x) if config.data.respect_documents else None  # a mask takes room
+            loop.backward(loop.forward(x, y, documents)[0])
+        loop.update()
     del average  # which was there all the while
 
 

@@ -14,16 +14,15 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
 
 from lm import capacity, checkpoint
-from lm.batches import TrainBatches
+from lm.bare import BareLoop
+from lm.batches import TrainBatches, document_numbers, dropout_seed
 from lm.config import Config
-from lm.hardware import device_type, memory_bytes
+from lm.hardware import device_type, memory_bytes, seed_generators
 from lm.inherit import inherit
 from lm.model import GPT
-from lm.precision import autocast
 from lm.tokens import cache_tokens, cached_tokenizer
 
 SPAN = 20  # the smoothing looks back over this share of the steps: so it is late by one factor in tests of any length
@@ -126,7 +125,6 @@ def losses(config: Config, lrs: Sequence[float]) -> Iterator[float]:
     c = replace(config, data=data, trainer=trainer)
     downloads = c.data.downloads()
     device = device_type(c.trainer.accelerator, "device")
-    precision = c.precision.resolve(device)
     source = checkpoint.load(c.init_from) if c.init_from else None
     text = c.corpus.load(downloads)
     keep = source if c.init_tokenizer == "keep" else None
@@ -141,27 +139,15 @@ def losses(config: Config, lrs: Sequence[float]) -> Iterator[float]:
         inherit(model, tokenizer, source)
     c.precision.apply()
     c.trainer.prepare(model, device)
-    model = model.to(device, torch.bfloat16 if precision == "bf16_true" else None)
-    optimizer = c.optimizer.for_width(c.model.n_embd).build(model, fused=precision != "fp16")
-    scaler = torch.amp.GradScaler(device, enabled=precision == "fp16")
+    loop = BareLoop(c, tokenizer.vocab_size, device, model)
     end_of_text = tokenizer.end_of_text if c.data.respect_documents and text.documents else None
-    accumulate = c.data.accumulate()
     for step, lr in enumerate(lrs):
         nats = []
-        for k in range(step * accumulate, (step + 1) * accumulate):
-            entropy = np.random.SeedSequence([c.seed, k, 0])  # dropout's, as LanguageModule has it
-            torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
+        for k in range(step * loop.accumulate, (step + 1) * loop.accumulate):
+            seed_generators(dropout_seed(c.seed, k), device)
             x, y = (ids.to(device) for ids in batches[k])  # (B, T) each
-            documents = None if end_of_text is None else torch.eq(x, end_of_text).cumsum(1)
-            with autocast(device, precision):
-                objective, total = model(x, documents, y, c.loss)
-            scaler.scale(objective / accumulate).backward()
+            objective, total = loop.forward(x, y, document_numbers(x, end_of_text))
+            loop.backward(objective)
             nats.append(total / y.numel())
         yield float(torch.stack(nats).mean())
-        scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), c.optimizer.grad_clip or math.inf)
-        for group in optimizer.param_groups:
-            group["lr"] = lr * group["lr_ratio"]
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad()
+        loop.update(lr)

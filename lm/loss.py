@@ -70,10 +70,14 @@ def head_loss(
         return _Chunked.apply(x, weight, bias, targets, config, vocab_size, softcap, dtype, size)
 
 
+def softcapped(logits: Tensor, cap: float | None) -> Tensor:
+    """Bent so that none exceeds the cap (Gemma 2, 2024)."""
+    return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
 def _plain(logits: Tensor, targets: Tensor, config: LossConfig, softcap: float | None) -> tuple[Tensor, Tensor]:
     """Sums of the objective and of the cross-entropy, left to autograd: logits (n, V), targets (n,)."""
-    if softcap is not None:
-        logits = softcap * torch.tanh(logits / softcap)
+    logits = softcapped(logits, softcap)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     nats = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
     objective = nats
@@ -106,8 +110,7 @@ class _Chunked(torch.autograd.Function):
             part = slice(start, start + size)
             xs, mask = x[part].to(dtype), real[part]
             logits = F.linear(xs, w, b)  # (n, V)
-            bent = None if softcap is None else torch.tanh(logits.to(wide) / softcap)
-            raw = logits if softcap is None or bent is None else softcap * bent
+            raw = softcapped(logits if softcap is None else logits.to(wide), softcap)
             log_p = F.log_softmax(raw, 1, dtype=wide)  # (n, V)
             nll = -log_p.gather(1, at[part])[:, 0]  # (n,)
             log_z = raw[:, 0].to(wide) - log_p[:, 0]
@@ -121,8 +124,8 @@ class _Chunked(torch.autograd.Function):
             if eps:
                 grad -= eps / V
             grad.scatter_add_(1, at[part], grad.new_full((1, 1), eps - 1).expand(len(grad), 1))
-            if bent is not None:
-                grad *= 1 - bent.square()
+            if softcap is not None:
+                grad *= 1 - (raw / softcap).square()
             g = grad.to(dtype).mul_(mask[:, None])
             torch.mm(g, w, out=dx[part])
             dw[:V] += g.mT @ xs

@@ -6,10 +6,10 @@ import math
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from torch import Tensor
 
+from lm.batches import document_numbers, dropout_seed
 from lm.checkpoint import describe
 from lm.hardware import seed_generators
 from lm.loss import IGNORE, LossConfig
@@ -74,21 +74,13 @@ class LanguageModule(L.LightningModule):
         if self.stepped:
             self._losses, self.stepped = [], False
         micro = self.trainer.global_step * self.accumulate + len(self._losses)
-        entropy = np.random.SeedSequence([self.seed, micro, self.global_rank])
-        seed_generators(int(entropy.generate_state(1, np.uint64)[0]), self.device.type)
+        seed_generators(dropout_seed(self.seed, micro, self.global_rank), self.device.type)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = batch  # (B, T) each
-        objective, nats = self.model(x, self.documents(x), y, self.loss)
+        objective, nats = self.model(x, document_numbers(x, self.end_of_text), y, self.loss)
         self._losses.append(nats / y.numel())
         return objective
-
-    def documents(self, x: Tensor) -> Tensor | None:
-        """Which document of its window each token of x (B, T) belongs to, if attention is to respect them.
-
-        The end-of-text token counts to the document that it begins, whose first token is predicted from it alone.
-        """
-        return None if self.end_of_text is None else torch.eq(x, self.end_of_text).cumsum(1)
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """The last moment before the update: clip, and set the rate of this very step.
@@ -132,6 +124,9 @@ class LanguageModule(L.LightningModule):
         # Lightning would let them live through the next forward, just when memory is most needed
         self.zero_grad()
 
+    def optimizer_zero_grad(self, *_: Any) -> None:
+        """Lightning would do it again in front of each backward."""
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.trainer.global_step >= self.horizon:
             self.trainer.should_stop = True  # the way to end that validates once more
@@ -165,7 +160,7 @@ class LanguageModule(L.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         x, y = batch  # (B, T) each
-        _, nats = self.model(x, self.documents(x), y)
+        _, nats = self.model(x, document_numbers(x, self.end_of_text), y)
         counted = y != IGNORE
         n_bytes = self.token_bytes[y.clamp(min=0)].mul(counted).sum()
         self._val.append(torch.stack((nats, counted.sum(), n_bytes)))

@@ -8,13 +8,11 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lm.attention import pick
 from lm.capacity import gb
 from lm.config import Config
 from lm.corpus import Text
 from lm.hardware import device_name, memory_bytes
 from lm.model import GPT
-from lm.precision import DTYPES
 from lm.run import Run
 from lm.tokenizer import Tokenizer
 
@@ -30,9 +28,7 @@ def beginning(
     train, val = len(data.tokens.train), len(data.tokens.val)
     tokens = horizon * batch * c.block_size
     warmup = config.schedule.warmup(horizon)
-    attention = config.attention.backend
-    if attention == "auto":
-        attention = pick(device, DTYPES[chosen["precision"]], c.block_size)
+    attention = config.attention.resolve(device, chosen["precision"], c.block_size)
     rows = {
         "model": f"{model.num_params:,} parameters: {c.n_layer} layers of {c.n_embd}, {c.n_head} heads, "
         f"context {c.block_size}, {c.position} positions, {c.norm}, {c.mlp}",

@@ -8,30 +8,27 @@ over seeds, and how many tokens it took to reach --target bits per byte.
 """
 
 import argparse
-import csv
 import json
 import os
 import re
 import statistics
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
+from lm.bench.runs import trained
 from lm.bench.speed import bare_step
 from lm.bench.timing import alternate
 from lm.config import composed
 from lm.console import table
 from lm.hardware import device_type
 
-ROOT = Path(__file__).resolve().parents[1]
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("directory", type=Path, help="where the runs go, under outputs/")
+    parser.add_argument("directory", type=Path, help="where the runs go")
     parser.add_argument("variants", nargs="+", help="overrides on top of the base; several in quotes")
     parser.add_argument("--base", default="model=tiny", help="overrides of all runs, in quotes (default: model=tiny)")
     parser.add_argument("--steps", type=int, default=1000, help="of the base (default: 1000)")
@@ -57,11 +54,11 @@ def ablate(args: argparse.Namespace) -> list[dict]:
     for name, overrides in variants.items():
         steps = round(args.steps * step_ms["base"] / step_ms[name])
         for seed in range(1, args.seeds + 1):
-            runs.append((name, [*overrides.split(), f"seed={seed}", f"trainer.max_steps={steps}"]))
+            runs.append((name, overrides.split(), seed, steps))
     with ThreadPoolExecutor(args.jobs) as pool:
-        curves = list(pool.map(lambda run: trained(args, *run), runs))
+        curves = list(pool.map(lambda run: curve_of(args, *run), runs))
     by_name: dict[str, list[dict[int, float]]] = {}
-    for (name, _), curve in zip(runs, curves, strict=True):
+    for (name, *_), curve in zip(runs, curves, strict=True):
         by_name.setdefault(name, []).append(curve)
     final = {name: [curve[max(curve)] for curve in found] for name, found in by_name.items()}
     target = args.target or max(map(statistics.fmean, final.values()))
@@ -90,7 +87,7 @@ def timed(args: argparse.Namespace, variants: dict[str, str]) -> dict[str, float
         tasks = {}
         for name in ["base", *missing]:
             config = composed(variants[name].split())
-            tasks[name], _ = bare_step(config, args.vocab, device, config.precision.resolve(device))
+            tasks[name], _ = bare_step(config, args.vocab, device)
         medians = {name: statistics.median(ms) for name, ms in alternate(tasks, 30, device).items()}
         # variants that came later were timed beside the base, at another time: only the ratio counts
         scale = known.get("base", medians["base"]) / medians["base"]
@@ -100,21 +97,14 @@ def timed(args: argparse.Namespace, variants: dict[str, str]) -> dict[str, float
     return known
 
 
-def trained(args: argparse.Namespace, variant: str, overrides: list[str]) -> dict[int, float]:
+def curve_of(args: argparse.Namespace, variant: str, overrides: list[str], seed: int, steps: int) -> dict[int, float]:
     """val/bpb by step of one run, made or found."""
-    steps = int(overrides[-1].rpartition("=")[2])
-    seed = overrides[-2].rpartition("=")[2]
-    directory = args.directory / f"{re.sub(r'[^A-Za-z0-9_.]+', '-', variant)}-{seed}"
-    name = directory.resolve().relative_to(ROOT / "outputs").as_posix()
-    command = [sys.executable, str(ROOT / "train.py"), f"name={name}", *overrides]
-    command += [f"trainer.val_every={max(1, steps // 20)}", "trainer.save_every=100000"]
-    command += ["callbacks.sample.enabled=false", "logger=csv"]
-    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // args.jobs))}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise ValueError(f"{directory}: {done.stderr.strip() or done.stdout.strip()[-500:]}")
-    with (directory / "metrics.csv").open(encoding="utf-8", newline="") as file:
-        return {int(row["step"]): float(row["val/bpb"]) for row in csv.DictReader(file) if row.get("val/bpb")}
+    name = f"{re.sub(r'[^A-Za-z0-9_.]+', '-', variant)}-{seed}"
+    overrides = [*overrides, f"name={name}", f"seed={seed}", f"trainer.max_steps={steps}", "logger=csv"]
+    overrides += [f"trainer.val_every={max(1, steps // 20)}", "trainer.save_every=100000"]
+    overrides += ["callbacks.sample.enabled=false"]
+    rows = trained(args.directory / name, overrides, threads=max(1, (os.cpu_count() or 1) // args.jobs))
+    return {int(row["step"]): float(row["val/bpb"]) for row in rows if row.get("val/bpb")}
 
 
 def steps_to(curve: dict[int, float], target: float) -> float | None:

@@ -17,6 +17,7 @@ from rich.progress import track
 from lm.config import Config, composed
 from lm.console import table
 from lm.find_lr import Curve, range_test, rates
+from lm.pictures import pyplot
 
 ROWS = 20  # of the table, beside the points
 POINTS = {"fall_ends": "the fall ends", "lowest": "lowest", "diverged": "diverged"}
@@ -58,11 +59,7 @@ def check(out: Path | None, logdir: Path | None) -> None:
     if logdir and any(logdir.glob("events.out.tfevents.*")):
         raise ValueError(f"--logdir {logdir} has curves already, which this one would be mixed with: choose another")
     if out or logdir:
-        try:
-            import matplotlib
-        except ImportError as error:
-            raise ValueError("a picture needs matplotlib: pip install -e '.[report]'") from error
-        matplotlib.use("Agg")
+        pyplot()
 
 
 def bar(losses, total):
@@ -113,9 +110,7 @@ def shown(curve: Curve, found: dict) -> str:
 
 
 def draw(curve: Curve, found: dict):
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    figure, axes = pyplot().subplots(figsize=(8, 4.5), layout="constrained")
     lrs = curve.lrs[: len(curve.losses)]
     axes.plot(lrs, curve.losses, alpha=0.4, linewidth=1, label="loss")
     axes.plot(lrs, curve.smoothed, label="smoothed")

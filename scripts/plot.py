@@ -5,6 +5,10 @@ import csv
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
+
+from lm.pictures import pyplot
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -19,13 +23,7 @@ def main() -> None:
 
 def draw(run: Path, out: Path) -> None:
     """Train and validation loss over steps. Raises ValueError when there is nothing to draw."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ValueError("plotting needs matplotlib: pip install -e '.[report]'") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
+    plt = pyplot()
     table = run / "metrics.csv"
     if not table.exists():
         raise ValueError(f"{run} holds no metrics.csv; give a run directory, e.g. outputs/mine")

@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
 from lm.config import CONF, Config, composed, option
+from lm.pictures import pyplot
 
 MARKS = "*o+x#@%&"
 WIDTH, HEIGHT = 72, 17  # of the chart, in characters: every fourth line is a quarter
@@ -129,13 +130,7 @@ def between(curve: Sequence[float], position: float) -> float:
 
 
 def draw(steps: Sequence[int], curves: dict[str, list[float]], out: Path) -> None:
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ValueError("a picture needs matplotlib: pip install -e '.[report]'") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
+    plt = pyplot()
     figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
     for i, (name, curve) in enumerate(curves.items()):
         style = ("-", "--", "-.", ":")[i % 4]  # so that one shows through another

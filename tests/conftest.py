@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # nano models are faster so, and tests run side by side
 
 import pytest
 import torch
@@ -21,7 +24,7 @@ from lm.config import CONF, Config, register, resolve
 from lm.console import ConsoleHandler
 
 register()
-torch.set_num_threads(1)  # nano models are faster so, and tests may share the machine
+torch.set_num_threads(1)
 
 # A run of a second: every part real, every size small.
 NANO = [

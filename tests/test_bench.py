@@ -81,7 +81,7 @@ def test_unit_begins_at_exactly_ln_v_and_reads_at_unit_size():
     model = GPT(config, 50)
     ids = torch.randint(50, (4, 16))
     assert torch.equal(model(ids), torch.zeros(4, 16, 50))
-    assert float(model(ids, None, ids)[0]) == pytest.approx(math.log(50), rel=1e-6)
+    assert model(ids, None, ids)[0].item() == pytest.approx(math.log(50), rel=1e-6)
     assert model.wte.weight.std().item() == pytest.approx(1, rel=0.05)
     assert model.blocks[0].mlp.c_fc.weight.std().item() == pytest.approx(1 / 8, rel=0.05)
     with pytest.raises(ValueError, match="model.tie_embeddings=True must be false under model.init=unit"):

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from lm.batches import DataConfig, TrainBatches
-from lm.bench.peer import RECIPES, ROOT, framework
+from lm.bench.peer import RECIPES, framework
+from lm.bench.runs import ROOT
 from lm.bench.speed import bare_step
 from lm.bench.timing import alternate
 from lm.config import CONF, composed, option
@@ -30,7 +31,7 @@ def overhead(args: argparse.Namespace) -> list[dict]:
     rows = []
     for typed in args.overrides or [overrides for _, overrides in RECIPES.values()]:
         config = composed(["tokenizer=char", *typed.split()])
-        step, model = bare_step(config, 65, device, config.precision.resolve(device))
+        step, model = bare_step(config, 65, device)
         steps = 200 if model.num_params < 5e6 else 20
         bare: list[float] = []
         ours: list[float] = []

@@ -1,4 +1,4 @@
-"""The estimate of lm/memory.py against what torch takes."""
+"""The estimate of lm/memory against what torch takes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from lm.bare import BareLoop
 from lm.capacity import setup
 from lm.config import Config, composed
 from lm.hardware import device_type
 from lm.memory import Network, by_kind, estimate
-from lm.model import GPT
 from lm.optim import AdamW8bitConfig
-from lm.precision import autocast
 
 GRID = [  # overrides, each on top of precision=fp32 attention=sdpa model=tiny data.batch_size=8
     "", "precision=bf16", "attention=manual", "precision=bf16 attention=manual",
@@ -43,11 +42,12 @@ def memory(args: argparse.Namespace) -> list[dict]:
     for typed in args.overrides or GRID:
         config = composed(["precision=fp32", "attention=sdpa", "model=tiny", "data.batch_size=8", *typed.split()])
         vocab = 50257 if typed.startswith("model=lab") else args.vocab
-        made = estimate(config.model, setup(config, vocab, device), config.optimizer)
+        how = setup(config, vocab, device)
+        made = estimate(config.model, how, config.optimizer)
         kept, peak = measured(config, vocab, device)
         row: dict[str, Any] = {"overrides": typed or "(none)"}
         if kept is not None:
-            about = sum(by_kind(Network(config.model, setup(config, vocab, device)).operations()).values())
+            about = sum(by_kind(Network(config.model, how).operations()).values())
             row |= {"kept est.": about / 1e6, "kept": kept / 1e6, "error": about / kept - 1}
         else:
             row |= {"kept est.": None, "kept": None, "error": None}
@@ -73,43 +73,31 @@ def lab_formula(config: Config, vocab: int) -> float:
 def measured(config: Config, vocab: int, device: str) -> tuple[int | None, int]:
     """Bytes that autograd keeps (None where blocks are recomputed: hooks do not see those), and the peak, weights and
     optimizer included, of a second step."""
-    model = GPT(config.model, vocab, config.attention.backend).to(device)
-    precision = config.precision.resolve(device)
-    model = model.bfloat16() if precision == "bf16_true" else model
-    optimizer = config.optimizer.for_width(config.model.n_embd).build(model)
-    ids = torch.randint(vocab, (config.data.micro(), config.model.block_size + 1), device=device)
+    loop = BareLoop(config, vocab, device)
+    x, y = loop.random_batch()
     saved: dict[int, Tensor] = {}
-    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    weights = {p.untyped_storage().data_ptr() for p in loop.model.parameters()}
 
     def keep(tensor: Tensor) -> Tensor:
         if (at := tensor.untyped_storage().data_ptr()) not in weights:
             saved[at] = tensor
         return tensor
 
-    def forward() -> Tensor:
-        with autocast(device, precision):
-            return model(ids[:, :-1], None, ids[:, 1:], config.loss)[0]
-
-    def update() -> None:
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = forward()
+        objective, _ = loop.forward(x, y)
     kept = sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
     saved.clear()
-    loss.backward()
-    update()
-    del loss
+    loop.backward(objective)
+    loop.update()
+    del objective
 
     def step() -> None:
-        for _ in range(config.data.accumulate()):
-            forward().backward()
-        update()
+        for _ in range(loop.accumulate):
+            loop.backward(loop.forward(x, y)[0])
+        loop.update()
 
-    there = [*model.parameters(), *model.buffers()]
-    there += [t for state in optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
+    there = [*loop.model.parameters(), *loop.model.buffers()]
+    there += [t for state in loop.optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
     peak = allocated(step, device) + sum(
         t.untyped_storage().nbytes() for t in {t.data_ptr(): t for t in there}.values()
     )

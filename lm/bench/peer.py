@@ -7,7 +7,6 @@ too. Times are those of optimizer steps; process start, validation, saving and c
 from __future__ import annotations
 
 import argparse
-import csv
 import pickle
 import re
 import statistics
@@ -22,10 +21,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from lm.batches import IGNORE, ValBatches
+from lm.batches import ValBatches
+from lm.bench.runs import trained
 from lm.config import composed
+from lm.loss import IGNORE
 
-ROOT = Path(__file__).resolve().parents[2]
 # nanoGPT's README: its recipe for a CPU, and its baby GPT with as many sequences as fit in a CPU's minute
 RECIPES = {
     "cpu": (
@@ -200,11 +200,5 @@ def our_curve(overrides: str, directory: Path, root: str) -> list[tuple[float, f
 
 
 def run(overrides: str, directory: Path, root: str) -> list[dict[str, str]]:
-    command = [sys.executable, str(ROOT / "train.py"), f"hydra.run.dir={directory}", *CORPUS, *overrides.split()]
-    command += ["name=peer", f"data.root={Path(root).resolve()}", "callbacks.sample.enabled=false"]
-    command += ["callbacks.early_stopping.enabled=false"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        raise ValueError(f"train.py failed: {done.stderr.strip() or done.stdout.strip()[-500:]}")
-    with (directory / "metrics.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    usual = ["name=peer", f"data.root={Path(root).resolve()}", "callbacks.sample.enabled=false"]
+    return trained(directory, [*CORPUS, *overrides.split(), *usual, "callbacks.early_stopping.enabled=false"])

@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 import torch
 
+from lm.bare import BareLoop
 from lm.bench.timing import alternate, matmul
 from lm.config import Config, composed
 from lm.hardware import device_type, peak_flops
 from lm.model import GPT
-from lm.precision import DTYPES, autocast
+from lm.precision import DTYPES
 
 
 def step(args: argparse.Namespace) -> list[dict]:
@@ -24,7 +25,7 @@ def step(args: argparse.Namespace) -> list[dict]:
     for typed in args.overrides or ["model=tiny"]:
         config = composed(typed.split())
         precision = config.precision.resolve(device)
-        tasks[typed], model = bare_step(config, args.vocab, device, precision)
+        tasks[typed], model = bare_step(config, args.vocab, device)
         about[typed] = (config, model, precision)
     ceilings = {dtype: matmul(DTYPES[dtype], device) for dtype in {precision for *_, precision in about.values()}}
     ms = alternate(tasks | {dtype: task for dtype, (task, _) in ceilings.items()}, args.repeats, device)
@@ -42,24 +43,17 @@ def step(args: argparse.Namespace) -> list[dict]:
     return rows
 
 
-def bare_step(config: Config, vocab: int, device: str, precision: str) -> tuple[Callable[[], object], GPT]:
-    """A training step without a trainer: what the framework is measured against."""
+def bare_step(config: Config, vocab: int, device: str) -> tuple[Callable[[], object], GPT]:
+    """A training step without a trainer, on random ids, and its model: what the framework is measured against."""
     torch.manual_seed(config.seed)
-    model = GPT(config.model, vocab, config.attention.backend).to(device)
-    model = model.bfloat16() if precision == "bf16_true" else model
-    optimizer = config.optimizer.for_width(config.model.n_embd).build(model)
-    accumulate, micro = config.data.accumulate(), config.data.micro()
-    ids = torch.randint(vocab, (micro, config.model.block_size + 1), device=device)  # (B, T + 1)
+    loop = BareLoop(config, vocab, device)
+    x, y = loop.random_batch()  # (B, T) each
 
     def run() -> None:
-        for _ in range(accumulate):
-            with autocast(device, precision):
-                loss, _ = model(ids[:, :-1], None, ids[:, 1:], config.loss)
-            (loss / accumulate).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        for _ in range(loop.accumulate):
+            loop.backward(loop.forward(x, y)[0])
+        loop.update()
 
     if config.trainer.compile:
-        model.compile()
-    return run, model
+        loop.model.compile()
+    return run, loop.model

@@ -238,6 +238,8 @@ def across(config: Config, here: bool) -> list[str]:
 def unknown_keys(node: DictConfig, path: str = "") -> list[str]:
     """Keys that `+key=value` brought past the schema; Hydra lets them through, and nothing would read them."""
     schema: Any = OmegaConf.get_type(node)
+    if schema is dict:  # typed where a value belongs: that field's own check refuses it
+        return []
     known = [field.name for field in fields(schema)]
     problems = []
     for key in map(str, node):

@@ -9,7 +9,7 @@ import torch
 
 from lm.memory.operations import Network, Op, Setup
 from lm.model import GPT, GPTConfig
-from lm.optim import AdamW8bitConfig, OptimizerConfig
+from lm.optim import AdamW8bitConfig, OptimizerConfig, kind_of
 
 MIB = 2**20
 OVERHEAD = {"cpu": 500 * MIB, "cuda": 700 * MIB, "mps": 700 * MIB}  # the process with torch; a CUDA context
@@ -43,7 +43,7 @@ def estimate(config: GPTConfig, setup: Setup, optimizer: OptimizerConfig) -> Est
         model = GPT(config, setup.vocab_size)
     sizes = [p.numel() for p in model.parameters()]
     weights = setup.number * sum(sizes) * (1 + setup.copies) + sum(b.numel() * b.itemsize for b in model.buffers())
-    matrices = [p.dim() == 2 and name.startswith("blocks") for name, p in model.named_parameters()]
+    matrices = [kind_of(name, p) == "matrix" for name, p in model.named_parameters()]
     state = sum(map(optimizer.state_bytes, sizes, matrices))
     state = state * setup.number // 4
     base = Estimate(weights, state, 0, setup.number * sum(sizes), overhead=OVERHEAD[setup.device])

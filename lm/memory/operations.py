@@ -5,7 +5,6 @@ B sequences of T tokens, N = B T, C width, H heads, Hkv key and value heads, V v
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -49,7 +48,7 @@ class Network:
         self.N, self.C, self.H = setup.micro_batch * config.block_size, config.n_embd, config.n_head
         self.Hkv = config.n_kv_head or config.n_head
         self.Ckv = self.Hkv * (self.C // self.H)
-        self.V = config.vocab_multiple * math.ceil(setup.vocab_size / config.vocab_multiple)
+        self.V = config.rows(setup.vocab_size)
         self.e = 4 if setup.precision == "fp32" else 2  # bytes of a number in matrix products
         self.w = setup.number
         self.cast = self.e < self.w  # autocast copies weights into what it multiplies in

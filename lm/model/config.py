@@ -76,6 +76,10 @@ class GPTConfig:
         gained = self.norm_gain or not self.bias_norm
         check.that(gained, "bias_norm", "be false or null without model.norm_gain")
 
+    def rows(self, vocab_size: int) -> int:
+        """Of the embedding and the head: the vocabulary, padded."""
+        return self.vocab_multiple * -(-vocab_size // self.vocab_multiple)
+
     def dropped(self, place: str) -> float:
         """The dropout at embd, attn or resid."""
         own = getattr(self, f"dropout_{place}")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lm.attention import attend, make_mask
-from lm.loss import LossConfig, head_loss
+from lm.loss import LossConfig, head_loss, softcapped
 from lm.model.config import GPTConfig
 from lm.model.layers import MLP, SwiGLU, make_norm, rope_tables, rotate, sinusoids
 
@@ -52,7 +52,7 @@ class GPT(nn.Module):
         super().__init__()
         self.config, self.vocab_size, self.backend = config, vocab_size, backend
         C, T = config.n_embd, config.block_size
-        rows = math.ceil(vocab_size / config.vocab_multiple) * config.vocab_multiple
+        rows = config.rows(vocab_size)
         self.wte = nn.Embedding(rows, C)
         self.wpe = nn.Embedding(T, C) if config.position == "learned" else None
         self.drop = nn.Dropout(config.dropped("embd"))
@@ -92,9 +92,7 @@ class GPT(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., V)."""
-        logits = self.head(x)[..., : self.vocab_size]
-        cap = self.config.logit_softcap
-        return logits if cap is None else cap * torch.tanh(logits / cap)
+        return softcapped(self.head(x)[..., : self.vocab_size], self.config.logit_softcap)
 
     def features(self, ids: Tensor, documents: Tensor | None = None, cache: Cache | None = None) -> Tensor:
         """What the head reads: ids (B, T) -> (B, T, C). With a `cache`, ids go on from the tokens it holds."""

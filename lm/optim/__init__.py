@@ -1,6 +1,6 @@
 """Optimizers and which parameters they decay."""
 
-from lm.optim.base import OptimizerConfig
+from lm.optim.base import OptimizerConfig, kind_of
 from lm.optim.classic import AdamConfig, AdamWConfig, Lion, LionConfig, RMSpropConfig, SGDConfig
 from lm.optim.eightbit import AdamW8bitConfig, PagedAdamW8bitConfig
 from lm.optim.muon import Muon, MuonConfig, orthogonal
@@ -12,5 +12,5 @@ OPTIMIZERS: list[type] = [
 __all__ = [
     "OPTIMIZERS",
     "AdamConfig", "AdamW8bitConfig", "AdamWConfig", "Lion", "LionConfig", "Muon", "MuonConfig", "OptimizerConfig",
-    "PagedAdamW8bitConfig", "RMSpropConfig", "SGDConfig", "orthogonal",
+    "PagedAdamW8bitConfig", "RMSpropConfig", "SGDConfig", "kind_of", "orthogonal",
 ]  # fmt: skip

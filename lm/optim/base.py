@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -82,6 +83,14 @@ class OptimizerConfig:
         return groups
 
 
+def evaluated(closure: Callable[[], Any] | None) -> Any:
+    """What torch wants of an optimizer's step first of all: the loss, made anew where it is told how."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
+
+
 def kind_of(name: str, p: Tensor) -> str:
     """matrix, embedding, head or vector."""
     if p.dim() < 2:
@@ -114,4 +123,4 @@ class AdamLikeConfig(OptimizerConfig):
 
     @property
     def moments(self) -> dict[str, Any]:
-        return {"lr": self.lr, "betas": (self.beta1, self.beta2), "eps": self.eps}
+        return {"betas": (self.beta1, self.beta2), "eps": self.eps}

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lm.check import Check
-from lm.optim.base import AdamLikeConfig, OptimizerConfig
+from lm.optim.base import AdamLikeConfig, OptimizerConfig, evaluated
 
 
 @dataclass
@@ -47,10 +47,7 @@ class SGDConfig(OptimizerConfig):
         return 0.3
 
     def build(self, model: nn.Module, fused: bool = True) -> torch.optim.Optimizer:
-        assert self.lr is not None
-        return torch.optim.SGD(
-            self.groups(model), lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=fused
-        )
+        return torch.optim.SGD(self.groups(model), momentum=self.momentum, nesterov=self.nesterov, fused=fused)
 
     def state_bytes(self, numel: int, matrix: bool) -> int:
         return 4 * numel if self.momentum else 0
@@ -74,10 +71,7 @@ class RMSpropConfig(OptimizerConfig):
         return 0.128 / n_embd
 
     def build(self, model: nn.Module, fused: bool = True) -> torch.optim.Optimizer:
-        assert self.lr is not None
-        return torch.optim.RMSprop(
-            self.groups(model), lr=self.lr, alpha=self.alpha, momentum=self.momentum, eps=self.eps
-        )
+        return torch.optim.RMSprop(self.groups(model), alpha=self.alpha, momentum=self.momentum, eps=self.eps)
 
     def state_bytes(self, numel: int, matrix: bool) -> int:
         return 4 * numel * (2 if self.momentum else 1)
@@ -103,8 +97,7 @@ class LionConfig(OptimizerConfig):
         return 0.18 / n_embd
 
     def build(self, model: nn.Module, fused: bool = True) -> torch.optim.Optimizer:
-        assert self.lr is not None
-        return Lion(self.groups(model), self.lr, self.beta1, self.beta2)
+        return Lion(self.groups(model), self.beta1, self.beta2)
 
     def state_bytes(self, numel: int, matrix: bool) -> int:
         return 4 * numel
@@ -114,15 +107,14 @@ class LionConfig(OptimizerConfig):
 
 
 class Lion(torch.optim.Optimizer):
-    def __init__(self, params: Any, lr: float, beta1: float, beta2: float) -> None:
-        super().__init__(params, {"lr": lr, "beta1": beta1, "beta2": beta2, "weight_decay": 0.0})
+    """Over groups that each have their `lr` and `weight_decay`."""
+
+    def __init__(self, groups: Any, beta1: float, beta2: float) -> None:
+        super().__init__(groups, {"beta1": beta1, "beta2": beta2})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is None:

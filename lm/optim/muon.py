@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lm.check import Check
 from lm.hardware import fast_bf16
-from lm.optim.base import AdamLikeConfig
+from lm.optim.base import AdamLikeConfig, evaluated
 
 # The odd polynomial whose iteration takes singular values to about 1 (Jordan et al. 2024).
 QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -53,8 +53,7 @@ class MuonConfig(AdamLikeConfig):
                 same.setdefault((p.shape, pieces_of(model, name)), []).append((name, p))
             for (_, count), params in same.items():
                 groups.append(group | {"params": params, "muon": True, "pieces": count})
-        assert self.lr is not None
-        return Muon(groups, self.lr, (self.beta1, self.beta2), self.eps, self.momentum, self.ns_steps, fused)
+        return Muon(groups, momentum=self.momentum, ns_steps=self.ns_steps, fused=fused, **self.moments)
 
     def state_bytes(self, numel: int, matrix: bool) -> int:
         return 4 * numel if matrix else 8 * numel
@@ -74,25 +73,13 @@ def pieces_of(model: nn.Module, name: str) -> int:
 class Muon(torch.optim.AdamW):
     """Groups with `muon` are Muon's, the others AdamW's, whose code they run."""
 
-    def __init__(
-        self,
-        groups: Any,
-        lr: float,
-        betas: tuple[float, float],
-        eps: float,
-        momentum: float,
-        ns_steps: int,
-        fused: bool,
-    ) -> None:
-        super().__init__(groups, lr=lr, betas=betas, eps=eps, fused=fused)
+    def __init__(self, groups: Any, *, momentum: float, ns_steps: int, **adamw: Any) -> None:
+        super().__init__(groups, **adamw)
         self.momentum, self.ns_steps = momentum, ns_steps
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         everything = self.param_groups
         for group in everything:
             if group["muon"]:

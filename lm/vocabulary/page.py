@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
+from lm.pictures import pyplot
 from lm.vocabulary.analysis import shown
 from lm.vocabulary.sections import Cell, Chart, Pieces, Section, Splits, Table, running
 
@@ -104,9 +105,7 @@ def coloured(found: Pieces) -> str:
 
 def svg(chart: Chart) -> str:
     """An element to stand in a page, without numbers or names that change from one call to the next."""
-    import matplotlib
-
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "lm"}):
+    with pyplot().rc_context({"svg.fonttype": "none", "svg.hashsalt": "lm"}):
         data = drawn(chart, format="svg", transparent=True, metadata={"Date": None})
     return data[data.index(b"<svg") :].decode()  # behind the XML declaration, which a page has no use for
 
@@ -117,12 +116,7 @@ def png(chart: Chart) -> bytes:
 
 def drawn(chart: Chart, **how: Any) -> bytes:
     """Raises ValueError when there is no matplotlib to draw with."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ValueError("a picture needs matplotlib: pip install -e '.[report]'") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    plt = pyplot()
     from matplotlib.ticker import FuncFormatter
 
     ink = INK if how.get("transparent") else "black"
