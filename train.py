@@ -13,9 +13,11 @@ from omegaconf import DictConfig
 
 from lm import capacity, checkpoint, report
 from lm.config import CONF, Config, errors, plain, register, resolve, usual
-from lm.hardware import device_type, is_main_process, memory_bytes, peak_flops
-from lm.inherit import inherit
+from lm.files import room, sha256
+from lm.hardware import device_name, device_type, is_main_process, memory_bytes, peak_flops
+from lm.inherit import inherit, inherited_state
 from lm.model import GPT
+from lm.owner import claim
 from lm.run import Interrupted, open_run
 from lm.tokens import cache_tokens, cached_tokenizer
 
@@ -28,7 +30,13 @@ def train(config: Config, directory: Path, overrides: Sequence[str] = ()) -> flo
     `overrides` are what the user typed; they are only repeated, in the command that would go on from here.
     """
     log.setLevel(logging.INFO if is_main_process() else logging.WARNING)
-    run = open_run(directory, plain(config), usual(config))
+    with room(directory, "name= may lie elsewhere", "make room, and the same command goes on"), claim(directory):
+        return fit(config, directory, overrides)
+
+
+def fit(config: Config, directory: Path, overrides: Sequence[str]) -> float:
+    fork = checkpoint.find(Path(config.trainer.fork)) if config.trainer.fork else None
+    run = open_run(directory, plain(config), usual(config), fork)
     if run.finished:
         log.info(report.ending(run, overrides))
         return run.record["metrics"]["val/loss"]
@@ -39,12 +47,16 @@ def train(config: Config, directory: Path, overrides: Sequence[str] = ()) -> flo
     c, downloads = config, config.data.downloads()
     device = device_type(c.trainer.accelerator, "device")
     precision = c.precision.resolve(device)
-    start = run.last or c.init_from  # where weights and tokenizer come from, when they are not new
+    last = checkpoint.newest(directory / "checkpoints")
+    origin = last or fork  # what the trainer goes on from
+    start = origin or c.init_from  # where weights and tokenizer come from, when they are not new
     source = checkpoint.load(start) if start else None
-    step = source.step if source and run.last else 0
+    step = source.step if source and origin else 0
+    if origin:
+        checkpoint.require_names(checkpoint.read(origin), origin)
     text = c.corpus.load(downloads)
     run.require_text(text.digest)
-    keep = source if run.last or c.init_tokenizer == "keep" else None
+    keep = source if origin or c.init_tokenizer == "keep" else None
     tokenizer = keep.tokenizer if keep else cached_tokenizer(c.tokenizer, text, downloads)
     tokens = cache_tokens(text, tokenizer, downloads)
     c = capacity.fitted(c, tokenizer.vocab_size, device, memory_bytes(device))
@@ -54,8 +66,12 @@ def train(config: Config, directory: Path, overrides: Sequence[str] = ()) -> flo
         raise ValueError(f"{directory} stopped at step {step}, before it was validated: ask for more steps")
     torch.manual_seed(c.seed)
     model = GPT(c.model, tokenizer.vocab_size, c.attention.backend)
-    if source and not run.last:
-        log.info("%s: %s", c.init_from, inherit(model, tokenizer, source))
+    begin = None
+    if source and not origin:
+        found = inherit(model, tokenizer, source)
+        log.info("%s: %s", c.init_from, found)
+        if c.init_optimizer == "keep":
+            begin = inherited_state(source, found, type(c.optimizer).__name__)
     optimizer = c.optimizer.for_width(c.model.n_embd)
     accumulate = c.data.accumulate(c.trainer.devices)
     floor = data.floor(text.val, tokenizer, c.corpus.log_prob)
@@ -63,6 +79,7 @@ def train(config: Config, directory: Path, overrides: Sequence[str] = ()) -> flo
         model, tokenizer, optimizer=optimizer, schedule=c.schedule, loss=c.loss, horizon=horizon, seed=c.seed,
         accumulate=accumulate, fused=precision != "fp16", floor=floor,
         respect_documents=c.data.respect_documents and text.documents, skips=c.trainer.skips,
+        begin=begin, forked=bool(fork and not last),
     )  # fmt: skip
     peak = c.trainer.peak_tflops * 1e12 if c.trainer.peak_tflops else peak_flops(device)
     callbacks = c.callbacks.build(directory, c.trainer, peak, new=source is None)
@@ -74,6 +91,7 @@ def train(config: Config, directory: Path, overrides: Sequence[str] = ()) -> flo
     memory = capacity.require(c, tokenizer.vocab_size, device, memory_bytes(device)).total
     chosen = {
         "device": device,
+        "device_name": device_name(device),
         "precision": precision,
         "horizon": horizon,
         "lr": optimizer.lr,
@@ -83,13 +101,16 @@ def train(config: Config, directory: Path, overrides: Sequence[str] = ()) -> flo
     }
     log.info(report.beginning(c, model, tokenizer, text, data, chosen))
     if step:
-        log.info("continuing after step %d", step)
+        log.info("continuing after step %d%s", step, "" if last else f" of {fork}")
+        if bend := report.bend(c.schedule, step, run.record.get("horizon", horizon), horizon):
+            log.info("%s", bend)
     started = time.perf_counter()
-    with run.session(step, parameters=model.num_params, text=text.digest, **chosen):
+    facts = {"parameters": model.num_params, "text": text.digest, "tokenizer": sha256(tokenizer.to_json())}
+    with run.session(step, overrides=list(overrides), **facts, **chosen):
         run.write("tokenizer.json", tokenizer.to_json())
         for logger in loggers:
             logger.log_hyperparams(run.config | {"chosen": chosen})
-        trainer.fit(module, datamodule=data, ckpt_path=run.last, weights_only=True)
+        trainer.fit(module, datamodule=data, ckpt_path=origin, weights_only=True)
         best = trainer.checkpoint_callback.best
         run.update(metrics=module.latest | {"step": trainer.global_step}, best=best)
     log.info(report.ending(run, overrides, time.perf_counter() - started))

@@ -6,23 +6,25 @@ finished, and of several processes that want one entry the first builds it and t
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lm.files import remove, replacing, tag_cache
+from lm.files import remove, replacing, room, tag_cache
 
 ABOUT = "about.json"  # in each entry: of what it was made, for people
+
+
+def make_room(folder: Path) -> AbstractContextManager[None]:
+    return room(folder, "name another place with data.root=", "make room, e.g. python scripts/corpora.py cache --prune")
 
 
 def digest(*parts: str) -> str:
@@ -45,12 +47,12 @@ def entry(root: Path, kind: str, key: str, about: str, build: Callable[[Path], N
     """The finished folder root/cache/<kind>-<key>; `build` fills it when it is not there yet."""
     path = root / "cache" / f"{kind}-{key}"
     if not (path / ABOUT).exists():
-        with room(path.parent):
+        with make_room(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = _lock(path).acquire()
         with lock:
             if not (path / ABOUT).exists():
-                with room(path.parent), replacing(path) as aside:
+                with make_room(path.parent), replacing(path) as aside:
                     aside.mkdir()
                     build(aside)
                     (aside / ABOUT).write_text(json.dumps({"of": about}), encoding="utf-8")
@@ -59,24 +61,6 @@ def entry(root: Path, kind: str, key: str, about: str, build: Callable[[Path], N
     with suppress(OSError):  # another user's entry, or a read-only disk
         os.utime(path)  # when it was last used: what pruning goes by
     return path
-
-
-@contextmanager
-def room(folder: Path) -> Iterator[None]:
-    """Says what to do when the disk is full, or not ours to write on."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise ValueError(
-                f"{folder} cannot be written to ({error.strerror}): name another place with data.root="
-            ) from error
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise ValueError(
-            f"no room in {folder} ({error.strerror}; {shutil.disk_usage(folder).free / 1e6:,.0f} MB are free): name "
-            "another place with data.root=, or make room, e.g. python scripts/corpora.py cache --prune"
-        ) from error
 
 
 @dataclass(frozen=True)

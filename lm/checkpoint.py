@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
 
 import torch
 
 from lm import __version__, hf
 from lm.files import replacing
-from lm.model import GPT, GPTConfig
+from lm.model import GPT, GPTConfig, with_weights
 from lm.tokenizer import Tokenizer, from_json
 
-FORMAT = 1
+log = logging.getLogger("lm")
+FORMAT = 2  # 1: the optimizer's state without the names of its parameters, which no run can go on from
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Checkpoint:
 def describe(model: GPT, tokenizer: Tokenizer) -> dict[str, Any]:
     """What a checkpoint says of itself, in plain values, beside what Lightning writes."""
     return {
-        "format": FORMAT,
+        "format_version": FORMAT,
         "version": __version__,
         "model": asdict(model.config),
         "vocab_size": tokenizer.vocab_size,
@@ -41,9 +43,70 @@ def describe(model: GPT, tokenizer: Tokenizer) -> dict[str, Any]:
 def write(data: dict[str, Any], path: Path) -> None:
     """Save so that the name never stands for half a file, even when the power fails."""
     with replacing(path) as aside, aside.open("wb") as file:
-        torch.save(data, file)
+        try:
+            torch.save(data, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # a full disk: torch's writer goes on, and wonders where it is
+                raise error.__context__ from None
+            raise
         file.flush()
         os.fsync(file.fileno())
+
+
+def verify(path: Path) -> None:
+    """Raises ValueError unless every byte is as it was written.
+
+    torch writes a zip archive with the checksum of each record, and does not look at them when it reads.
+    """
+    try:
+        require_stored(path)
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        raise ValueError(f"{path} is cut off, or no checkpoint") from error
+    if damaged:
+        raise ValueError(f"{path} is damaged: the checksum of {damaged} is another")
+
+
+class Compressed(ValueError):
+    pass
+
+
+def require_stored(path: Path) -> None:
+    """Raises Compressed unless what is in the archive takes as much room as its file, as torch writes it."""
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+    if (
+        any(r.compress_type != zipfile.ZIP_STORED for r in records)
+        or sum(r.file_size for r in records) > path.stat().st_size
+    ):
+        raise Compressed(f"{path} cannot be loaded: it is compressed, as no checkpoint is")
+
+
+def newest(folder: Path) -> Path | None:
+    """The checkpoint of `folder` to go on from: last.ckpt, or if that is damaged or gone, the latest that is whole.
+
+    None where there is none at all. Raises ValueError when there are some, and all are damaged.
+    """
+    last = folder / "last.ckpt"
+    found = sorted(path for path in folder.glob("*.ckpt") if path != last)
+    whole: dict[Path, int] = {}
+    for path in [last, *found]:
+        try:
+            verify(path)
+            whole[path] = read(path)["global_step"]
+        except ValueError as error:
+            if path.exists():
+                log.warning("%s", error)
+        if path in whole and path == last:
+            return last
+    if not whole:
+        if found or last.exists():
+            raise ValueError(f"{folder}: every checkpoint is damaged; remove them to begin this run anew")
+        return None
+    latest = max(whole, key=whole.__getitem__)
+    log.warning("going on from %s instead of last.ckpt", latest.name)
+    return latest
 
 
 def find(path: Path) -> Path:
@@ -62,16 +125,34 @@ def read(path: Path) -> dict[str, Any]:
         meant = Path("outputs") / path
         raise ValueError(f"{path}: no such run or checkpoint" + (f"; did you mean {meant}?" if meant.exists() else ""))
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
+        if zipped := zipfile.is_zipfile(path):
+            require_stored(path)
+        data = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except Compressed:
+        raise
     except Exception as error:  # torch raises whatever its readers raise
         code = "Unsupported global" in str(error) or "Unsupported class" in str(error)
         why = "it holds pickled code, which is never run" if code else "it is truncated or no checkpoint"
         raise ValueError(f"{path} cannot be loaded: {why}") from error
     if not isinstance(data, dict) or "lm" not in data:
         raise ValueError(f"{path} cannot be loaded: it is no checkpoint of this project")
-    if data["lm"]["format"] > FORMAT:
-        raise ValueError(f"{path} was written by a newer version ({data['lm']['version']}) than this ({__version__})")
+    about = data["lm"]
+    about["format_version"] = about.pop("format", about.get("format_version"))  # as it was called in the first
+    if about["format_version"] > FORMAT:
+        raise ValueError(f"{path} was written by a newer version ({about['version']}) than this ({__version__})")
     return data
+
+
+def require_names(data: dict[str, Any], path: Path) -> None:
+    """Raises ValueError for a checkpoint whose optimizer's state cannot be told to parameters."""
+    for state in data["optimizer_states"]:
+        if any("param_names" not in group for group in state["param_groups"]):
+            about = data["lm"]
+            raise ValueError(
+                f"{path} was written by version {about['version']}, format {about['format_version']}, and this version "
+                f"({__version__}) cannot go on with its optimizer; a new run can begin with its weights: "
+                f"init_from={path}"
+            )
 
 
 def load(path: Path | str) -> Checkpoint:
@@ -85,9 +166,16 @@ def load(path: Path | str) -> Checkpoint:
     path = find(Path(path))
     data = read(path)
     about = data["lm"]
-    model = GPT(GPTConfig(**about["model"]), about["vocab_size"])
     prefix = "model."  # of the LightningModule's attribute
-    model.load_state_dict({k.removeprefix(prefix): v for k, v in data["state_dict"].items() if k.startswith(prefix)})
+    weights = {k.removeprefix(prefix): v for k, v in data["state_dict"].items() if k.startswith(prefix)}
+    try:
+        model = with_weights(GPTConfig(**about["model"]), about["vocab_size"], weights)
+    except (ValueError, TypeError) as error:  # a field that this version does not know
+        raise ValueError(f"{path} cannot be loaded: {error}") from error
     for name, p in model.named_parameters() if about.get("average") else ():
         p.data.copy_(about["average"][name])  # that is what was validated
-    return Checkpoint(path, model.eval(), from_json(about["tokenizer"]), data["global_step"], about["metrics"])
+    try:
+        tokenizer = from_json(about["tokenizer"])
+    except ValueError as error:
+        raise ValueError(f"{path}, written by version {about['version']}, cannot be loaded: {error}") from error
+    return Checkpoint(path, model.eval(), tokenizer, data["global_step"], about["metrics"])

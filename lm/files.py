@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import platform
@@ -28,7 +29,7 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     host = platform.node() or "host"
     for stale in path.parent.glob(f".*~{host}~*"):
-        if not _alive(stale.name.rpartition("~")[2]):
+        if not alive(stale.name.rpartition("~")[2]):
             remove(stale)
     aside = path.with_name(f".{path.name}~{host}~{os.getpid()}")
     try:
@@ -38,17 +39,37 @@ def replacing(path: Path) -> Iterator[Path]:
         remove(aside)
 
 
+@contextmanager
+def room(folder: Path, elsewhere: str, room: str = "make room") -> Iterator[None]:
+    """Raises ValueError when the disk is full, or not ours to write on: go `elsewhere`, or make `room`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise ValueError(f"{folder} cannot be written to ({error.strerror}): {elsewhere}") from error
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise ValueError(
+            f"no room in {folder} ({error.strerror}; {shutil.disk_usage(folder).free / 1e6:,.0f} MB are free): "
+            f"{elsewhere}, or {room}"
+        ) from error
+
+
 def write_text(path: Path, text: str) -> None:
     with replacing(path) as aside:
         aside.write_text(text, encoding="utf-8", newline="")
 
 
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
+def sha256(content: Path | str) -> str:
+    """Of a file, or of a text."""
+    if isinstance(content, str):
+        return hashlib.sha256(content.encode()).hexdigest()
+    with content.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _alive(pid: str) -> bool:
+def alive(pid: int | str) -> bool:
+    """Whether a process of this machine has the number."""
     try:
         os.kill(int(pid), 0)
     except (ValueError, ProcessLookupError):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lm.files import replacing
-from lm.model import GPT, GPTConfig
+from lm.model import GPT, GPTConfig, with_weights
 from lm.tokenizer import Tokenizer, from_json
 
 GELU = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu"}  # our names for GPT-2's activations, and theirs
@@ -163,7 +163,7 @@ def from_gpt2(config: dict[str, Any], state: dict[str, Tensor]) -> GPT:
     if name not in activations:
         raise ValueError(f"activation_function={name} is none of {', '.join(activations)}")
     C = config["n_embd"]
-    model = GPT(
+    shape = (
         GPTConfig(
             n_layer=config["n_layer"], n_head=config["n_head"], n_embd=C, block_size=config["n_positions"],
             mlp=activations[name], mlp_ratio=(config.get("n_inner") or 4 * C) / C,
@@ -183,8 +183,7 @@ def from_gpt2(config: dict[str, Any], state: dict[str, Tensor]) -> GPT:
                     f"h.{i}.{part}.{end}"]  # fmt: skip
             ours[f"blocks.{i}.norm_1.{end}"] = state[f"h.{i}.ln_1.{end}"]
             ours[f"blocks.{i}.norm_2.{end}"] = state[f"h.{i}.ln_2.{end}"]
-    model.load_state_dict(ours)
-    return model
+    return with_weights(*shape, ours)
 
 
 def from_llama(config: dict[str, Any], state: dict[str, Tensor]) -> GPT:
@@ -196,7 +195,7 @@ def from_llama(config: dict[str, Any], state: dict[str, Tensor]) -> GPT:
         raise ValueError(f"head_dim={config['head_dim']}: heads must share out hidden_size={C}")
     if hidden % 64:
         raise ValueError(f"intermediate_size={hidden} must be a multiple of 64")
-    model = GPT(
+    shape = (
         GPTConfig(
             n_layer=config["num_hidden_layers"], n_head=config["num_attention_heads"], n_embd=C,
             n_kv_head=config.get("num_key_value_heads"), block_size=config["max_position_embeddings"], position="rope",
@@ -224,5 +223,4 @@ def from_llama(config: dict[str, Any], state: dict[str, Tensor]) -> GPT:
                 both = [state[f"{theirs}.mlp.{n}_proj.{end}"] for n in ("gate", "up")]
                 ours[f"{mine}.mlp.c_fc.{end}"] = torch.cat(both)
                 ours[f"{mine}.mlp.c_proj.{end}"] = state[f"{theirs}.mlp.down_proj.{end}"]
-    model.load_state_dict(ours)
-    return model
+    return with_weights(*shape, ours)

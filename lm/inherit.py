@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor
 
-from lm.checkpoint import Checkpoint
+from lm.checkpoint import Checkpoint, read
 from lm.model import GPT
 from lm.tokenizer import Tokenizer, spellings
 
@@ -66,6 +68,32 @@ def inherit(model: GPT, tokenizer: Tokenizer, source: Checkpoint) -> Inherited:
         else:
             found.resized[name] = how
     return found
+
+
+def inherited_state(source: Checkpoint, found: Inherited, kind: str) -> Callable[[torch.optim.Optimizer], None]:
+    """What gives an optimizer of this kind the state that the source's has of each tensor that was `found` whole.
+
+    Raises ValueError when the source has none of this kind.
+    """
+    data = read(source.path) if source.path.is_file() else {}
+    theirs = data.get("lm", {}).get("optimizer")
+    if theirs != kind:
+        was = "no optimizer's state" if theirs is None else f"that of {theirs.removesuffix('Config')}"
+        raise ValueError(f"init_optimizer=keep: {source.path} holds {was}; init_optimizer=new does without")
+    (saved,) = data["optimizer_states"]
+    numbers = {n: i for g in saved["param_groups"] for n, i in zip(g["param_names"], g["params"], strict=True)}
+
+    def begin(optimizer: torch.optim.Optimizer) -> None:
+        own = optimizer.state_dict()
+        for group in own["param_groups"]:
+            for name, i in zip(group["param_names"], group["params"], strict=True):
+                if name in found.loaded and numbers[name] in saved["state"]:
+                    own["state"][i] = copy.deepcopy(
+                        saved["state"][numbers[name]]
+                    )  # what is read is mapped from the file
+        optimizer.load_state_dict(own)
+
+    return begin
 
 
 def shared_tokens(new: Tokenizer, old: Tokenizer) -> tuple[Tensor, Tensor]:

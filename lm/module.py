@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
@@ -25,7 +26,8 @@ class LanguageModule(L.LightningModule):
     Metrics go to the loggers with the number of finished optimizer steps as their x. `latest` holds the newest value
     of each, as Python floats. `floor` is the least val/loss that any model can have, where it is known. With `skips`,
     a step whose loss or gradient is not finite leaves weights and optimizer as they were; more than `skips` in a row
-    raise ValueError. Without, the first one ends the run (`require_finite`).
+    raise ValueError. Without, the first one ends the run (`require_finite`). `begin` gives a new optimizer its state;
+    `forked` says that the checkpoint is another run's.
     """
 
     token_bytes: Tensor  # (V,)
@@ -45,6 +47,8 @@ class LanguageModule(L.LightningModule):
         respect_documents: bool = False,
         floor: float | None = None,
         skips: int = 0,
+        begin: Callable[[torch.optim.Optimizer], None] | None = None,
+        forked: bool = False,
     ) -> None:
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
@@ -55,6 +59,7 @@ class LanguageModule(L.LightningModule):
         self.floor = floor
         self.skips, self.skipped, self.skipped_in_row = skips, 0, 0
         self.register_buffer("token_bytes", torch.from_numpy(tokenizer.token_bytes), persistent=False)
+        self.begin, self.forked = begin, forked
         self.rate_factor = 1.0  # what a plateau has made of the schedule's rate
         self.average: dict[str, Tensor] = {}  # of the weights, by name, where a callback keeps one
         self.latest: dict[str, float] = {}
@@ -64,7 +69,10 @@ class LanguageModule(L.LightningModule):
         self._val: list[Tensor] = []
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return self.optimizer.build(self.model, self.fused)
+        optimizer = self.optimizer.build(self.model, self.fused)
+        if self.begin:
+            self.begin(optimizer)
+        return optimizer
 
     # ---- training
 
@@ -195,11 +203,18 @@ class LanguageModule(L.LightningModule):
             logger.log_metrics(metrics, step=self.trainer.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["lm"] = describe(self.model, self.tokenizer) | {"metrics": self.latest, "average": self.average}
-        checkpoint["lm"] |= {"skipped": self.skipped, "skipped_in_row": self.skipped_in_row}
+        checkpoint["lm"] = describe(self.model, self.tokenizer) | {
+            "optimizer": type(self.optimizer).__name__, "metrics": self.latest, "average": self.average,
+            "skipped": self.skipped, "skipped_in_row": self.skipped_in_row,
+        }  # fmt: skip
+        # a count for loggers that ask Lightning for steps; after a restart it is sometimes one too many or too few
+        epoch_loop = checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]
+        epoch_loop["_batches_that_stepped"] = checkpoint["global_step"]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.latest = checkpoint["lm"]["metrics"]
+        if self.forked:  # what stopped the other run, or lowered its rate, is not to do so here
+            checkpoint["callbacks"] = {}
         self.average = checkpoint["lm"].get("average", {})
         self.skipped = checkpoint["lm"].get("skipped", 0)  # an older version counted none
         self.skipped_in_row = checkpoint["lm"].get("skipped_in_row", 0) if self.skips else 0

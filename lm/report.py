@@ -14,6 +14,7 @@ from lm.corpus import Text
 from lm.hardware import device_name, memory_bytes
 from lm.model import GPT
 from lm.run import Run
+from lm.schedule import ScheduleConfig
 from lm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -62,6 +63,20 @@ def beginning(
             "run: the learning rate never reaches optimizer.lr"
         )
     return "\n".join(lines)
+
+
+def bend(schedule: ScheduleConfig, step: int, before: int, now: int) -> str:
+    """What another horizon means to a run that has made `step` steps; empty when it is the same."""
+    if now == before:
+        return ""
+    old, new = ([schedule.factor(s, horizon) for s in range(step + 1)] for horizon in (before, now))
+    change = f"{now:,} steps instead of {before:,}: "
+    if old[:step] == new[:step]:
+        return change + "the rates so far are those of a run planned so from the start, which this one equals"
+    return change + (
+        f"the schedule bends here, from {old[step]:.3g} of its peak to {new[step]:.3g}; a run planned so from the "
+        "start would have had other rates until now"
+    )
 
 
 def ending(run: Run, overrides: Sequence[str], seconds: float | None = None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import platform
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -29,10 +30,23 @@ log = logging.getLogger("lm")
 FREE = (
     "name", "init_from", "device", "attention.", "callbacks.", "logger.", "trainer.max_", "trainer.accelerator",
     "trainer.devices", "trainer.log_every", "trainer.save_every", "trainer.val_every", "trainer.peak_tflops",
-    "trainer.on_nonfinite", "trainer.check_memory", "data.micro_batch_size", "data.num_workers", "data.root",
+    "trainer.on_nonfinite", "trainer.check_memory", "trainer.deterministic", "trainer.fork", "data.micro_batch_size",
+    "data.num_workers", "data.root",
     "data.offline", "data.mirror",
     "corpus.licence", "corpus.path", "corpus.val_path", "corpus.train.urls", "corpus.val.urls", "corpus.test.urls",
 )  # fmt: skip
+
+
+# What a fork may have otherwise than the run that it leaves, which holds all else of it.
+FORKED = (*FREE, "schedule.", "loss.", "trainer.", "optimizer.lr", "optimizer.grad_clip")
+
+# What a change of FREE keys does to the rest of a run, where it does something.
+EFFECTS = {
+    "data.micro_batch_size trainer.devices": "the same batches in other portions: sums round otherwise, dropout falls "
+    "otherwise",
+    "device trainer.accelerator attention. trainer.deterministic": "other kernels, which round otherwise",
+    "trainer.val_every": "early stopping, a plateau and best.ckpt see other validations",
+}
 
 
 class Interrupted(BaseException):
@@ -50,12 +64,6 @@ class Run:
     record: dict[str, Any]  # what run.json holds
 
     @property
-    def last(self) -> Path | None:
-        """The checkpoint to go on from."""
-        path = self.directory / "checkpoints" / "last.ckpt"
-        return path if path.exists() else None
-
-    @property
     def finished(self) -> bool:
         return self.record.get("status") == "finished"
 
@@ -68,15 +76,15 @@ class Run:
         self.update(
             name=self.directory.name,
             status="running",
-            git_commit=git_commit(),
-            versions=versions(),
+            **environment(),
             **facts,
             sessions=[*self.record.get("sessions", []), session],
         )
         try:
             yield
         except BaseException as error:
-            self.update(status="stopped" if isinstance(error, Interrupted) else "failed", error=str(error))
+            with suppress(OSError):  # a full disk, which is the error perhaps
+                self.update(status="stopped" if isinstance(error, Interrupted) else "failed", error=str(error))
             raise
         self.update(status="finished", error=None)
 
@@ -98,17 +106,19 @@ class Run:
             write_text(self.directory / name, text)
 
 
-def open_run(directory: Path, config: dict[str, Any], usual: dict[str, Any] | None = None) -> Run:
-    """The run in `directory`, to be started or continued; nothing is written yet.
+def open_run(
+    directory: Path, config: dict[str, Any], usual: dict[str, Any] | None = None, fork: Path | None = None
+) -> Run:
+    """The run in `directory`, to be started, continued, or forked from another's checkpoint; nothing is written yet.
 
     `usual` holds the defaults: what a run did whose version did not know a choice yet. Raises ValueError, with the
-    difference, when that one was trained with another config, FREE keys aside. A directory without a checkpoint has
-    nothing to lose and is started anew.
+    difference, when that one was trained with another config, FREE keys aside; of a fork's origin, FORKED keys. A
+    directory without a checkpoint has nothing to lose and is started anew.
     """
     run = Run(directory, config, {})
     if any(directory.glob("checkpoints/*.ckpt")):
         run.record = read_record(directory / "run.json")
-        old = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
+        old = read_config(directory / "config.yaml")
         if old.get("tokenizer") == {"kind": "InitFrom"}:  # where it began is history, typed again or not
             run.config = config = config | {"tokenizer": old["tokenizer"], "init_from": old["init_from"]}
         changes = difference(old, config, usual or {})
@@ -118,9 +128,32 @@ def open_run(directory: Path, config: dict[str, Any], usual: dict[str, Any] | No
                 f"or choose another name=\n{table(refused)}"
             )
         if changes:
-            log.info("continuing with changes:\n%s", table(changes))
+            log.info("continuing with changes:\n%s", "\n".join([table(changes), *effects(changes)]))
             run.record["status"] = "changed"  # finished by its old config perhaps, but not by this one
+    elif fork is not None:
+        old = read_config(fork.parent.parent / "config.yaml")
+        changes = difference(old, config, usual or {})
+        if refused := {key: pair for key, pair in changes.items() if not key.startswith(FORKED)}:
+            raise ValueError(
+                f"trainer.fork={fork} may go on with another schedule, rate, loss or horizon, and what may always "
+                f"change; not with this (init_from= takes the weights alone):\n{table(refused)}"
+            )
+        run.record["forked_from"] = str(fork)
     return run
+
+
+def effects(changes: dict[str, Any]) -> list[str]:
+    return [
+        f"  {', '.join(changed)}: {effect}"
+        for keys, effect in EFFECTS.items()
+        if (changed := [key for key in changes if key.startswith(tuple(keys.split()))])
+    ]
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise ValueError(f"{path} is missing, which says how the run was trained")
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -130,9 +163,11 @@ def read_record(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged ({error}); remove it to go on without its record") from error
 
 
-def versions() -> dict[str, str]:
-    names = ("torch", "lightning", "hydra-core", "tokenizers")
-    return {"lm": __version__, "python": platform.python_version()} | {name: version(name) for name in names}
+def environment() -> dict[str, Any]:
+    """What a run depends on beside its config and text: code and versions."""
+    names = ("torch", "lightning", "hydra-core", "omegaconf", "tokenizers", "numpy")
+    versions = {"lm": __version__, "python": platform.python_version()} | {name: version(name) for name in names}
+    return {"git_commit": git("rev-parse", "HEAD"), "git_diff": git_diff(), "versions": versions}
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -156,10 +191,16 @@ def table(changes: dict[str, tuple[Any, Any]]) -> str:
     return "\n".join("  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
-def git_commit() -> str | None:
-    """The commit of this checkout, with '+' when files differ from it; None outside git."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+"]
+def git(*command: str) -> str | None:
+    """What git says of this checkout; None outside git."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        root = str(Path(__file__).parents[1])
+        return subprocess.run(["git", "-C", root, *command], capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def git_diff() -> str | None:
+    """A hash of what differs from the commit in the files it knows; None where nothing does, and outside git."""
+    diff = git("diff", "HEAD")
+    return hashlib.sha256(diff.encode()).hexdigest()[:20] if diff else None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
@@ -20,6 +22,32 @@ if TYPE_CHECKING:  # importing Lightning takes a second, and Hydra imports the c
     from lightning.pytorch.loggers import Logger
 
 LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed", "bf16_true": "bf16-true"}
+
+
+@dataclass(frozen=True)
+class Every:
+    """A cadence: so many optimizer steps, or seconds."""
+
+    FORMS: ClassVar = "a number of steps (at least 1), or a time such as 10min, 90s or 1h"
+
+    steps: int | None = None
+    seconds: float | None = None
+
+    @classmethod
+    def parse(cls, typed: Any) -> Every | None:
+        """None for what is neither."""
+        if type(typed) is int:
+            return cls(steps=typed) if typed >= 1 else None
+        time = re.fullmatch(r"([\d.]+) ?(s|min|h)", typed) if isinstance(typed, str) else None
+        try:
+            seconds = float(time[1]) * {"s": 1, "min": 60, "h": 3600}[time[2]] if time else 0.0
+        except ValueError:  # 1.2.3
+            return None
+        return cls(seconds=seconds) if seconds > 0 else None
+
+    def due(self, step: int, passed: Callable[[float], bool]) -> bool:
+        """`passed` says whether so many seconds have gone since the last time."""
+        return step % self.steps == 0 if self.steps else passed(self.seconds or 0.0)
 
 
 @dataclass
@@ -36,13 +64,15 @@ class TrainerConfig:
     devices: int = 1
     val_every: int = 250
     val_batches: int | None = 200  # validate on at most so many batches, spread over the text; null: on all of it
-    save_every: int = 250
+    save_every: Any = 250  # steps, or a time: 10min, 90s, 1h
     log_every: int = 10
     on_nonfinite: str = (
         "stop"  # stop | skip, on an infinite or nan loss or gradient; skip waits for the device each step
     )
     max_skipped: int = 20  # under skip: so many steps in a row; one more stops the run
     compile: bool = False  # torch.compile: fewer, larger kernels, after a minute of making them; for GPUs
+    deterministic: bool = False  # on a GPU too: torch's exact kernels, which are slower, and an error where it has none
+    fork: str | None = None  # go on from this checkpoint of another run, at its step, with another schedule or horizon
     check_memory: bool = True  # refuse to start what would not fit the device (scripts/memory.py)
     peak_tflops: float | None = None  # dense bf16 peak of one device, for perf/mfu; null: by the card's name
 
@@ -56,10 +86,17 @@ class TrainerConfig:
                 False, given[1], f"be null while trainer.{given[0]}={getattr(self, given[0])} is set: one horizon"
             )
         check.one_of("on_nonfinite", ("stop", "skip"))
-        for key in ("devices", "val_every", "val_batches", "save_every", "log_every", "max_skipped"):
+        for key in ("devices", "val_every", "val_batches", "log_every", "max_skipped"):
             check.at_least(key, 1)
+        check.that(Every.parse(self.save_every) is not None, "save_every", f"be {Every.FORMS}")
         check.above("peak_tflops", 0)
         check.done()
+
+    @property
+    def saves(self) -> Every:
+        every = Every.parse(self.save_every)
+        assert every is not None  # checked above
+        return every
 
     @property
     def skips(self) -> int:
@@ -106,6 +143,7 @@ class TrainerConfig:
             accelerator=device,
             devices=self.devices,
             precision=LIGHTNING_PRECISION[precision],  # type: ignore[arg-type]
+            deterministic=self.deterministic,
             max_epochs=-1,  # one endless epoch: the batches know of epochs, the trainer counts steps
             max_steps=horizon,
             accumulate_grad_batches=accumulate,

@@ -34,7 +34,9 @@ def test_until_it_is_known_auto_is_the_whole_batch():
 
 @pytest.mark.parametrize("typed", ["abc", "2.5", "true", "'4'", "[4]", "Auto", "{a:1}"])
 def test_other_words_are_refused_with_what_is_allowed(typed):
-    with pytest.raises(ValueError, match=r"^data.micro_batch_size=[^ ]+.* must be a whole number of at least 1, auto, or"):
+    with pytest.raises(
+        ValueError, match=r"^data.micro_batch_size=[^ ]+.* must be a whole number of at least 1, auto, or"
+    ):
         config_of(f"data.micro_batch_size={typed}")
     with pytest.raises(ValueError, match=r"^data.micro_batch_size=0 must be at least 1$"):
         config_of("data.micro_batch_size=0")

@@ -14,7 +14,7 @@ FILES = sorted((ROOT / "lm").rglob("*.py"))
 FLOORS = [
     {"lm"},
     {"check", "files", "console", "health", "pictures"},
-    {"download", "cache", "hardware", "loss"},
+    {"download", "cache", "hardware", "loss", "owner"},
     {"pip_download", "precision"},
     {"attention", "schedule", "corpus", "batches", "optim"},
     {"tokenizer", "model", "run"},

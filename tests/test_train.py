@@ -43,7 +43,7 @@ def interrupt_after(monkeypatch, step):
 
     def press(self, trainer, module, *args):
         if trainer.global_step == step and module.stepped:
-            self.signal = 2
+            self.requests.stop = 2
         original(self, trainer, module, *args)
 
     monkeypatch.setattr(Checkpoints, "on_train_batch_end", press)

@@ -43,6 +43,7 @@ class SampleConfig:
 @dataclass
 class CheckpointConfig:
     keep_last: int = 2  # how many of step_*.ckpt stay beside last.ckpt and best.ckpt
+    background: bool = False  # write while training goes on, from a copy of weights and optimizer in memory
 
     def __post_init__(self) -> None:
         check = Check("callbacks.checkpoint", self)
@@ -114,4 +115,4 @@ class CallbacksConfig:
             callbacks.append(EarlyStopping(self.early_stopping))
         if self.sample.enabled:
             callbacks.append(Samples(self.sample, directory))
-        return [*callbacks, Checkpoints(self.checkpoint, directory, trainer.val_every, trainer.save_every)]
+        return [*callbacks, Checkpoints(self.checkpoint, directory, trainer.val_every, trainer.saves)]

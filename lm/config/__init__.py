@@ -25,23 +25,7 @@ from lm.callbacks import CallbacksConfig
 from lm.check import Check
 from lm.config.errors import explain, unknown_key
 from lm.config.help import CONF
-from lm.corpus import (
-    AdditionConfig,
-    CodeConfig,
-    CorpusConfig,
-    DownloadConfig,
-    HFConfig,
-    JSONLConfig,
-    PackageConfig,
-    PG19Config,
-    Sequence2Config,
-    SequenceConfig,
-    StdlibConfig,
-    TenActionsConfig,
-    TextConfig,
-    TinyStoriesConfig,
-    WordsConfig,
-)  # fmt: skip
+from lm.corpus import CORPORA, CorpusConfig
 from lm.hardware import device_type, require_compiler
 from lm.loggers import LoggerConfig
 from lm.loss import LossConfig
@@ -49,15 +33,7 @@ from lm.model import GPTConfig
 from lm.optim import OPTIMIZERS, OptimizerConfig
 from lm.precision import PrecisionConfig
 from lm.schedule import SCHEDULES, ScheduleConfig
-from lm.tokenizer import (
-    AsciiConfig,
-    BPEConfig,
-    ByteConfig,
-    CharConfig,
-    FileConfig,
-    GPT2Config,
-    TokenizerConfig,
-)  # fmt: skip
+from lm.tokenizer import TOKENIZERS, TokenizerConfig
 from lm.trainer import TrainerConfig
 
 __all__ = ["CONF", "SCHEMAS", "Config", "composed", "plain", "register", "resolve", "section", "usual"]
@@ -81,29 +57,15 @@ class Config:
     seed: int = 1337
     device: str = "auto"  # auto | cpu | gpu | cuda | mps
     init_from: str | None = None  # start a new run from the weights of this run or checkpoint
+    init_optimizer: str = "new"  # keep | new: with init_from, its optimizer's averages too, where weights came whole
     init_tokenizer: str = "keep"  # keep | new: with init_from, its tokenizer, or the one that tokenizer= makes
 
 
 SCHEMAS: dict[str, list[type]] = {
     "model": [GPTConfig],
     "attention": [AttentionConfig],
-    "corpus": [
-        PackageConfig,
-        DownloadConfig,
-        TinyStoriesConfig,
-        PG19Config,
-        TextConfig,
-        JSONLConfig,
-        CodeConfig,
-        StdlibConfig,
-        HFConfig,
-        WordsConfig,
-        AdditionConfig,
-        TenActionsConfig,
-        SequenceConfig,
-        Sequence2Config,
-    ],
-    "tokenizer": [BPEConfig, CharConfig, ByteConfig, AsciiConfig, GPT2Config, FileConfig],
+    "corpus": CORPORA,
+    "tokenizer": TOKENIZERS,
     "data": [DataConfig],
     "optimizer": OPTIMIZERS,
     "loss": [LossConfig],
@@ -224,7 +186,12 @@ def across(config: Config, here: bool) -> list[str]:
             )
     attempt(c.data.accumulate, wanted)
     check = Check("", c)
-    check.one_of("init_tokenizer", ("keep", "new"))
+    for key in ("init_tokenizer", "init_optimizer"):
+        check.one_of(key, ("keep", "new"))
+    check.that(c.init_optimizer != "keep" or c.init_from is not None, "init_optimizer", "be new without init_from")
+    check.that(
+        c.trainer.fork is None or c.init_from is None, "init_from", "be null with trainer.fork, which brings all"
+    )
     problems += [problem.removeprefix(".") for problem in check.problems]
     if not re.fullmatch(r"\w[\w.+=@ /-]*", config.name) or ".." in config.name:
         problems.append(f"name={config.name!r} must be a directory name, of letters, digits and any of . _ - + / =")

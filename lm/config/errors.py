@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lm.check import nearest
 from lm.config.help import CONF, help_text
+from lm.owner import Owned
 
 USER_ERRORS = (HydraException, OmegaConfBaseException, ValueError, OSError)
 
@@ -69,7 +70,8 @@ def job() -> Iterator[None]:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except USER_ERRORS as error:
-        clear(Path(hydra.runtime.output_dir))
+        if not isinstance(error, Owned):  # then the directory is another's
+            clear(Path(hydra.runtime.output_dir))
         if hydra.mode == RunMode.MULTIRUN:
             print(f"error in job {hydra.job.num}: {explain(error)}", file=sys.stderr)
             raise

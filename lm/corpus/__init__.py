@@ -7,7 +7,13 @@ from lm.corpus.pg19 import PG19Config
 from lm.corpus.remote import DownloadConfig, PackageConfig, TinyStoriesConfig
 from lm.corpus.text import Split, Text
 
+CORPORA: list[type] = [
+    PackageConfig, DownloadConfig, TinyStoriesConfig, PG19Config, TextConfig, JSONLConfig, CodeConfig, StdlibConfig,
+    HFConfig, WordsConfig, AdditionConfig, TenActionsConfig, SequenceConfig, Sequence2Config,
+]  # fmt: skip
+
 __all__ = [
+    "CORPORA",
     "AdditionConfig", "CodeConfig", "CorpusConfig", "DownloadConfig", "HFConfig", "JSONLConfig", "PG19Config",
     "PackageConfig", "Sequence2Config", "SequenceConfig", "Split", "StdlibConfig", "TenActionsConfig", "Text",
     "TextConfig", "TinyStoriesConfig", "WordsConfig",

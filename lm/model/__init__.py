@@ -4,7 +4,7 @@
 """
 
 from lm.model.config import GPTConfig
-from lm.model.gpt import GPT, Cache
+from lm.model.gpt import GPT, Cache, with_weights
 from lm.model.layers import mlp_width, rope_tables, rotate, sinusoids
 
-__all__ = ["GPT", "Cache", "GPTConfig", "mlp_width", "rope_tables", "rotate", "sinusoids"]
+__all__ = ["GPT", "Cache", "GPTConfig", "mlp_width", "rope_tables", "rotate", "sinusoids", "with_weights"]

@@ -6,6 +6,8 @@ Shapes: B batch, T time, C width (n_embd), H heads, D head width (C/H), V vocabu
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -36,6 +38,9 @@ class Cache:
             before = self.layers[layer]
             self.layers[layer] = (torch.cat((before[0], k), dim=2), torch.cat((before[1], v), dim=2))
         return self.layers[layer]
+
+
+MOST = 1 << 32  # numbers in a table of positions, which is in no file
 
 
 class GPT(nn.Module):
@@ -178,6 +183,24 @@ class GPT(nn.Module):
         matrices = sum(p.numel() for n, p in self.named_parameters() if p.dim() == 2 and n.startswith("blocks"))
         span = min(c.block_size, c.window or c.block_size)
         return 6 * (matrices + self.head.weight.numel()) + 12 * c.n_layer * c.n_embd * span
+
+
+def with_weights(config: GPTConfig, vocab_size: int, weights: Mapping[str, Tensor]) -> GPT:
+    """A model with these weights, by their names.
+
+    Raises ValueError when they are not those of the model, and before anything is allocated that they do not fill: a
+    file may claim what it likes.
+    """
+    stored = all(t.numel() * t.itemsize <= t.untyped_storage().nbytes() for t in weights.values())
+    shapes: dict[str, torch.Size] = {}
+    if stored and config.n_layer <= len(weights):
+        with torch.device("meta"), suppress(RuntimeError):  # sizes beyond what can be counted
+            shapes = {name: t.shape for name, t in GPT(config, vocab_size).state_dict().items()}
+    if shapes != {name: t.shape for name, t in weights.items()} or config.block_size * config.n_embd > MOST:
+        raise ValueError("its weights are not those of the model that it describes")
+    model = GPT(config, vocab_size)
+    model.load_state_dict(weights)
+    return model
 
 
 class Block(nn.Module):

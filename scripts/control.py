@@ -1,0 +1,91 @@
+"""Talk to a run that trains: python scripts/control.py outputs/mine status
+
+save writes a checkpoint and trains on; pause waits until resume; stop saves and ends, and the command that started the
+run goes on from there. Each acts at the end of the optimizer step at hand, by a signal to the process that owns the run
+(SIGUSR1, SIGUSR2, SIGUSR2, SIGTERM), so it must be typed on the machine that trains.
+"""
+
+import argparse
+import csv
+import json
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
+
+from lm import owner
+from lm.run import read_record
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run directory")
+    parser.add_argument("action", choices=["status", *owner.SIGNALS])
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    args = parser.parse_args()
+    try:
+        if not args.run.is_dir():
+            raise ValueError(f"{args.run}: no such run")
+        if args.action != "status":
+            told = owner.send(args.run, args.action)
+            print(f"told process {told.pid} to {args.action}", file=sys.stderr)
+            await_effect(args.run, args.action)
+        found = status(args.run)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    lines = (
+        f"{key:<18} {value:.4g}" if isinstance(value, float) else f"{key:<18} {value}" for key, value in found.items()
+    )
+    print(json.dumps(found) if args.json else "\n".join(lines))
+
+
+def await_effect(run: Path, action: str, seconds: float = 60.0) -> None:
+    """Until what was asked for is so, a long step aside; a save has no sign but the checkpoint."""
+    last = run / "checkpoints" / "last.ckpt"
+    before, until = modified(last), time.monotonic() + seconds
+    while time.monotonic() < until:
+        now = owner.living(run)
+        done = {
+            "save": modified(last) != before,
+            "pause": now is None or now.paused,
+            "resume": now is None or not now.paused,
+            "stop": now is None,
+        }
+        if done[action]:
+            return
+        time.sleep(0.1)
+    raise ValueError(f"{run}: no {action} within {seconds:.0f} s; it will come at the end of the step at hand")
+
+
+def modified(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def status(run: Path) -> dict:
+    """What the run's own files say of it."""
+    record, living = read_record(run / "run.json"), owner.living(run)
+    state = record.get("status", "not begun")
+    if living:
+        state = "paused" if living.paused else "preparing" if state == "not begun" else "running"
+    elif state == "running":
+        state = "killed"
+    found: dict = {"run": str(run), "status": state}
+    if living:
+        found |= {"pid": living.pid, "host": living.host, "since": living.since}
+    curve = run / "metrics.csv"
+    rows = list(csv.DictReader(curve.open(encoding="utf-8"))) if curve.exists() else []
+    if rows:
+        found |= {"step": int(rows[-1]["step"]), "horizon": record.get("horizon")}
+        for key in ("train/loss", "val/loss", "perf/tokens_per_s"):
+            newest = [row[key] for row in rows if row.get(key)]
+            found |= {key: float(newest[-1])} if newest else {}
+    if (run / "checkpoints" / "last.ckpt").exists():
+        found["saved_s_ago"] = time.time() - (run / "checkpoints" / "last.ckpt").stat().st_mtime
+    if record.get("error") and not living:
+        found["error"] = record["error"]
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""How a run was made, and whether this machine would make it again: python scripts/reproduce.py outputs/mine
+
+Prints the command, and compares code, versions, device, text and tokenizer with what run.json recorded. Where all are
+the same, the command gives the same weights, bit for bit on a CPU. Status 1 where something differs.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
+
+from lm.config import register, section
+from lm.console import table
+from lm.files import sha256
+from lm.hardware import device_name
+from lm.run import environment, read_config, read_record
+from lm.tokens import cached_tokenizer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run directory")
+    parser.add_argument("--name", help="of the run that the command would make (default: the run's, with -again)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    args = parser.parse_args()
+    try:
+        record = read_record(args.run / "run.json")
+        if "sessions" not in record:
+            raise ValueError(f"{args.run} holds no run.json that says how it was made; give a run directory")
+        command = command_of(record, args.name or f"{record['name']}-again")
+        rows = compared(args.run, record)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    differing = [what for what, then, now in rows if then != now]
+    if args.json:
+        print(
+            json.dumps({"command": command, "then_and_now": {what: pair for what, *pair in rows}, "differ": differing})
+        )
+    else:
+        shown = [(what, "same" if then == now else "DIFFERS", short(then), short(now)) for what, then, now in rows]
+        print(f"{command}\n\n{table([('', '', 'then', 'now'), *shown])}")
+    sys.exit(bool(differing))
+
+
+def command_of(record: dict, name: str) -> str:
+    kept = [typed for typed in record["overrides"] if not typed.startswith("name=")]
+    return shlex.join(["python", "train.py", *kept, f"name={name}"])
+
+
+def compared(run: Path, record: dict) -> list[tuple[str, object, object]]:
+    """What a run depends on: its name, then, and now. Raises ValueError."""
+    now = environment()
+    rows: list[tuple[str, object, object]] = [
+        ("commit", record.get("git_commit"), now["git_commit"]),
+        ("uncommitted changes", record.get("git_diff"), now["git_diff"]),
+    ]
+    rows += [(name, record["versions"].get(name), version) for name, version in now["versions"].items()]
+    try:
+        here = device_name(record["device"])
+    except (AssertionError, RuntimeError):  # torch has no such device here
+        here = None
+    rows.append(("device", record.get("device_name"), here))
+    register()
+    config = run / "config.yaml"
+    downloads = section(config, "data").downloads()
+    text = section(config, "corpus").load(downloads)
+    rows.append(("text", record["text"], text.digest))
+    if read_config(config)["tokenizer"]["kind"] != "InitFrom":  # else it came with the weights
+        made = cached_tokenizer(section(config, "tokenizer"), text, downloads)
+        rows.append(("tokenizer", record.get("tokenizer"), sha256(made.to_json())))
+    return rows
+
+
+def short(value: object) -> str:
+    return "none" if value is None else str(value) if len(str(value)) <= 60 else f"{str(value)[:20]}..."
+
+
+if __name__ == "__main__":
+    main()

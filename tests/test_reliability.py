@@ -1,0 +1,570 @@
+"""What must not lose a run: damaged files, full disks, two processes at once, kills."""
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import NANO, ROOT, equal, weights
+from test_train import interrupt_after, rows
+
+from lm import checkpoint, owner
+from lm.bench.torture import torture
+from lm.callbacks.checkpoints import AtomicIO
+from lm.checkpoint import newest, verify
+from lm.files import sha256
+from lm.model import GPT, GPTConfig, with_weights
+from lm.run import Interrupted
+from lm.trainer import Every
+
+DATA = Path(__file__).parent / "data"
+
+
+def damage(path, at=0.5):
+    """One bit flipped, in a copy under the name: the other names keep the whole file."""
+    data = bytearray(path.read_bytes())
+    data[int(at * len(data))] ^= 1
+    path.unlink()
+    path.write_bytes(data)
+
+
+def unfinished(run, last):
+    """As if killed right after this checkpoint was written, which is last.ckpt then."""
+    (run / "checkpoints" / "last.ckpt").unlink()
+    shutil.copy(run / "checkpoints" / last, run / "checkpoints" / "last.ckpt")
+    record = json.loads((run / "run.json").read_text()) | {"status": "running"}
+    (run / "run.json").write_text(json.dumps(record))
+
+
+# ---- checkpoints
+
+
+def test_every_flipped_bit_of_a_tensor_is_found_which_torch_would_load(nano):
+    path = nano() / "checkpoints" / "last.ckpt"
+    verify(path)
+    with zipfile.ZipFile(path) as archive:
+        record = max(archive.infolist(), key=lambda record: record.file_size)
+    data = bytearray(path.read_bytes())
+    data[data.index(record.filename.encode()) + 200 + record.file_size // 2] ^= 1
+    path.write_bytes(data)
+    torch.load(path, weights_only=True)  # torch does not see it
+    with pytest.raises(ValueError, match=r"last.ckpt is damaged: the checksum of .* is another"):
+        verify(path)
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut", "empty", "gone"])
+def test_a_damaged_newest_checkpoint_makes_way_for_the_one_before(nano, caplog, how):
+    straight = nano(name="straight")
+    run = nano()
+    unfinished(run, "step_000012.ckpt")
+    for name in ("last.ckpt", "step_000012.ckpt", "best.ckpt"):
+        path = run / "checkpoints" / name
+        data = path.read_bytes()
+        path.unlink()  # not through the hard link
+        if how != "gone":
+            path.write_bytes(b"" if how == "empty" else data[: len(data) // 2] if how == "cut" else data)
+        if how == "flipped":
+            damage(path)
+    caplog.clear()
+    nano()
+    said = caplog.text
+    assert "going on from step_000008.ckpt instead of last.ckpt" in said
+    assert how == "gone" or ("damaged" in said if how == "flipped" else "cut off" in said)
+    assert json.loads((run / "run.json").read_text())["sessions"][1]["from_step"] == 8
+    for name in ("last.ckpt", "best.ckpt"):
+        assert equal(weights(run, name), weights(straight, name))
+    assert rows(run) == rows(straight)
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_refused_and_left_alone(nano):
+    run = nano()
+    unfinished(run, "step_000012.ckpt")
+    for path in (run / "checkpoints").iterdir():
+        damage(path)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match="every checkpoint is damaged; remove them to begin this run anew"):
+        nano()
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def test_no_checkpoint_is_none(tmp_path):
+    assert newest(tmp_path) is None and newest(tmp_path / "nowhere") is None
+
+
+def test_best_is_the_least_of_all_validations_also_of_one_that_last_does_not_know(nano):
+    """Killed after best.ckpt was written and before last.ckpt was: with another horizon the rest differs, and the
+    validation that was made still counts."""
+    run = nano("optimizer.lr=0.02")
+    best = checkpoint.read(run / "checkpoints" / "best.ckpt")
+    assert best["global_step"] == 12
+    unfinished(run, "step_000008.ckpt")
+    nano("optimizer.lr=0.02", "trainer.max_steps=9")  # its last validation is worse
+    losses = [float(row["val/loss"]) for row in rows(run) if row["val/loss"]]
+    again = checkpoint.read(run / "checkpoints" / "best.ckpt")
+    assert min(losses) > best["lm"]["metrics"]["val/loss"] and again["global_step"] == 12
+    assert json.loads((run / "run.json").read_text())["best"]["step"] == 12
+
+
+def test_last_is_never_older_than_best(nano, monkeypatch):
+    seen = []
+    original = checkpoint.write
+
+    def write(data, path):
+        original(data, path)
+        seen.append((path.name, data["global_step"]))
+
+    monkeypatch.setattr(checkpoint, "write", write)
+    run = nano("trainer.val_every=3", "trainer.save_every=100")
+    assert ("best.ckpt", 3) in seen
+    record = json.loads((run / "run.json").read_text())
+    assert checkpoint.read(run / "checkpoints/last.ckpt")["global_step"] >= record["best"]["step"]
+    assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["best.ckpt", "last.ckpt"]
+
+
+def test_keeping_few_never_removes_best_or_last(nano):
+    run = nano("trainer.save_every=1", "callbacks.checkpoint.keep_last=1")
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [
+        "best.ckpt",
+        "last.ckpt",
+        "step_000012.ckpt",
+    ]
+
+
+# ---- strangers' files
+
+
+def bomb(path, compress):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED) as archive:
+        archive.writestr("archive/data.pkl", b"\0" * 10_000_000)
+    return path
+
+
+def test_an_archive_that_would_grow_is_not_opened(tmp_path):
+    path = bomb(tmp_path / "bomb.ckpt", compress=True)
+    assert path.stat().st_size < 20_000
+    for look in (checkpoint.read, checkpoint.load, verify):
+        with pytest.raises(ValueError, match="bomb.ckpt cannot be loaded: it is compressed, as no checkpoint is"):
+            look(path)
+
+
+@pytest.mark.parametrize(
+    "claim", [{"n_layer": 10**9}, {"n_embd": 2**40, "n_head": 1}, {"block_size": 2**50}, {"vocab_multiple": 10**12}]
+)
+def test_what_a_file_claims_is_not_allocated_before_it_is_seen_there(nano, claim):
+    path = nano("trainer.max_steps=4") / "checkpoints" / "last.ckpt"
+    data = checkpoint.read(path)
+    data["lm"]["model"] |= claim
+    claims = path.with_name("claims.ckpt")
+    torch.save(data, claims)
+    with pytest.raises(ValueError, match="its weights are not those of the model that it describes"):
+        checkpoint.load(claims)
+
+
+def test_weights_that_are_one_number_many_times_are_refused():
+    config = GPTConfig(n_layer=1, n_head=1, n_embd=4096, block_size=8)
+    with torch.device("meta"):
+        shapes = {name: t.shape for name, t in GPT(config, 10**6).state_dict().items()}
+    with pytest.raises(ValueError, match="its weights are not those"):
+        with_weights(config, 10**6, {name: torch.zeros(1).expand(shape) for name, shape in shapes.items()})
+
+
+def test_a_checkpoint_of_the_first_version_still_loads_and_says_why_it_cannot_go_on(nano, tmp_path):
+    source = checkpoint.load(DATA / "format_1.ckpt")
+    assert source.step == 4 and source.model(torch.zeros(1, 3, dtype=torch.long)).shape == (1, 3, 15)
+    with pytest.raises(
+        ValueError, match="format_1_first.ckpt, written by version 0.1.0, cannot be loaded: not a tokenizer"
+    ):
+        checkpoint.load(DATA / "format_1_first.ckpt")
+    run = nano("trainer.max_steps=2")
+    for path in (run / "checkpoints").iterdir():
+        path.unlink()
+    shutil.copy(DATA / "format_1.ckpt", run / "checkpoints" / "last.ckpt")
+    with pytest.raises(
+        ValueError,
+        match=r"written by version 0.1.0, format 1, and this version \(.*\) cannot go on with its optimizer; a new run can begin with its weights: init_from=",
+    ):
+        nano("trainer.max_steps=6")
+
+
+def test_a_checkpoint_of_format_2_goes_on(nano, tmp_path):
+    """Committed when format 2 was new: whoever changes the format sees it here."""
+    source = checkpoint.load(DATA / "format_2.ckpt")
+    about = checkpoint.read(DATA / "format_2.ckpt")["lm"]
+    assert about["format_version"] == 2 and source.step == 4
+    (tmp_path / "old" / "checkpoints").mkdir(parents=True)
+    shutil.copy(DATA / "format_2.ckpt", tmp_path / "old" / "checkpoints" / "last.ckpt")
+    shutil.copy(DATA / "format_2.yaml", tmp_path / "old" / "config.yaml")
+    run = nano(*SAMPLE, "trainer.max_steps=6", f"trainer.fork={tmp_path}/old/checkpoints/last.ckpt")
+    assert [row["step"] for row in rows(run)] == ["5", "6"]
+
+
+SAMPLE = ("model.n_layer=1", "model.n_embd=8", "model.n_head=1", "model.block_size=8", "trainer.max_steps=4")
+
+
+# ---- one owner
+
+
+def test_a_second_process_is_refused_and_a_dead_ones_lock_is_taken_over(tmp_path):
+    hold = "import sys, time; from pathlib import Path; from lm.owner import claim\nwith claim(Path(sys.argv[1])): print('mine', flush=True); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", hold, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "mine\n"
+    assert owner.living(tmp_path).pid == process.pid
+    with (
+        pytest.raises(
+            owner.Owned,
+            match=rf"is being trained: process {process.pid} on .*, since .*, owns it; python scripts/control.py",
+        ),
+        owner.claim(tmp_path),
+    ):
+        pass
+    process.kill()
+    process.wait()
+    assert owner.living(tmp_path) is None and (tmp_path / owner.OWNER).exists()
+    with owner.claim(tmp_path) as mine:
+        assert owner.living(tmp_path) == mine and mine.pid == os.getpid()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_is_trained_is_not_touched_by_a_second_start(nano, tmp_path):
+    run = nano("trainer.max_steps=4")
+    with owner.claim(run):
+        before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+        with pytest.raises(owner.Owned, match="is being trained"):
+            nano("trainer.max_steps=8")
+        assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def test_signals_go_to_living_runs_of_this_machine_alone(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="is not being trained now"):
+        owner.send(tmp_path, "stop")
+    with owner.claim(tmp_path) as mine:
+        owner.write(tmp_path, replace(mine, host="elsewhere"))
+        with pytest.raises(ValueError, match=rf"is trained by process {os.getpid()} on elsewhere: say it there"):
+            owner.send(tmp_path, "stop")
+        owner.write(tmp_path, replace(mine, paused=True))
+        monkeypatch.setattr(os, "kill", None)
+        assert owner.send(tmp_path, "pause").paused  # it is: not told again, which would be to go on
+
+
+# ---- full disks
+
+
+@pytest.mark.parametrize("background", ["true", "false"])
+def test_a_full_disk_ends_the_run_with_its_last_checkpoint_whole(nano, monkeypatch, background):
+    straight = nano(name="straight")
+    original, calls = torch.save, []
+
+    def save(data, file):
+        calls.append(data["global_step"])
+        original(data, file)
+        if data["global_step"] == 8:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    typed = f"callbacks.checkpoint.background={background}"
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", save)
+        with pytest.raises(
+            ValueError,
+            match=r"no room in .*/run \(No space left on device; .* MB are free\): name= may lie elsewhere, or make room, and the same command goes on",
+        ):
+            nano(typed)
+    run = straight.with_name("run")
+    assert 8 in calls and json.loads((run / "run.json").read_text())["status"] == "failed"
+    assert checkpoint.read(newest(run / "checkpoints"))["global_step"] == 4
+    assert not list((run / "checkpoints").glob(".*"))
+    assert equal(weights(nano(typed)), weights(straight)) and rows(run) == rows(straight)
+
+
+def test_a_directory_that_cannot_be_written_to_is_told(nano, monkeypatch):
+    def refuse(self, *args, **kwargs):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(
+        ValueError, match=r"/run cannot be written to \(Read-only file system\): name= may lie elsewhere"
+    ):
+        nano()
+
+
+# ---- when it is saved
+
+
+def test_background_writing_never_has_two_on_the_way(monkeypatch, tmp_path):
+    at_once, most = [], 0
+
+    def write(data, path):
+        nonlocal most
+        at_once.append(path)
+        most = max(most, len(at_once))
+        time.sleep(0.02)
+        path.write_text(str(float(data["w"])))
+        at_once.pop()
+
+    monkeypatch.setattr(checkpoint, "write", write)
+    io, w, done = AtomicIO(background=True), torch.zeros(()), []
+    for i in range(5):
+        io.save_checkpoint({"w": w}, tmp_path / str(i), storage_options=lambda i=i: done.append(i))
+        w += 1  # training goes on: what is written is the copy
+    io.join()
+    assert most == 1 and done == [0, 1, 2, 3, 4]
+    assert [(tmp_path / str(i)).read_text() for i in range(5)] == ["0.0", "1.0", "2.0", "3.0", "4.0"]
+
+
+def test_background_writing_changes_nothing_and_what_fails_there_is_raised(nano):
+    a, b = nano(name="a"), nano("callbacks.checkpoint.background=true", name="b")
+    assert equal(weights(a), weights(b)) and equal(weights(a, "best.ckpt"), weights(b, "best.ckpt"))
+    io = AtomicIO(background=True)
+    io.save_checkpoint({}, Path("/nowhere/here"), storage_options=None)
+    with pytest.raises((OSError, TypeError)):
+        io.join()
+    io.join()  # told once
+
+
+@pytest.mark.parametrize("typed, every", [
+    (250, Every(steps=250)), ("10min", Every(seconds=600)), ("90s", Every(seconds=90)), ("1.5h", Every(seconds=5400)),
+    ("10 min", Every(seconds=600)), (0, None), (-1, None), (True, None), (2.5, None), ("10", None), ("10 days", None),
+    ("1.2.3s", None), ("0s", None), (None, None),
+])  # fmt: skip
+def test_cadences(typed, every):
+    assert Every.parse(typed) == every
+
+
+def test_saving_by_the_clock_changes_nothing_but_the_checkpoints(nano, monkeypatch):
+    ticks = iter(range(10**6))
+    straight = nano(name="straight")
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(ticks)))
+    run = nano("trainer.save_every=2s", "callbacks.checkpoint.keep_last=100")
+    assert equal(weights(run), weights(straight)) and rows(run) == rows(straight)
+    assert len(list((run / "checkpoints").glob("step_*"))) > 3
+
+
+# ---- another mind
+
+
+def test_a_fork_with_another_schedule_equals_a_run_planned_so(nano):
+    """Constant until step 8, then as wsd: which is wsd, whose decay begins there."""
+    wsd = ("schedule=wsd", f"schedule.decay_fraction={1 / 3}", "model.dropout=0.1")
+    straight = nano(*wsd, name="straight")
+    nano("schedule=constant", "model.dropout=0.1", "trainer.max_steps=10", name="trunk")
+    fork = straight.with_name("trunk") / "checkpoints" / "step_000008.ckpt"
+    run = nano(*wsd, f"trainer.fork={fork}", name="branch")
+    a, b = (torch.load(r / "checkpoints" / "last.ckpt", weights_only=True) for r in (straight, run))
+    assert equal(a["state_dict"], b["state_dict"]) and json.loads((run / "run.json").read_text())["forked_from"] == str(
+        fork
+    )
+    assert rows(run) == rows(straight)[8:]
+    again = nano(*wsd, f"trainer.fork={fork}", "trainer.max_steps=12", name="branch")  # finished: nothing to do
+    assert equal(weights(again), weights(straight))
+
+
+def test_an_interrupted_fork_continues_without_its_origin(nano, monkeypatch):
+    trunk = nano("schedule=constant", name="trunk")
+    fork = trunk / "checkpoints" / "step_000008.ckpt"
+    typed = ("schedule=linear", f"trainer.fork={fork}", "trainer.max_steps=16")
+    straight = nano(*typed, name="straight")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 10)
+        with pytest.raises(Interrupted):
+            nano(*typed)
+    fork.rename(fork.with_name("moved"))
+    assert equal(weights(nano(*typed)), weights(straight))
+
+
+def test_a_fork_may_not_be_another_model_or_text(nano):
+    trunk = nano("trainer.max_steps=4")
+    fork = trunk / "checkpoints" / "last.ckpt"
+    with pytest.raises(
+        ValueError,
+        match=r"(?s)may go on with another schedule.*init_from= takes the weights alone.*\n  model.n_layer +was 2 +now 3\n  seed +was 1337 +now 2",
+    ):
+        nano("model.n_layer=3", "seed=2", f"trainer.fork={fork}", name="branch")
+    with pytest.raises(ValueError, match="config.yaml is missing, which says how the run was trained"):
+        moved = trunk.parent / "alone" / "checkpoints"
+        moved.mkdir(parents=True)
+        shutil.copy(fork, moved)
+        nano(f"trainer.fork={moved}/last.ckpt", name="branch")
+    assert not (trunk.parent / "branch" / "config.yaml").exists()
+
+
+def test_a_longer_horizon_says_what_it_does(nano, caplog):
+    nano("schedule=cosine")
+    nano("schedule=cosine", "trainer.max_steps=24")
+    assert "24 steps instead of 12: the schedule bends here, from 0.1 of its peak to 0.614" in caplog.text
+    caplog.clear()
+    nano("schedule=constant", name="flat")
+    nano("schedule=constant", "trainer.max_steps=24", name="flat")
+    assert "the rates so far are those of a run planned so from the start, which this one equals" in caplog.text
+
+
+def test_what_a_change_of_hardware_does_is_said(nano, caplog):
+    nano("trainer.max_steps=4")
+    nano("trainer.max_steps=8", "data.micro_batch_size=4", "trainer.val_every=2")
+    assert "data.micro_batch_size: the same batches in other portions: sums round otherwise" in caplog.text
+    assert "trainer.val_every: early stopping, a plateau and best.ckpt see other validations" in caplog.text
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "lion", "adamw_8bit"])
+def test_init_optimizer_keep_brings_the_averages(nano, optimizer):
+    parent = nano(f"optimizer={optimizer}")
+    typed = (
+        f"init_from={parent}/checkpoints/last.ckpt",
+        f"optimizer={optimizer}",
+        "optimizer.lr=1e-12",
+        "trainer.max_steps=1",
+    )
+    states = {}
+    for keep in ("new", "keep"):
+        child = nano(*typed, f"init_optimizer={keep}", name=keep)
+        (states[keep],) = checkpoint.read(child / "checkpoints" / "last.ckpt")["optimizer_states"]
+    (before,) = checkpoint.read(parent / "checkpoints" / "last.ckpt")["optimizer_states"]
+    assert states["keep"]["state"].keys() == before["state"].keys() == states["new"]["state"].keys()
+    if optimizer in ("adamw", "muon"):
+        assert {float(s["step"]) for s in before["state"].values()} >= {12.0}
+        assert {float(s["step"]) for s in states["keep"]["state"].values()} >= {13.0}
+        assert not {float(s["step"]) for s in states["new"]["state"].values()} & {12.0, 13.0}
+    if optimizer == "lion":  # beta2 = 0.99: what was there is 99 % of what is
+        for i, s in before["state"].items():
+            new, kept = states["new"]["state"][i]["average"], states["keep"]["state"][i]["average"]
+            torch.testing.assert_close(kept, 0.99 * s["average"] + new, atol=1e-6, rtol=1e-4)
+
+
+def test_init_optimizer_keep_needs_one_of_its_kind(nano):
+    parent = nano("trainer.max_steps=4")
+    with pytest.raises(
+        ValueError, match=r"init_optimizer=keep: .* holds that of AdamW; init_optimizer=new does without"
+    ):
+        nano(f"init_from={parent}", "init_optimizer=keep", "optimizer=lion", name="child")
+    with pytest.raises(ValueError, match="^init_optimizer=keep must be new without init_from"):
+        nano("init_optimizer=keep", name="child")
+
+
+# ---- kills
+
+
+def test_a_run_killed_at_random_is_the_run_that_was_not(tmp_path):
+    """scripts/torture.py in short; more of it in docs/reliability.md."""
+    said = []
+    (result,) = torture(tmp_path, 4, seed=1, names=["adamw, cosine, accumulation, dropout"], said=said.append)
+    assert result.kills == 4 and not result.differences and not result.lost, result
+
+
+# ---- the record
+
+
+def script(name, *args):
+    done = subprocess.run([sys.executable, ROOT / "scripts" / name, *map(str, args)], capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_the_record_says_what_the_run_depends_on(nano):
+    run = nano("trainer.max_steps=4")
+    record = json.loads((run / "run.json").read_text())
+    assert len(record["git_commit"]) == 40 and record["versions"]["torch"] == torch.__version__
+    assert {"lm", "python", "torch", "lightning", "hydra-core", "omegaconf", "tokenizers", "numpy"} == set(
+        record["versions"]
+    )
+    assert len(record["text"]) >= 16 and len(record["tokenizer"]) == 64 and record["device_name"]
+    assert record["tokenizer"] == sha256(run / "tokenizer.json")
+
+
+def test_deterministic_is_torchs_and_ends_with_the_run(nano):
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "write", lambda *_: seen.append(torch.are_deterministic_algorithms_enabled()))
+        patch.setattr("lm.callbacks.checkpoints.link", lambda *_: None)
+        nano("trainer.deterministic=true", "trainer.max_steps=4")
+        nano("trainer.max_steps=4", name="other")
+    assert seen == [True, False]
+
+
+@pytest.mark.slow
+def test_reproduce_prints_the_command_and_sees_what_differs(tmp_path):
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, ROOT / "train.py", *NANO, f"data.root={tmp_path}/data", "model.dropout=0.1"]
+    subprocess.run([*command, "name=first"], cwd=tmp_path, env=env, check=True, capture_output=True)
+    run = tmp_path / "outputs" / "first"
+    status, out, err = script("reproduce.py", run, "--name", "second")
+    assert (status, err) == (0, ""), out
+    line = out.splitlines()[0]
+    assert line.startswith("python train.py corpus=words") and line.endswith("model.dropout=0.1 name=second")
+    again = [sys.executable, ROOT / "train.py", *line.split()[2:]]
+    subprocess.run(again, cwd=tmp_path, env=env, check=True, capture_output=True)
+    assert equal(weights(run), weights(run.with_name("second")))
+    record = json.loads((run / "run.json").read_text())
+    record["versions"]["torch"], record["text"] = "2.0.0", "another"
+    (run / "run.json").write_text(json.dumps(record))
+    status, out, _ = script("reproduce.py", run, "--json")
+    assert status == 1 and json.loads(out)["differ"] == ["torch", "text"]
+    status, _, err = script("reproduce.py", tmp_path)
+    assert status == 1 and err.startswith("error: ") and "no run.json" in err and "Traceback" not in err
+
+
+# ---- control
+
+
+@pytest.mark.slow
+def test_a_live_run_is_paused_saved_resumed_and_stopped_from_another_terminal(tmp_path):
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    typed = [*NANO, "trainer.max_steps=100000", "trainer.val_every=100000", "trainer.save_every=100000", "name=live"]
+    command = [sys.executable, ROOT / "train.py", *typed]
+    run = tmp_path / "outputs" / "live"
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    while not (run / "metrics.csv").exists() or len((run / "metrics.csv").read_text().splitlines()) < 20:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+    def control(action):
+        status, out, err = script("control.py", run, action, "--json")
+        assert status == 0, err
+        return json.loads(out)
+
+    found = control("status")
+    assert found["status"] == "running" and found["pid"] == process.pid and found["horizon"] == 100000
+    second = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert (
+        second.returncode == 1 and second.stderr.startswith("error: ") and "is being trained: process" in second.stderr
+    )
+    assert control("pause")["status"] == "paused"
+    at = control("status")["step"]
+    time.sleep(0.5)
+    assert control("status")["step"] == at and control("pause")["status"] == "paused"
+    assert control("save")["saved_s_ago"] < 5
+    assert checkpoint.read(run / "checkpoints" / "last.ckpt")["global_step"] >= at
+    assert control("resume")["status"] == "running"
+    time.sleep(0.5)
+    assert control("status")["step"] > at
+    found = control("stop")
+    assert found["status"] == "stopped" and process.wait(10) == 143
+    status, _, err = script("control.py", run, "stop")
+    assert status == 1 and err == f"error: {run} is not being trained now\n"
+    status, _, err = script("control.py", tmp_path / "nowhere", "stop")
+    assert status == 1 and err == f"error: {tmp_path}/nowhere: no such run\n"
+
+
+@pytest.mark.slow
+def test_a_real_full_disk_ends_the_run_cleanly(tmp_path):
+    """A limit on the size of files, as a quota would set it, reached by the second checkpoint's optimizer state."""
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, ROOT / "train.py", *NANO, "model.n_embd=64", "logger=csv", "name=full"]
+    limit = "import resource, sys, os; resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2); import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); os.execv(sys.argv[2], sys.argv[2:])"
+    done = subprocess.run(
+        [sys.executable, "-c", limit, "300000", *map(str, command)],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr + done.stdout
+    assert done.stderr.startswith("error: no room in ") and "make room, and the same command goes on" in done.stderr
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
