@@ -23,7 +23,8 @@ def setup(config: Config, vocab_size: int, device: str) -> Setup:
     micro, accumulate = config.data.micro(devices), config.data.accumulate(devices)
     chunk = config.loss.tokens(vocab_size)
     copies = int(devices > 1) + int(config.callbacks.average.enabled)
-    return Setup(vocab_size, micro, precision, backend, device, accumulate, chunk, copies)
+    snapshot = config.callbacks.checkpoint.background and device == "cpu"  # a GPU's lies in the machine's memory
+    return Setup(vocab_size, micro, precision, backend, device, accumulate, chunk, copies, snapshot)
 
 
 def expect(config: Config, vocab_size: int, device: str) -> Estimate:

@@ -110,27 +110,31 @@ class _Chunked(torch.autograd.Function):
             part = slice(start, start + size)
             xs, mask = x[part].to(dtype), real[part]
             logits = F.linear(xs, w, b)  # (n, V)
-            raw = softcapped(logits if softcap is None else logits.to(wide), softcap)
-            log_p = F.log_softmax(raw, 1, dtype=wide)  # (n, V)
-            nll = -log_p.gather(1, at[part])[:, 0]  # (n,)
-            log_z = raw[:, 0].to(wide) - log_p[:, 0]
-            loss = nll if not eps else (1 - eps) * nll - eps * log_p.mean(1)
+            if softcap is not None:
+                logits = logits.to(wide).div(softcap).tanh_().mul_(softcap)
+            grad = F.log_softmax(logits, 1, dtype=wide)  # (n, V): log-probabilities so far
+            nll = -grad.gather(1, at[part])[:, 0]  # (n,)
+            log_z = logits[:, 0].to(wide) - grad[:, 0]
+            loss = nll if not eps else (1 - eps) * nll - eps * grad.mean(1)
             loss = loss if not z else loss + z * log_z.square()
             nats = nats + torch.where(mask, nll, 0).sum()
             objective = objective + torch.where(mask, loss, 0).sum()
-            grad = log_p.exp_()  # of the logits: probabilities, less the target's distribution
+            grad.exp_()  # of the logits: probabilities, less the target's distribution
             if z:
                 grad *= (1 + 2 * z * log_z)[:, None]
             if eps:
                 grad -= eps / V
             grad.scatter_add_(1, at[part], grad.new_full((1, 1), eps - 1).expand(len(grad), 1))
             if softcap is not None:
-                grad *= 1 - (raw / softcap).square()
+                grad *= logits.div_(softcap).square_().neg_().add_(1)
+            del logits  # here and below: a chunk's, before more is made
             g = grad.to(dtype).mul_(mask[:, None])
+            del grad
             torch.mm(g, w, out=dx[part])
             dw[:V] += g.mT @ xs
             if db is not None:
                 db[:V] += g.sum(0)
+            del g
         ctx.save_for_backward(count, dx, dw, *(() if db is None else (db,)))
         ctx.dtype = x.dtype
         ctx.mark_non_differentiable(nats)

@@ -42,10 +42,11 @@ def estimate(config: GPTConfig, setup: Setup, optimizer: OptimizerConfig) -> Est
     with torch.device("meta"):
         model = GPT(config, setup.vocab_size)
     sizes = [p.numel() for p in model.parameters()]
-    weights = setup.number * sum(sizes) * (1 + setup.copies) + sum(b.numel() * b.itemsize for b in model.buffers())
+    copies = 1 + setup.copies + setup.snapshot
+    weights = setup.number * sum(sizes) * copies + sum(b.numel() * b.itemsize for b in model.buffers())
     matrices = [kind_of(name, p) == "matrix" for name, p in model.named_parameters()]
     state = sum(map(optimizer.state_bytes, sizes, matrices))
-    state = state * setup.number // 4
+    state = state * setup.number // 4 * (1 + setup.snapshot)
     base = Estimate(weights, state, 0, setup.number * sum(sizes), overhead=OVERHEAD[setup.device])
     update = max(optimizer.working_bytes(size, setup.device) for size in sizes)
     peak = replace(base, gradients=base.full_gradients, working=update, at="update")

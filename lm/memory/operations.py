@@ -33,6 +33,7 @@ class Setup:
     accumulate: int = 1  # micro-batches an optimizer step: from the second one on, gradients are there already
     chunk: int | None = None  # tokens whose logits exist at a time (LossConfig.tokens); None: all
     copies: int = 0  # of the weights, further ones: their average, gradients on the way to other devices
+    snapshot: bool = False  # weights and optimizer's state once more, while a checkpoint is written
 
     @property
     def number(self) -> int:
@@ -83,9 +84,10 @@ class Network:
         """Its gradients are made in forward, from the logits of n tokens at a time (lm/loss.py)."""
         c, V, e = self.c, self.V, self.e
         matrix = 4 * V * self.C  # its gradient is added up in fp32
-        logits = n * V * (2 * e + 4 + (8 if c.logit_softcap is not None else 0))  # as made, log-probabilities, gradient
-        copy = e * V * self.C if self.cast else 0
-        forward = self.stream + logits + copy + matrix // 2  # a chunk's share of the gradient, on average
+        softmax = 4 + 4 + (e == 2) * 2  # bytes a logit: log-probabilities, the logits in fp32, and as they were made
+        product = e * V * self.C  # a chunk's share of the head's gradient
+        copy = product if self.cast else 0
+        forward = self.stream + copy + max(n * V * softmax, n * V * 4 + product)
         return Op(
             "head", e * self.N * self.C + matrix, max(forward, matrix + self.stream), matrix + 4 * c.bias_head * V
         )
