@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -14,6 +15,7 @@ Train a small GPT language model.
   python train.py experiment=smoke                  a named experiment: does everything work here?
   python train.py name=mine model=medium            a run called outputs/mine; the same command again continues it
   python train.py -m model=tiny,small optimizer.lr=1e-3,3e-3         a sweep: every combination
+  python train.py sweep=search sweep.trials=30      a search for the learning rate, by Optuna; again, and it continues
   python train.py model=small --cfg job             show the whole configuration, run nothing
   tensorboard --logdir outputs                      look at the curves
 """
@@ -43,11 +45,11 @@ def help_text(conf: Path = CONF) -> str:
 
 def describe(option: Path) -> str:
     """The first sentence of the comment that opens a YAML file."""
-    comment: list[str] = []
-    for line in option.read_text(encoding="utf-8").splitlines():
-        if line.startswith("# @package"):
-            continue
-        if not line.startswith("# "):
-            break
-        comment.append(line.removeprefix("# "))
-    return " ".join(comment).split(". ")[0].removesuffix(".")
+    return comment(option).split(". ")[0].removesuffix(".")
+
+
+def comment(option: Path) -> str:
+    """The comment that opens a YAML file, as one line."""
+    lines = option.read_text(encoding="utf-8").splitlines()
+    said = itertools.takewhile(lambda line: line.startswith("# "), lines)
+    return " ".join(line.removeprefix("# ") for line in said if not line.startswith("# @package"))

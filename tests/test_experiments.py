@@ -1,0 +1,97 @@
+"""Every named experiment composes, says what it is about, and takes two steps."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, config_of
+
+import train as train_script
+from lm import checkpoint
+from lm.config import CONF
+from lm.config.help import comment
+
+FOLDER = CONF / "experiment"
+NAMES = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))
+SOME = ["femtogpt/01", "femtogpt/12", "femtogpt/20", "fundamentallm/small", "lab/smoke", "lab/precision", "nanogpt/cpu"]
+FAMILIES = {"feste": 13, "femtogpt": 28, "fundamentallm": 3, "lab": 7, "nanogpt": 2}
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory) -> Path:
+    """Half a megabyte of prose and code that is on every machine, instead of what would be downloaded."""
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    sources = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")), *sorted((ROOT / "lm").rglob("*.py"))]
+    path.write_text("\n".join(source.read_text() for source in sources))
+    return path
+
+
+def taken(name: str, text: Path, directory: Path, *overrides: str) -> dict:
+    typed = [f"experiment={name}"]
+    config = config_of(*typed)
+    if type(config.corpus).__name__ in ("DownloadConfig", "PackageConfig", "TinyStoriesConfig", "StdlibConfig"):
+        typed += ["corpus=text", f"corpus.path={text}"]
+    if type(config.tokenizer).__name__ == "GPT2Config":
+        typed += ["tokenizer=byte"]
+    typed += ["trainer.max_steps=2", "trainer.max_epochs=null", "trainer.val_batches=1", "data.num_workers=0"]
+    typed += ["callbacks.sample.enabled=false", "device=cpu", "logger=csv", f"data.root={text.parent}/data"]
+    train_script.train(config_of(*typed, *overrides), directory / "run")
+    assert checkpoint.read(directory / "run" / "checkpoints" / "last.ckpt")["global_step"] == 2
+    return json.loads((directory / "run" / "run.json").read_text())["metrics"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_composes(name):
+    config_of(f"experiment={name}", "device=cpu")
+
+
+@pytest.mark.parametrize("name", [*(name for name in NAMES if "/" not in name), "feste/tiny", "feste/spider", *SOME])
+def test_it_takes_two_steps(name, text, tmp_path):
+    """With one layer and two short sequences; the slow test has all of them."""
+    size = (
+        "model.n_layer=1",
+        "model.block_size=32",
+        "data.batch_size=2",
+        "data.micro_batch_size=null",
+        "precision=fp32",
+    )
+    assert taken(name, text, tmp_path, *size)["val/loss"] < 12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("fundamentallm/large", "femtogpt/14")])
+def test_it_takes_two_steps_as_it_is(name, text, tmp_path):
+    assert taken(name, text, tmp_path)["val/loss"] < 12
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_documents_are_complete(family):
+    assert sum(name.startswith(f"{family}/") for name in NAMES) == FAMILIES[family]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "/" in name])
+def test_each_says_what_it_asks_and_what_was_reported(name):
+    said = comment(FOLDER / f"{name}.yaml")
+    question, _, rest = said.partition(" Reported: ")
+    assert len(question) > 20 and len(rest) > 5
+    for figure in re.findall(r"val/loss ([\d.]+)", rest.partition("Measured:")[2]):
+        assert 0 < float(figure) < 12
+
+
+def test_the_script_lists_and_shows_them():
+    def script(*args):
+        done = subprocess.run(
+            [sys.executable, "scripts/experiments.py", *args], cwd=ROOT, capture_output=True, text=True
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    status, out, err = script("--json", "feste", "nanogpt/cpu")
+    found = json.loads(out)
+    assert (status, err) == (0, "") and len(found) == 14
+    assert found["feste/gpt2"]["parameters"] == 116_989_440 and found["feste/gpt2"]["tokens"] == 5000 * 8 * 512
+    assert found["nanogpt/cpu"]["parameters"] == 804_096 and found["nanogpt/cpu"]["steps"] == 2000
+    status, out, err = script("fest")
+    assert (status, out) == (1, "") and err == "error: there is no experiment fest; did you mean 'feste'?\n"
