@@ -1,6 +1,7 @@
 import csv
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
 
 from lm.loggers.curves import METRICS, CSVCurve, TensorBoard
 
@@ -44,7 +45,9 @@ def test_a_run_begun_anew_begins_its_curve_anew(tmp_path):
 
 def test_tensorboard_shows_one_clean_curve_and_the_hyper_parameters(tmp_path):
     first = TensorBoard(tmp_path / "run", 0)
-    first.log_hyperparams({"model": {"n_layer": 2}, "seed": 1})
+    typed = ["model=tiny", "name=mine", "+seed=1"]
+    config = {"model": {"n_layer": 2}, "optimizer": {"lr": 0.001}, "seed": 1, "chosen": {"lr": 0.001, "floor": 1.0}}
+    first.log_hyperparams(config | {"overrides": typed})
     for step in (10, 20, 30):
         first.log_metrics({"val/loss": float(step)}, step)
     first.finalize("success")
@@ -58,5 +61,25 @@ def test_tensorboard_shows_one_clean_curve_and_the_hyper_parameters(tmp_path):
     assert events.Tags()["scalars"] == ["val/loss"]  # no hp_metric
     assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= set(events.summary_metadata)
     data = events.summary_metadata["_hparams_/experiment"].plugin_data.content
-    assert b"val/loss" in data and b"model.n_layer" in data
+    assert b"val/loss" in data and b"mine" not in data
+    columns = plugin_data_pb2.HParamsPluginData.FromString(data).experiment.hparam_infos
+    assert [column.name for column in columns] == ["model", "seed", "optimizer.lr"]
+    data = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    values = plugin_data_pb2.HParamsPluginData.FromString(data).session_start_info.hparams
+    assert values["optimizer.lr"].number_value == 0.001 and values["model"].string_value == "tiny"
     assert [p.suffix for p in (tmp_path / "run").glob("*.yaml")] == []
+
+
+def test_train_and_validation_share_a_chart(tmp_path):
+    from tensorboard.plugins.custom_scalar import layout_pb2
+
+    board = TensorBoard(tmp_path / "run", 0)
+    board.log_hyperparams({"seed": 1})
+    board.finalize("success")
+    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    (event,) = events.Tensors("custom_scalars__config__")
+    layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
+    charts = {chart.title: list(chart.multiline.tag) for category in layout.category for chart in category.chart}
+    assert ["train/loss", "val/loss"] in charts.values()
+    tags = {tag for chart in charts.values() for tag in chart}
+    assert {tag.strip("^$") for tag in tags} <= set(METRICS)

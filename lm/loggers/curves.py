@@ -22,6 +22,20 @@ METRICS = (
 )  # fmt: skip
 
 
+# TensorBoard's tab "Custom Scalars": what belongs together, on one chart.
+CHARTS = {
+    "training": {
+        "train and validation, nats per token": ["Multiline", ["train/loss", "val/loss"]],
+        "bits per byte": ["Multiline", ["val/bpb"]],
+        "learning rate": ["Multiline", ["^lr$"]],
+        "gradient norm": ["Multiline", ["train/grad_norm"]],
+    },
+}
+
+
+ASIDE = ("name", "hydra", "sweep", "data.root", "logger")  # of what is typed: no hyper-parameters
+
+
 class CSVCurve(Logger):
     """metrics.csv: one row per step, written as soon as it is known. (Lightning's deletes the history on a resume.)"""
 
@@ -69,14 +83,17 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:
-        """Fill the HParams tab: val/loss there is the curve's latest, so at the end the final one. (Lightning's adds
-        a point at step 0.)"""
-        flat = {
-            key: value if isinstance(value, bool | int | float) else str(value)
-            for key, value in flatten(params).items()
-        }
-        for summary in hparams(flat, {"val/loss": 0.0}):
+        """Fill the HParams tab with what was typed (params["overrides"]) and the rate: a hundred columns of defaults
+        would hide them. Its val/loss is the curve's latest, so at the end the final one. (Lightning's adds a point at
+        step 0.)"""
+        overrides, flat = params.pop("overrides", []), flatten(params)
+        typed = dict(override.lstrip("+~").partition("=")[::2] for override in overrides)
+        wanted = {key: flat.get(key, value) for key, value in typed.items() if not key.startswith(ASIDE)}
+        wanted |= {"optimizer.lr": flat["chosen.lr"]} if "chosen.lr" in flat else {}
+        columns = {k: v if isinstance(v, bool | int | float) else str(v) for k, v in wanted.items()}
+        for summary in hparams(columns, {"val/loss": 0.0}):
             self.experiment._get_file_writer().add_summary(summary)
+        self.experiment.add_custom_scalars(CHARTS)
         self.experiment.add_text("config", f"```yaml\n{yaml.safe_dump(params, sort_keys=False)}```")
 
     def save(self) -> None:

@@ -1,0 +1,154 @@
+"""Runs as their directories tell them, also those that still train, stopped, failed or were killed."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cache, cached_property
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import yaml
+
+from lm import owner
+from lm.config import SCHEMAS, Config, usual
+from lm.run import flatten, read_config, read_record
+
+# Of samples.md: a step's heading, or a text in the fence that lm/callbacks/samples.py gives it. One that was cut by a
+# kill has no end, and is passed over.
+SAMPLE = re.compile(r"^## step (\d+)$|^(`{3,})text\n(.*?)\n\2$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass
+class Run:
+    path: Path
+    name: str  # the path from what all compared runs have in common
+    config: dict[str, Any]  # flat, with the defaults of keys that its version did not know yet
+    record: dict[str, Any]  # run.json
+    status: str  # finished | running | paused | stopped | pruned | failed | killed
+    rows: list[dict[str, float]]  # of metrics.csv: "step", and what was logged there
+
+    @property
+    def error(self) -> str | None:
+        """Why it ended; of one that was taken up again since, the record keeps the earlier end."""
+        return None if self.record.get("status") == "running" else self.record.get("error")
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.config["data.batch_size"] * self.config["model.block_size"]
+
+    @cached_property
+    def clock(self) -> tuple[list[float], list[float]]:
+        """Steps, and the seconds of training until each: sums of steps x perf/step_ms. A fork's begin at its fork."""
+        sessions = self.record.get("sessions")
+        steps, seconds = [float(sessions[0]["from_step"] if sessions else 0)], [0.0]
+        for row in self.rows:
+            if "perf/step_ms" in row:
+                seconds.append(seconds[-1] + (row["step"] - steps[-1]) * row["perf/step_ms"] / 1e3)
+                steps.append(row["step"])
+        return steps, seconds
+
+    def seconds(self, steps: Sequence[float]) -> list[float]:
+        """Of training until each step; none where no speed was logged."""
+        return np.interp(steps, *self.clock).tolist() if len(self.clock[0]) > 1 else []
+
+    @cached_property
+    def samples(self) -> dict[int, list[str]]:
+        """The texts that it wrote, a text for each prompt, by step."""
+        path, here = self.path / "samples.md", list[str]()
+        texts: dict[int, list[str]] = {}
+        if path.exists():
+            with path.open(encoding="utf-8", errors="replace", newline="") as file:  # a text may hold a \r
+                for step, _, text in SAMPLE.findall(file.read()):
+                    if step:
+                        texts[int(step)] = here = []
+                    else:
+                        here.append(text)
+        return {step: found for step, found in texts.items() if found}
+
+
+def find(paths: Sequence[Path]) -> list[Run]:
+    """The runs in and below directories, each once. Raises ValueError where there is none, or one is damaged."""
+    found: dict[Path, None] = {}
+    for path in paths:
+        if not path.is_dir():
+            raise ValueError(f"{path}: no such run")
+        below = [file.parent for file in path.resolve().rglob("run.json") if (file.parent / "config.yaml").exists()]
+        if not below:
+            raise ValueError(f"{path} holds no run, which is a directory with config.yaml and run.json")
+        found |= dict.fromkeys(sorted(below, key=natural))
+    parent = Path(os.path.commonpath([path.parent for path in found]))
+    return [read(path, str(path.relative_to(parent))) for path in found]
+
+
+def natural(path: Path) -> list[str | int]:
+    """Job 10 comes after job 9."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split("([0-9]+)", str(path)))]
+
+
+def read(path: Path, name: str) -> Run:
+    """A run's directory. Raises ValueError when its files are damaged."""
+    try:
+        tree, record = read_config(path / "config.yaml"), read_record(path / "run.json")
+        flat = flatten(tree)
+        config = flat | defaults(tuple(tree.get(group, {}).get("kind") for group in SCHEMAS)) | flat  # in its own order
+        if not {"data.batch_size", "model.block_size"} <= config.keys():
+            raise TypeError
+        if config.get("optimizer.lr") is None:
+            config["optimizer.lr"] = record.get("lr")  # what it chose for itself
+    except (yaml.YAMLError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path / 'config.yaml'} does not say how the run was trained") from error
+    return Run(path, name, config, record, status(path, record), read_rows(path / "metrics.csv") or recorded(record))
+
+
+@cache
+def defaults(kinds: tuple[str | None, ...]) -> dict[str, Any]:
+    """Flat, of sections of such kinds, in the order of SCHEMAS: what a run did whose version did not know a choice
+    yet."""
+    known: dict[str, type] = {}
+    for (group, schemas), kind in zip(SCHEMAS.items(), kinds, strict=True):
+        names = {schema.__name__.removesuffix("Config"): schema for schema in schemas}
+        if schema := schemas[0] if len(schemas) == 1 else names.get(kind or ""):
+            known[group] = schema
+    every = SimpleNamespace(**{group: known.get(group, schemas[0]) for group, schemas in SCHEMAS.items()})
+    sections = usual(cast(Config, every))  # which asks for fields alone: those of classes do
+    top = {
+        f.name: f.default for f in fields(Config) if f.name in ("seed", "device", "init_optimizer", "init_tokenizer")
+    }
+    return flatten(top | {group: sections[group] for group in known})
+
+
+def status(path: Path, record: dict[str, Any]) -> str:
+    if living := owner.living(path):
+        return "paused" if living.paused else "running"
+    said = record.get("status", "unknown")
+    return "killed" if said == "running" else said
+
+
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """The rows of metrics.csv; a last one that is being written, or was cut by a kill, is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    rows = []
+    for row in csv.DictReader(line for line in lines if line.endswith("\n")):
+        try:
+            rows.append({key: float(value) for key, value in row.items() if value})
+            rows[-1]["step"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is damaged: its row {len(rows) + 1} is not figures by step") from error
+    return rows
+
+
+def recorded(record: dict[str, Any]) -> list[dict[str, float]]:
+    """What run.json keeps of a curve, for a run without metrics.csv; its speed is that of the last steps alone."""
+    final, best = record.get("metrics"), record.get("best")
+    if not final or not best:
+        return []
+    last = {key: value for key, value in final.items() if not key.startswith("perf/")}
+    return [last] if best["step"] == final["step"] else [best, last]

@@ -1,0 +1,230 @@
+"""Figures of runs in rows: what differs between them, what came of it, and which is the best."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from lm import console
+from lm.check import nearest
+from lm.compare.reading import Run
+
+Row = dict[str, Any]
+
+# Keys that tell where a run lies and how often it is looked at: no difference in what it learns.
+ASIDE = (
+    "name", "logger.", "callbacks.sample.", "callbacks.checkpoint.", "callbacks.health.", "trainer.log_every",
+    "trainer.val_every", "trainer.save_every", "trainer.check_memory", "trainer.peak_tflops", "data.root",
+    "data.offline", "data.mirror", "data.num_workers", "corpus.licence",
+)  # fmt: skip
+LOSS, BPB = "best val/loss", "val/bpb"
+MEANS = ("parameters", "tokens", LOSS, "final val/loss", BPB, "seconds", "tokens/s")
+SPREAD = (LOSS, "final val/loss", BPB)  # of which runs that differ in seed only have a deviation
+MANY = 6  # more keys than these stand behind the figures
+WIDEST = 40  # characters of a name or value in a terminal
+
+
+def differing(runs: Sequence[Run]) -> list[str]:
+    """The config keys in which runs differ.
+
+    A key that a run lacks because its section is of another kind (momentum under AdamW) is no difference: the kind is.
+    """
+    keys = dict.fromkeys(key for run in runs for key in run.config if not key.startswith(ASIDE))
+
+    def differs(key: str) -> bool:
+        kind = f"{key.partition('.')[0]}.kind"
+        kinds = {run.config.get(kind) for run in runs if key in run.config}
+        return len({json.dumps(run.config.get(key)) for run in runs if run.config.get(kind) in kinds}) > 1
+
+    follows = all(run.config.get("trainer.accelerator") == run.config.get("device") for run in runs)
+    return [key for key in keys if differs(key) and not (follows and key == "trainer.accelerator")]
+
+
+def shorter(keys: Sequence[str], taken: Sequence[str] = ()) -> dict[str, str]:
+    """Each key's shortest tail that no other one has: lr for optimizer.lr. A kind keeps its section."""
+
+    def tail(key: str) -> str:
+        parts = key.split(".")
+        for n in range(1, len(parts)):
+            short = ".".join(parts[-n:])
+            if short != "kind" and short not in taken and [k for k in keys if f".{k}".endswith(f".{short}")] == [key]:
+                return short
+        return key
+
+    return {key: tail(key) for key in keys}
+
+
+def table(runs: Sequence[Run]) -> list[Row]:
+    """A row for each run. `val/bpb` is that of the best val/loss; a figure that is not known is None."""
+    keys = differing(runs)
+    return [row(run.name, {key: run.config.get(key) for key in keys}, figures(run)) for run in runs]
+
+
+def row(name: str, keys: Row, found: Row) -> Row:
+    """Keys before figures, unless they are so many that these would be out of sight."""
+    return {"run": name} | (keys | found if len(keys) <= MANY else found | keys)
+
+
+def figures(run: Run) -> Row:
+    validations = [row for row in run.rows if "val/loss" in row]
+    best = min((row for row in validations if math.isfinite(row["val/loss"])), key=lambda r: r["val/loss"], default={})
+    speeds = [row["perf/tokens_per_s"] for row in run.rows if "perf/tokens_per_s" in row]
+    return {
+        "parameters": run.record.get("parameters"),
+        "tokens": int(run.rows[-1]["step"]) * run.tokens_per_step if run.rows else None,
+        LOSS: best.get("val/loss"),
+        "best step": int(best["step"]) if best else None,
+        "final val/loss": validations[-1]["val/loss"] if validations else None,
+        BPB: best.get("val/bpb"),
+        "seconds": run.clock[1][-1] if len(run.clock[0]) > 1 else None,
+        "tokens/s": statistics.median(speeds) if speeds else None,
+        "status": run.status,
+    }
+
+
+def seeds(runs: Sequence[Run]) -> list[list[Run]]:
+    """The runs by all of their config but `seed`."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        same = {key: value for key, value in run.config.items() if key != "seed" and not key.startswith(ASIDE)}
+        groups.setdefault(json.dumps(same, sort_keys=True), []).append(run)
+    return list(groups.values())
+
+
+def grouped(runs: Sequence[Run]) -> list[Row]:
+    """A row for each group of runs that differ in seed only: means over the `n` of them that finished, and the
+    deviation of a sample (n - 1), None for a single one. Runs that did not finish count in `status` alone."""
+    keys = [key for key in differing(runs) if key != "seed"]
+    rows = []
+    for group in seeds(runs):
+        done = [figures(run) for run in group if run.status == "finished"]
+        found: Row = {"n": len(done)}
+        for name in MEANS:
+            values = [figure[name] for figure in done if figure[name] is not None]
+            found[name] = statistics.fmean(values) if values else None
+            if name in SPREAD:
+                found[f"{name} sd"] = statistics.stdev(values) if len(values) > 1 else None
+        counts = Counter(run.status for run in group)
+        found["status"] = ", ".join(f"{n} {status}" for status, n in counts.items())
+        names = ", ".join(run.name for run in group)
+        rows.append(row(names, {key: group[0].config.get(key) for key in keys}, found))
+    return rows
+
+
+def judged(runs: Sequence[Run]) -> str:
+    """The column by which runs are ranked: a loss per token says nothing between two tokenizers."""
+    sections = [{k: v for k, v in run.config.items() if k.startswith("tokenizer.")} for run in runs]
+    known = {run.record.get("tokenizer") or json.dumps(s) for run, s in zip(runs, sections, strict=True)}
+    return BPB if len(known) > 1 else LOSS
+
+
+def best(rows: Sequence[Row], column: str) -> Row | None:
+    known = [row for row in rows if finite(row[column])]
+    return min(known, key=lambda row: row[column]) if known else None
+
+
+def caveats(runs: Sequence[Run]) -> list[str]:
+    """Why the losses of these runs might not compare."""
+    notes = []
+    if judged(runs) == BPB:
+        notes.append("tokenizers differ, so losses per token do not compare: val/bpb does")
+    if len({run.record.get("text") for run in runs}) > 1:
+        notes.append("the runs learnt from different texts, and were validated on different ones")
+    elif len({run.config.get("trainer.val_batches") for run in runs}) > 1:
+        notes.append("trainer.val_batches differs: the runs were validated on different parts of the text")
+    return notes
+
+
+def kept(runs: Sequence[Run], wheres: Sequence[str]) -> list[Run]:
+    """The runs in which each of `key=value` holds, of a config key or status. Raises ValueError when none is left."""
+    for where in wheres:
+        key, equals, value = where.partition("=")
+        known = list(dict.fromkeys(["status", *(key for run in runs for key in run.config)]))
+        if not equals:
+            raise ValueError(f"--where {where} must be key=value, e.g. optimizer.lr=0.001 or status=finished")
+        name = column(key, known, "--where")
+        values = [run.status if name == "status" else run.config.get(name) for run in runs]
+        left = [run for run, found in zip(runs, values, strict=True) if same(found, value)]
+        if not left:
+            there = ", ".join(sorted({plain(found) for found in values}))
+            raise ValueError(f"--where {where} leaves no run; {name} is {shortened(there, 200)}")
+        runs = left
+    return list(runs)
+
+
+def same(found: Any, typed: str) -> bool:
+    if isinstance(found, int | float) and not isinstance(found, bool):
+        try:
+            return float(typed) == found  # 1e-3 is 0.001
+        except ValueError:
+            return False
+    return typed == plain(found)
+
+
+def ordered(rows: Sequence[Row], sort: str) -> list[Row]:
+    """By a column, downwards with `-` in front; what is not known comes last. Raises ValueError for no such column."""
+    name = column(sort.removeprefix("-"), list(rows[0]), "--sort")
+
+    def unknown(row: Row) -> bool:
+        return row[name] is None or row[name] != row[name]
+
+    def rank(row: Row) -> tuple[bool, Any]:
+        value = row[name]
+        return (False, value) if isinstance(value, int | float) else (True, str(value))
+
+    known = sorted((row for row in rows if not unknown(row)), key=rank, reverse=sort.startswith("-"))
+    return known + [row for row in rows if unknown(row)]
+
+
+def column(typed: str, known: Sequence[str], flag: str) -> str:
+    """A column by its name, or by a tail of it that is the only one such."""
+    found = [name for name in known if name == typed] or [name for name in known if name.endswith(f".{typed}")]
+    if len(found) > 1:
+        raise ValueError(f"{flag} {typed} could be {' or '.join(found)}")
+    if not found:
+        raise ValueError(f"{flag} {typed}: there is no such column{nearest(typed, known)}")
+    return found[0]
+
+
+def finite(value: Any) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def text(rows: Sequence[Row], mark: Row | None, width: int) -> str:
+    """For a terminal: keys by their tails when they would not fit its width; `*` marks the best."""
+    columns = [name for name in rows[0] if not name.endswith(" sd")]
+    short = shorter([name for name in columns if "." in name], columns)
+    cells = [
+        [("* " if row is mark else "  ") + shown("run", row), *(shown(c, row) for c in columns[1:])] for row in rows
+    ]
+    wide = console.table([["  run", *columns[1:]], *cells])
+    if len(wide.split("\n", 1)[0]) <= width:
+        return wide
+    return console.table([["  run", *(short.get(name, name) for name in columns[1:])], *cells])
+
+
+def shown(name: str, row: Row) -> str:
+    """A cell as people read it: a mean with its deviation, where it has one."""
+    value = row[name]
+    if value is None:
+        return "-"
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return shortened(plain(value), WIDEST)
+    if name in ("parameters", "tokens", "tokens/s") and math.isfinite(value):
+        return f"{value:,.0f}"
+    if name in SPREAD:
+        sd = row.get(f"{name} sd")
+        return f"{value:.4f}" + ("" if sd is None else f" ± {sd:.4f}")
+    return f"{value:,.1f}" if name == "seconds" else plain(value)
+
+
+def plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"

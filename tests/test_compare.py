@@ -1,0 +1,471 @@
+"""Runs beside each other: figures of hand-made directories, checked against sums done by hand."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import yaml
+
+import lm.compare
+from lm.compare import page, reading, table
+from lm.owner import claim, note
+from scripts import compare
+
+CONFIG = {
+    "model": {"n_layer": 2, "block_size": 16},
+    "tokenizer": {"kind": "Char"},
+    "data": {"batch_size": 4},
+    "optimizer": {"kind": "AdamW", "lr": 0.1},
+    "trainer": {"max_steps": 30},
+    "seed": 1,
+}
+HEAD = "step,train/loss,val/loss,val/bpb,lr,perf/tokens_per_s,perf/step_ms\n"
+CURVE = HEAD + "1,3.0,,,0.01,,\n10,2.5,2.5,3.5,0.1,1000,10\n20,2.1,2.0,2.8,0.1,2000,20\n30,2.0,2.2,3.08,0.1,6000,30\n"
+FENCE = "`" * 3
+
+
+def made(path, *overrides, curve=CURVE, status="finished", **record):
+    """A run's directory with overrides of CONFIG, as typed: made(path, "optimizer.lr=0.2")."""
+    config = json.loads(json.dumps(CONFIG))
+    for override in overrides:
+        key, value = override.split("=")
+        section, _, name = key.rpartition(".")
+        (config.setdefault(section, {}) if section else config)[name] = yaml.safe_load(value)
+    path.mkdir(parents=True)
+    (path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    facts = {"status": status, "parameters": 500, "tokenizer": "a", "text": "b", "error": None}
+    (path / "run.json").write_text(json.dumps(facts | record))
+    if curve is not None:
+        (path / "metrics.csv").write_text(curve)
+    return path
+
+
+def validated(*losses):
+    """A curve of validations at steps 10, 20, ..."""
+    return "step,val/loss,val/bpb\n" + "".join(f"{10 * i},{loss},{2 * loss}\n" for i, loss in enumerate(losses, 1))
+
+
+def rows(*paths):
+    return {row["run"]: row for row in table.table(reading.find(paths))}
+
+
+@pytest.fixture
+def script(monkeypatch, capsys):
+    """script("outputs", ...) is (0 or what scripts/compare.py ends with, its standard output)."""
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, args)])
+        status = 0
+        try:
+            compare.main()
+        except SystemExit as stop:
+            status = stop.code
+        return status, capsys.readouterr().out
+
+    return run
+
+
+# ---- figures
+
+
+def test_figures_are_those_of_the_files(tmp_path):
+    (row,) = rows(made(tmp_path / "run")).values()
+    assert row == {
+        "run": "run", "parameters": 500, "tokens": 30 * 4 * 16, "best val/loss": 2.0, "best step": 20,
+        "final val/loss": 2.2, "val/bpb": 2.8, "seconds": pytest.approx(0.1 + 0.2 + 0.3), "tokens/s": 2000,
+        "status": "finished",
+    }  # fmt: skip
+
+
+def test_seconds_lie_on_the_line_between_log_steps_and_a_fork_has_its_own_alone(tmp_path):
+    (run,) = reading.find([made(tmp_path / "run")])
+    assert run.seconds([1, 10, 15, 20, 40]) == pytest.approx([0.01, 0.1, 0.2, 0.3, 0.6])
+    forked = HEAD + "110,2.5,,,0.1,1000,10\n"
+    fork = made(tmp_path / "fork", curve=forked, sessions=[{"from_step": 100}, {"from_step": 105}])
+    (run,) = reading.find([fork])
+    assert table.figures(run)["seconds"] == pytest.approx(0.1) and table.figures(run)["tokens"] == 110 * 64
+
+
+def test_a_torn_last_row_is_left_out_and_a_damaged_one_named(tmp_path):
+    torn = made(tmp_path / "torn", curve=CURVE + "40,1.0,1.0,1.4,0.1,90")
+    assert rows(torn)["torn"]["tokens"] == 30 * 64 and rows(torn)["torn"]["best val/loss"] == 2.0
+    half = made(tmp_path / "half", curve=HEAD[:20])
+    assert rows(half)["half"]["tokens"] is None
+    damaged = made(tmp_path / "damaged", curve=CURVE + "forty,1,1,1,1,1,1\n")
+    with pytest.raises(ValueError, match=r"damaged/metrics.csv is damaged: its row 5"):
+        reading.find([damaged])
+
+
+def test_without_a_curve_the_record_has_its_ends(tmp_path):
+    metrics = {"step": 30, "val/loss": 2.2, "val/bpb": 3.08, "perf/tokens_per_s": 9.0, "perf/step_ms": 9.0}
+    run = made(tmp_path / "run", curve=None, metrics=metrics, best={"step": 20, "val/loss": 2.0})
+    row = rows(run)["run"]
+    assert (row["best val/loss"], row["best step"], row["final val/loss"], row["tokens"]) == (2.0, 20, 2.2, 1920)
+    assert (
+        row["val/bpb"] is None and row["seconds"] is None and row["tokens/s"] is None
+    )  # not those of the best, of all
+    assert rows(made(tmp_path / "none", curve=None, status="failed"))["none"]["best val/loss"] is None
+
+
+def test_a_loss_that_is_not_finite_is_shown_and_is_never_the_best(tmp_path):
+    row = rows(made(tmp_path / "run", curve=validated(2.0, float("nan"))))["run"]
+    assert row["best val/loss"] == 2.0 and row["final val/loss"] != row["final val/loss"]
+    assert table.shown("final val/loss", row) == "nan"
+    assert page.without_nan([row["final val/loss"], float("inf"), 1.5]) == [None, None, 1.5]
+
+
+def test_status_tells_the_living_from_the_killed(tmp_path):
+    run = made(tmp_path / "run", status="running", error="stopped by SIGTERM")  # in an earlier session
+    assert reading.find([run])[0].status == "killed" and reading.find([run])[0].error is None
+    with claim(run):
+        assert reading.find([run])[0].status == "running"
+        note(run, paused=True)
+        assert reading.find([run])[0].status == "paused"
+    assert reading.find([run])[0].status == "killed"
+    failed = reading.find([made(tmp_path / "failed", status="failed", error="no room")])[0]
+    assert (failed.status, failed.error) == ("failed", "no room")
+
+
+# ---- finding, and what differs
+
+
+def test_runs_are_found_below_directories_each_once_and_named_from_what_they_share(tmp_path):
+    for job in (0, 2, 10):
+        made(tmp_path / "sweep" / str(job))
+    made(tmp_path / "other" / "run")
+    (tmp_path / "sweep" / "empty").mkdir()
+    found = reading.find([tmp_path / "sweep", tmp_path / "sweep" / "10", tmp_path / "other"])
+    assert [run.name for run in found] == ["sweep/0", "sweep/2", "sweep/10", "other/run"]
+    assert [run.name for run in reading.find([tmp_path / "sweep"])] == ["0", "2", "10"]
+    assert [run.name for run in reading.find([tmp_path / "other" / "run"])] == ["run"]
+
+
+def test_only_what_changes_the_experiment_differs(tmp_path):
+    a = made(tmp_path / "a", "optimizer.lr=0.1", "name=a", "trainer.val_every=1", "callbacks.sample.every=5")
+    b = made(tmp_path / "b", "optimizer.lr=0.2", "name=b", "trainer.log_every=7", "data.root=/elsewhere")
+    assert table.differing(reading.find([a, b])) == ["optimizer.lr"]
+    assert [row["optimizer.lr"] for row in rows(a, b).values()] == [0.1, 0.2]
+
+
+def test_a_key_of_another_kind_is_no_difference_and_one_that_a_version_did_not_know_has_its_default(tmp_path):
+    adamw = made(tmp_path / "a", "optimizer.beta1=0.9")
+    sgd = made(tmp_path / "b", "optimizer.kind=SGD", "optimizer.momentum=0.5")
+    older = made(tmp_path / "c")
+    assert table.differing(reading.find([adamw, older])) == []  # AdamW's beta1 is 0.9
+    assert table.differing(reading.find([adamw, sgd])) == ["optimizer.kind", "optimizer.weight_decay"]  # 0.1 and 0
+    other = made(tmp_path / "d", "model.qk_norm=true")
+    assert table.differing(reading.find([older, other])) == ["model.qk_norm"]
+
+
+def test_a_rate_left_to_the_run_is_the_one_it_took(tmp_path):
+    a = made(tmp_path / "a", "optimizer.lr=null", lr=0.006)
+    assert reading.find([a])[0].config["optimizer.lr"] == 0.006
+
+
+def test_tails_of_keys_are_short_and_unambiguous():
+    keys = ["model.n_layer", "model.dropout", "data.dropout", "optimizer.kind", "seed", "loss.seconds"]
+    assert list(table.shorter(keys, ["seconds"]).values()) == [
+        "n_layer", "model.dropout", "data.dropout", "optimizer.kind", "seed", "loss.seconds"
+    ]  # fmt: skip
+
+
+# ---- rank, sort, where, seeds
+
+
+def test_the_best_is_by_bits_where_tokenizers_differ(tmp_path):
+    a = made(tmp_path / "a", curve="step,val/loss,val/bpb\n10,1.0,3.0\n")
+    b = made(tmp_path / "b", curve="step,val/loss,val/bpb\n10,2.0,2.5\n")
+    runs = reading.find([a, b])
+    found = table.table(runs)
+    assert table.judged(runs) == "best val/loss" and table.best(found, table.judged(runs))["run"] == "a"
+    (b / "run.json").write_text(json.dumps({"status": "finished", "tokenizer": "other", "text": "b"}))
+    runs = reading.find([a, b])
+    assert table.judged(runs) == "val/bpb" and table.best(found, table.judged(runs))["run"] == "b"
+    assert table.caveats(runs) == ["tokenizers differ, so losses per token do not compare: val/bpb does"]
+
+
+def test_what_makes_losses_incomparable_is_said(tmp_path):
+    a, b = made(tmp_path / "a"), made(tmp_path / "b", text="another")
+    assert "different texts" in table.caveats(reading.find([a, b]))[0]
+    c = made(tmp_path / "c", "trainer.val_batches=3")
+    assert "trainer.val_batches differs" in table.caveats(reading.find([a, c]))[0]
+    assert table.caveats(reading.find([a])) == []
+
+
+def test_sorting_by_any_column_leaves_the_unknown_last(tmp_path):
+    for name, lr, losses in (("a", 0.3, [2.0]), ("b", 0.1, [3.0]), ("c", 0.2, [])):
+        made(tmp_path / name, f"optimizer.lr={lr}", curve=validated(*losses))
+    found = table.table(reading.find([tmp_path]))
+
+    def order(sort):
+        return "".join(row["run"] for row in table.ordered(found, sort))
+
+    assert order("best val/loss") == "abc" and order("-best val/loss") == "bac"
+    assert order("lr") == order("optimizer.lr") == "bca" and order("-run") == "cba"
+    with pytest.raises(ValueError, match=r"--sort secnds: there is no such column; did you mean 'seconds'\?"):
+        order("secnds")
+
+
+def test_where_keeps_what_matches_as_it_is_typed(tmp_path):
+    for i, lr in enumerate((0.001, 0.01, 0.01)):
+        made(tmp_path / str(i), f"optimizer.lr={lr}", f"seed={i}", status="failed" if i == 2 else "finished")
+    runs = reading.find([tmp_path])
+
+    def left(*wheres):
+        return [run.name for run in table.kept(runs, wheres)]
+
+    assert left("optimizer.lr=1e-2") == left("lr=0.01") == ["1", "2"]
+    assert left("lr=0.01", "status=failed") == ["2"] and left("tokenizer.kind=Char") == ["0", "1", "2"]
+    assert left("model.qk_norm=false") == ["0", "1", "2"] and left() == ["0", "1", "2"]
+    for where, message in (
+        ("lr", "--where lr must be key=value"),
+        ("optimizer.lrr=1", "did you mean 'optimizer.lr'"),
+        ("kind=Char", "--where kind could be tokenizer.kind or optimizer.kind"),
+        ("lr=5", "--where lr=5 leaves no run; optimizer.lr is 0.001, 0.01"),
+    ):
+        with pytest.raises(ValueError) as error:
+            left(where)
+        assert message in str(error.value)
+
+
+def test_seeds_have_their_mean_and_the_deviation_of_a_sample(tmp_path):
+    for seed, losses in enumerate(([1.0, 1.5], [2.0, 2.5], [3.0, 6.5])):
+        made(tmp_path / f"a{seed}", f"seed={seed}", "name=other", curve=validated(*losses))
+    made(tmp_path / "a9", "seed=9", curve=validated(0.5), status="killed")
+    made(tmp_path / "b", "model.n_layer=3", curve=validated(5.0))
+    many, one = table.grouped(reading.find([tmp_path]))
+    assert many["run"] == "a0, a1, a2, a9" and many["n"] == 3 and many["status"] == "3 finished, 1 killed"
+    assert (many["best val/loss"], many["best val/loss sd"]) == (2.0, 1.0)  # of 1, 2, 3
+    assert many["final val/loss"] == 3.5 and many["final val/loss sd"] == pytest.approx(7**0.5)  # of 1.5, 2.5, 6.5
+    assert (many["val/bpb"], many["val/bpb sd"]) == (4.0, 2.0)
+    assert one["n"] == 1 and one["best val/loss"] == 5.0 and one["best val/loss sd"] is None
+    assert (many["model.n_layer"], one["model.n_layer"]) == (2, 3) and "seed" not in many
+
+
+# ---- the script
+
+
+def test_the_table_marks_the_best_and_shortens_keys_when_it_gets_wide(tmp_path, script, monkeypatch):
+    made(tmp_path / "worse", "optimizer.lr=0.1", curve=validated(3.0))
+    made(tmp_path / "better", "optimizer.lr=0.2", curve=validated(2.0))
+    monkeypatch.setenv("COLUMNS", "300")
+    _, out = script(tmp_path)
+    head, first, second, mark = out.splitlines()
+    assert "  optimizer.lr  " in head and first.startswith("* better") and second.startswith("  worse")
+    assert "2.0000" in first and mark == "* the best by val/loss"
+    monkeypatch.setenv("COLUMNS", "60")
+    assert script(tmp_path)[1].split("\n")[0].split()[:3] == ["run", "lr", "parameters"]
+    assert script(tmp_path, "--sort", "-best val/loss")[1].splitlines()[1].startswith("  worse")
+
+
+def test_json_stands_alone_and_csv_holds_the_same(tmp_path, script):
+    made(tmp_path / "runs" / "a", curve=validated(2.0, float("inf")))
+    made(tmp_path / "runs" / "b", status="failed", curve=None, error="no room\nat all")
+    status, out = script(tmp_path / "runs", "--json", "--csv", tmp_path / "t.csv", "--html", tmp_path / "p.html")
+    found = json.loads(out)
+    assert status == 0 and (found["best"], found["by"], found["differ"]) == ("a", "best val/loss", [])
+    assert found["errors"] == {"b": "no room\nat all"} and found["runs"][0]["final val/loss"] is None
+    with (tmp_path / "t.csv").open(newline="") as file:
+        kept = list(csv.DictReader(file))
+    assert [row["run"] for row in kept] == ["a", "b"] and kept[0]["best val/loss"] == "2.0"
+    assert list(kept[0]) == list(found["runs"][0]) and kept[1]["best val/loss"] == ""
+    seeds = json.loads(script(tmp_path / "runs", "--seeds", "--json")[1])["runs"]
+    assert [(row["run"], row["n"], row["status"]) for row in seeds] == [("a, b", 1, "1 finished, 1 failed")]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["nowhere"], "nowhere: no such run"),
+        (["empty"], "empty holds no run, which is a directory with config.yaml and run.json"),
+        (["run", "--sort", "-los"], "--sort los: there is no such column"),
+        (["run", "--where", "sed=1"], "--where sed: there is no such column; did you mean 'seed'?"),
+        (["run", "--html", "nowhere/a.html"], "No such file or directory: 'nowhere/a.html'"),
+        (["broken"], "config.yaml does not say how the run was trained"),
+        (["foreign"], "config.yaml does not say how the run was trained"),
+    ],
+)
+def test_refusals_are_one_line(tmp_path, script, monkeypatch, args, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    made(tmp_path / "run")
+    (made(tmp_path / "broken") / "config.yaml").write_text("{")
+    (made(tmp_path / "foreign") / "config.yaml").write_text("model: 3\n")
+    status, out = script(*args)
+    assert status.startswith("error: ") and message in status and "\n" not in status and not out
+
+
+def test_a_picture_of_the_curves(tmp_path, script, monkeypatch):
+    made(tmp_path / "runs" / "a")
+    made(tmp_path / "runs" / "b", curve=None)
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "matplotlib", None)
+        assert script(tmp_path / "runs", "--png", tmp_path / "a.png")[0].startswith("error: a picture needs matplotlib")
+    pytest.importorskip("matplotlib")
+    assert script(tmp_path / "runs", "--png", tmp_path / "a.png")[0] == 0
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    status, _ = script(tmp_path / "runs" / "b", "--png", tmp_path / "b.png")
+    assert status == "error: no run has been validated yet: there is no val/loss to draw"
+
+
+# ---- the page
+
+
+class Parsed(HTMLParser):
+    """Elements with their attributes and text; every element must be closed in order."""
+
+    VOID = {"meta"}
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.found = [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append([tag, dict(attrs), ""])
+        if tag not in self.VOID:
+            self.open.append(self.found[-1])
+
+    def handle_endtag(self, tag):
+        assert self.open.pop()[0] == tag
+
+    def handle_data(self, data):
+        if self.open:
+            self.open[-1][2] += data
+
+    def texts(self, tag):
+        return [text for name, _, text in self.found if name == tag]
+
+    @property
+    def data(self):
+        (text,) = [text for tag, attrs, text in self.found if tag == "script" and attrs.get("id") == "data"]
+        return json.loads(text)
+
+
+def test_the_page_is_one_file_whose_figures_are_the_files(tmp_path):
+    for seed in (1, 2):
+        made(tmp_path / "runs" / f"s{seed}", f"seed={seed}")
+    made(tmp_path / "runs" / "best", "model.n_layer=3", curve=validated(1.5))
+    made(tmp_path / "runs" / "none", "model.n_layer=4", curve=None, status="failed", error="no room")
+    runs = reading.find([tmp_path / "runs"])
+    text = page.page(runs)
+    assert "http" not in text and "src=" not in text and "@import" not in text and "url(#inside)" in text
+    parsed = Parsed(text)
+    assert [len(parsed.texts(tag)) for tag in ("script", "style", "link")] == [2, 1, 0]
+    assert parsed.texts("title") == parsed.texts("h1") == ["4 runs: runs"]
+    data = parsed.data
+    assert (data["best"], data["by"], data["keys"]) == ("best", "best val/loss", ["model.n_layer", "seed"])
+    entries = {entry["row"]["run"]: entry for entry in data["runs"]}
+    assert list(entries) == ["best", "s1", "s2", "none"] and data["thinned"] == 1
+    assert {name: entry["row"] for name, entry in entries.items()} == {row["run"]: row for row in table.table(runs)}
+    assert [entries[name]["group"] for name in ("best", "s1", "s2", "none")] == [None, 0, 0, None]
+    one = entries["s1"]
+    assert one["train"]["step"] == [1, 10, 20, 30] and one["train"]["train/loss"] == [3.0, 2.5, 2.1, 2.0]
+    assert one["train"]["perf/tokens_per_s"] == [None, 1000, 2000, 6000] and one["tokens_per_step"] == 64
+    assert one["train"]["seconds"] == pytest.approx([0.01, 0.1, 0.3, 0.6])
+    assert one["val"] == {
+        "step": [10, 20, 30],
+        "seconds": [0.1, 0.3, 0.6],
+        "val/loss": [2.5, 2.0, 2.2],
+        "val/bpb": [3.5, 2.8, 3.08],
+    }
+    assert entries["best"]["val"]["seconds"] == [] and entries["none"]["train"]["step"] == []
+    assert entries["none"]["error"] == "no room"
+
+
+def test_no_text_breaks_out_of_the_page(tmp_path):
+    hostile = "</script><script>alert(1)</script><!-- <b>&amp; \u2028 ' \" \\"
+    run = made(tmp_path / "<i>&" / 'a"><script>', curve=None, status="failed", error=hostile)
+    (run / "samples.md").write_text(f"## step 5\n\n{FENCE}text\n{hostile}\n{FENCE}\n\n", encoding="utf-8")
+    made(tmp_path / "<i>&" / "b")
+    parsed = Parsed(page.page(reading.find([tmp_path / "<i>&"])))
+    assert len(parsed.texts("script")) == 2 and parsed.texts("h1") == ["2 runs: <i>&"] and not parsed.texts("i")
+    entry = parsed.data["runs"][1]
+    assert entry["row"]["run"] == 'a"><script>' and entry["error"] == hostile and entry["samples"] == {"5": [hostile]}
+    js = Path(lm.compare.__file__).with_name("page.js").read_text()  # which makes elements, and never markup, of them
+    assert not any(way in js for way in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval("))
+
+
+def test_samples_are_read_by_step_and_prompt_and_a_torn_one_is_left_out(tmp_path):
+    run = made(tmp_path / "run")
+    longer = FENCE + "`"
+    (run / "samples.md").write_text(
+        f"## step 10\n\n{FENCE}text\na\n## step 3\n{FENCE}\n\n{FENCE}text\n\n{FENCE}\n\n"
+        f"## step 20\n\n{longer}text\nb {FENCE}\n{FENCE}\nc\n{longer}\n\n## step 30\n\n{FENCE}text\ncut"
+    )
+    assert reading.find([run])[0].samples == {10: ["a\n## step 3", ""], 20: [f"b {FENCE}\n{FENCE}\nc"]}
+
+
+def test_long_curves_are_thinned_to_real_points_that_seeds_share(tmp_path):
+    def curve(last, low):
+        return HEAD + "".join(f"{s},{s},{low if s == 777 else s + 5},1,1,1,1\n" for s in range(1, last + 1))
+
+    a = made(tmp_path / "a", "seed=1", curve=curve(1000, 2))
+    b = made(tmp_path / "b", "seed=2", curve=curve(950, 3))
+    data = Parsed(page.page(reading.find([a, b]))).data
+    assert data["thinned"] == 3  # 1000 / 398, upwards
+    first, second = ({entry["row"]["run"]: entry for entry in data["runs"]}[name] for name in "ab")
+    assert first["train"]["step"] == [*range(1, 1001, 3)] and first["train"]["train/loss"] == first["train"]["step"]
+    assert second["train"]["step"] == [*range(1, 950, 3), 950]
+    assert sorted({*first["val"]["step"]} - {*first["train"]["step"]}) == [777]  # the lowest is kept
+    assert first["val"]["val/loss"][first["val"]["step"].index(777)] == 2
+
+
+def test_a_page_of_200_runs_stays_small(tmp_path):
+    figures = "2.123456789,2.0123456789,2.9876543210123,0.00123456789,40123.456789,12.3456789"
+    (run,) = reading.find([made(tmp_path / "run", curve=HEAD + "".join(f"{s},{figures}\n" for s in range(1, 2001)))])
+    text = f"{FENCE}text\n{'word ' * 400}\n{FENCE}\n\n"
+    (tmp_path / "run" / "samples.md").write_text("".join(f"## step {s}\n\n{text}" for s in range(20, 2001, 20)))
+    runs = [
+        replace(run, name=str(i), config=run.config | {"seed": i % 10, "model.n_layer": i // 10}) for i in range(200)
+    ]
+    text = page.page(runs)
+    assert len(text.encode()) < 5e6
+    data = Parsed(text).data
+    assert len(data["runs"]) == 200 and {entry["group"] for entry in data["runs"]} == set(range(20))
+    assert all(100 <= len(entry[kind]["step"]) <= 160 for entry in data["runs"] for kind in ("train", "val"))
+    steps = [int(step) for step in data["runs"][0]["samples"]]
+    assert len(steps) == 12 and steps[0] == 20 and steps[-1] == 2000
+
+
+def test_a_real_run(nano):
+    run = nano("callbacks.sample.every=4")
+    record = json.loads((run / "run.json").read_text())
+    (row,) = rows(run).values()
+    assert row["final val/loss"] == pytest.approx(record["metrics"]["val/loss"]) and row["status"] == "finished"
+    assert (row["best val/loss"], row["best step"]) == (
+        pytest.approx(record["best"]["val/loss"]),
+        record["best"]["step"],
+    )
+    assert row["tokens"] == 12 * 4 * 16 and row["parameters"] == record["parameters"]
+    (entry,) = Parsed(page.page(reading.find([run]))).data["runs"]
+    assert entry["val"]["step"] == [4, 8, 12] and list(entry["samples"]) == ["4", "8", "12"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fragment", "lines"), [("", 3), ("#y=train/loss&x=seconds", 2), ("#bands=range", 2), ("#runs=none", 0)]
+)
+def test_a_browser_draws_it(tmp_path, fragment, lines):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no browser on this machine")
+    for seed in (1, 2):
+        made(tmp_path / "runs" / f"s{seed}", f"seed={seed}")
+    made(tmp_path / "runs" / "best", "model.n_layer=3", curve=validated(1.5, 1.4))
+    (tmp_path / "page.html").write_text(page.page(reading.find([tmp_path / "runs"])))
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000", "--dump-dom"]
+    command += [f"--user-data-dir={tmp_path}/profile", f"{(tmp_path / 'page.html').as_uri()}{fragment}"]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    chart = shown.split('id="chart"')[1].split("</svg>")[0]
+    assert chart.count("stroke-dasharray") == lines
+    body = shown.split('id="runs"')[1].split("</tbody>")[0]
+    assert body.count("<tr") == 4 and body.index(">best<") < body.index(">s1<") < body.index(">s2<")
