@@ -9,6 +9,7 @@ from pathlib import Path
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from lm import capacity, checkpoint, report
@@ -20,6 +21,7 @@ from lm.model import GPT
 from lm.owner import claim
 from lm.run import Interrupted, open_run
 from lm.tokens import cache_tokens, cached_tokenizer
+from lm.trainer import take_turns
 
 log = logging.getLogger("lm")
 
@@ -82,7 +84,7 @@ def fit(config: Config, directory: Path, overrides: Sequence[str]) -> float:
         begin=begin, forked=bool(fork and not last),
     )  # fmt: skip
     peak = c.trainer.peak_tflops * 1e12 if c.trainer.peak_tflops else peak_flops(device)
-    callbacks = c.callbacks.build(directory, c.trainer, peak, new=source is None)
+    callbacks = c.callbacks.build(directory, c.trainer, peak, new=source is None, sweep=c.sweep)
     loggers = c.logger.build(directory, step)
     trainer = c.trainer.build(device, precision, horizon, accumulate, callbacks, loggers, directory)
 
@@ -109,7 +111,7 @@ def fit(config: Config, directory: Path, overrides: Sequence[str]) -> float:
     with run.session(step, overrides=list(overrides), **facts, **chosen):
         run.write("tokenizer.json", tokenizer.to_json())
         for logger in loggers:
-            logger.log_hyperparams(run.config | {"chosen": chosen})
+            logger.log_hyperparams(run.config | {"chosen": chosen, "overrides": list(overrides)})
         trainer.fit(module, datamodule=data, ckpt_path=origin, weights_only=True)
         best = trainer.checkpoint_callback.best
         run.update(metrics=module.latest | {"step": trainer.global_step}, best=best)
@@ -122,6 +124,8 @@ def main(cfg: DictConfig) -> float:
     with errors.job():
         try:
             hydra_config = HydraConfig.get()
+            if hydra_config.mode == RunMode.MULTIRUN and hydra_config.runtime.choices["hydra/launcher"] != "basic":
+                take_turns(hydra_config.job.num)
             return train(resolve(cfg), Path(hydra_config.runtime.output_dir), hydra_config.overrides.task)
         except Interrupted as stop:
             log.info("%s; the same command with this run's name= goes on from here", stop)

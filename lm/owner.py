@@ -15,6 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lm.files import alive, remove, write_text
+from lm.hardware import is_main_process
 
 LOCK, OWNER = ".lock", ".owner.json"
 LINGER = 10.0  # seconds for which the loader processes of one that was killed may still hold its lock
@@ -44,8 +45,12 @@ class Owner:
 def claim(directory: Path) -> Iterator[Owner]:
     """Own a run directory while the block lasts. Raises Owned while another process does.
 
-    The system lets go of the lock when a process ends, however it ends: nothing stale is left to be removed.
+    The system lets go of the lock when a process ends, however it ends: nothing stale is left to be removed. The
+    processes that Lightning starts for further devices train under the main one's.
     """
+    if not is_main_process():
+        yield Owner(os.getpid(), platform.node(), "")
+        return
     directory.mkdir(parents=True, exist_ok=True)
     lock, began = FileLock(directory / LOCK, timeout=0), time.monotonic()
     while True:

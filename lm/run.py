@@ -57,6 +57,10 @@ class Interrupted(BaseException):
         self.status = 128 + signum
 
 
+class Pruned(Exception):
+    """A search has seen enough of the run (lm/callbacks/pruning.py)."""
+
+
 @dataclass
 class Run:
     directory: Path
@@ -84,7 +88,8 @@ class Run:
             yield
         except BaseException as error:
             with suppress(OSError):  # a full disk, which is the error perhaps
-                self.update(status="stopped" if isinstance(error, Interrupted) else "failed", error=str(error))
+                status = {Interrupted: "stopped", Pruned: "pruned"}.get(type(error), "failed")
+                self.update(status=status, error=str(error))
             raise
         self.update(status="finished", error=None)
 

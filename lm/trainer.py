@@ -141,7 +141,7 @@ class TrainerConfig:
         quiet()
         return L.Trainer(
             accelerator=device,
-            devices=self.devices,
+            devices=[torch.cuda.current_device()] if device == "cuda" and self.devices == 1 else self.devices,
             precision=LIGHTNING_PRECISION[precision],  # type: ignore[arg-type]
             deterministic=self.deterministic,
             max_epochs=-1,  # one endless epoch: the batches know of epochs, the trainer counts steps
@@ -156,6 +156,12 @@ class TrainerConfig:
             logger=loggers or False,
             default_root_dir=directory,
         )
+
+
+def take_turns(job: int) -> None:
+    """Let this process use one of several GPUs: that of the jobs of a parallel sweep whose turn it is."""
+    if count := torch.cuda.device_count():
+        torch.cuda.set_device(job % count)
 
 
 def quiet() -> None:

@@ -14,8 +14,8 @@ FILES = sorted((ROOT / "lm").rglob("*.py"))
 FLOORS = [
     {"lm"},
     {"check", "files", "console", "health", "pictures"},
-    {"download", "cache", "hardware", "loss", "owner"},
-    {"pip_download", "precision"},
+    {"download", "cache", "hardware", "loss"},
+    {"pip_download", "precision", "owner"},
     {"attention", "schedule", "corpus", "batches", "optim"},
     {"tokenizer", "model", "run"},
     {"tokens", "vocabulary", "generate", "hf", "grow", "memory"},

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lm.check import Check
 from lm.generate import check_sampling
+from lm.sweep import SweepConfig
 from lm.trainer import TrainerConfig
 
 if TYPE_CHECKING:
@@ -94,7 +95,14 @@ class CallbacksConfig:
     health: HealthConfig = field(default_factory=HealthConfig)
     average: AverageConfig = field(default_factory=AverageConfig)
 
-    def build(self, directory: Path, trainer: TrainerConfig, peak: float | None, new: bool = True) -> list[L.Callback]:
+    def build(
+        self,
+        directory: Path,
+        trainer: TrainerConfig,
+        peak: float | None,
+        new: bool = True,
+        sweep: SweepConfig | None = None,
+    ) -> list[L.Callback]:
         """In the order in which they act; `peak` is the FLOP/s of one device, `new` says that the weights are."""
         from lm.callbacks.average import Average
         from lm.callbacks.checkpoints import Checkpoints
@@ -115,4 +123,8 @@ class CallbacksConfig:
             callbacks.append(EarlyStopping(self.early_stopping))
         if self.sample.enabled:
             callbacks.append(Samples(self.sample, directory))
+        if sweep and sweep.trial is not None and sweep.pruner != "none":
+            from lm.callbacks.pruning import Pruning
+
+            callbacks.append(Pruning(sweep, directory, trainer.val_every))
         return [*callbacks, Checkpoints(self.checkpoint, directory, trainer.val_every, trainer.saves)]

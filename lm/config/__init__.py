@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING as MISSING_FIELD
-from dataclasses import Field, asdict, dataclass, fields, is_dataclass
+from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ from lm.model import GPTConfig
 from lm.optim import OPTIMIZERS, OptimizerConfig
 from lm.precision import PrecisionConfig
 from lm.schedule import SCHEDULES, ScheduleConfig
+from lm.sweep import SweepConfig
+from lm.sweep import register as register_sweepers
 from lm.tokenizer import TOKENIZERS, TokenizerConfig
 from lm.trainer import TrainerConfig
 
@@ -53,6 +55,7 @@ class Config:
     trainer: TrainerConfig = MISSING
     callbacks: CallbacksConfig = MISSING
     logger: LoggerConfig = MISSING
+    sweep: SweepConfig = field(default_factory=SweepConfig)  # read by the sweepers; no part of what a run is
     name: str = MISSING  # the run is outputs/<name>
     seed: int = 1337
     device: str = "auto"  # auto | cpu | gpu | cuda | mps
@@ -84,6 +87,7 @@ def register() -> None:
     for group, schemas in SCHEMAS.items():
         for schema in schemas:
             store.store(group=group, name=schema.__name__, node=schema)
+    register_sweepers()
 
 
 def option(group: str, name: str, **overrides: Any) -> Any:
@@ -122,10 +126,10 @@ def resolve(cfg: DictConfig, here: bool = True) -> Config:
     """Gates two and three: ranges, then the rules that span sections. Raises one ValueError with all that is wrong."""
     problems = unknown_keys(cfg)
     values: dict[str, Any] = {}
-    for field in fields(Config):
+    for part in fields(Config):
         try:
-            node = cfg[field.name]
-            values[field.name] = OmegaConf.to_object(node) if isinstance(node, DictConfig) else node
+            node = cfg[part.name]
+            values[part.name] = OmegaConf.to_object(node) if isinstance(node, DictConfig) else node
         except (ValueError, OmegaConfBaseException) as error:
             problems.append(str(error) if type(error) is ValueError else explain(error))
     if not problems:
@@ -142,6 +146,7 @@ def plain(config: Config) -> dict[str, Any]:
     Where a group has several classes, `kind` tells which one it is.
     """
     values = asdict(config)
+    del values["sweep"]
     kept = config.init_from and config.init_tokenizer == "keep"
     for group, schemas in SCHEMAS.items():
         if len(schemas) > 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass
@@ -20,8 +21,17 @@ from omegaconf.errors import OmegaConfBaseException
 from lm.check import nearest
 from lm.config.help import CONF, help_text
 from lm.owner import Owned
+from lm.run import Pruned
 
 USER_ERRORS = (HydraException, OmegaConfBaseException, ValueError, OSError)
+
+
+# What runs a sweep's jobs side by side is installed apart: how, by how its name begins.
+LAUNCHERS = {
+    "joblib": "is not installed: pip install -e '.[sweep]'",
+    "submitit": "is not installed: pip install hydra-submitit-launcher",
+    "ray": "is not installed: pip install hydra-ray-launcher",
+}
 
 
 class Refused(SystemExit):
@@ -52,6 +62,9 @@ def run(main: Callable[[], None]) -> None:
             raise error from None
         print(f"error: {explain(error)}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:  # between two jobs of a sweep
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
     finally:
         os.environ["HYDRA_FULL_ERROR"] = asked
 
@@ -76,6 +89,12 @@ def job() -> Iterator[None]:
             print(f"error in job {hydra.job.num}: {explain(error)}", file=sys.stderr)
             raise
         raise Refused(1) from error
+    except Pruned:
+        raise
+    except Exception:
+        if hydra.mode == RunMode.MULTIRUN:  # which goes on, and would not show what nobody foresaw
+            traceback.print_exc()
+        raise
 
 
 def clear(directory: Path) -> None:
@@ -94,7 +113,9 @@ def explain(error: BaseException) -> str:
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)
     for cause in chain:
-        if isinstance(cause, MissingConfigException) and cause.options is not None:
+        if isinstance(cause, MissingConfigException) and (
+            "hydra/" in str(cause.missing_cfg_file) or cause.options is not None
+        ):
             return unknown_option(cause)
     for cause in chain:
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
@@ -105,7 +126,12 @@ def explain(error: BaseException) -> str:
 
 
 def unknown_option(error: MissingConfigException) -> str:
-    group, _, option = str(error.missing_cfg_file).partition("/")
+    missing = str(error.missing_cfg_file)
+    if missing.startswith("hydra/"):
+        group, _, option = missing.rpartition("/")
+        plugin = option.partition("_")[0]
+        return f"{group}={option} {LAUNCHERS.get(plugin, 'is no option' + nearest(option, list(LAUNCHERS)))}"
+    group, _, option = missing.partition("/")
     files = (path.relative_to(CONF / group) for path in sorted((CONF / group).rglob("*.yaml")))
     options = [path.with_suffix("").as_posix() for path in files]
     family = [o for o in options if o.startswith(f"{option.partition('/')[0]}/")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import textwrap
 from pathlib import Path
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -37,9 +38,10 @@ def help_text(conf: Path = CONF) -> str:
         rows = [(option.stem, describe(option)) for option in sorted(group.glob("*.yaml"))]
         for family in sorted(path for path in group.iterdir() if path.is_dir()):
             names = [option.stem for option in sorted(family.glob("*.yaml"))]
-            rows.append((f"{family.name}/{names[0]}", f"and {family.name}/{{{','.join(names[1:])}}}"))
+            rows.append((f"{family.name}/{names[0]}", f"and, of {family.name}/: {', '.join(names[1:])}"))
         for i, (name, text) in enumerate(rows):
-            lines.append(f"  {group.name if i == 0 else '':<11} {name:<18} {text}".rstrip())
+            begin = f"  {group.name if i == 0 else '':<11} {name:<18} "
+            lines += textwrap.wrap(text, 140, initial_indent=begin, subsequent_indent=" " * len(begin))
     return "\n".join([*lines, "", KEYS])
 
 

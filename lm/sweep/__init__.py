@@ -1,0 +1,169 @@
+"""Several runs by one command: a grid of them, a search among them, or a population that is bred.
+
+The config and the jobs stand here, apart from the sweepers, which know Hydra: it imports this at every press of the tab
+key.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import os
+import signal
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lm.check import Check
+from lm.files import alive
+from lm.owner import Owner, living, send
+
+GRACE = 30.0  # seconds in which the jobs of other processes may save when a sweep is asked to stop
+METRICS = ("val/loss", "val/bpb")
+
+
+@dataclass
+class SweepConfig:
+    """What the sweepers of this folder read; a single run has no use for it, and config.yaml does not hold it."""
+
+    metric: str = "val/loss"  # val/loss | val/bpb: a run counts by its least over all validations
+    fail_fast: bool = False  # the first job that fails ends the sweep
+
+    # sweep=search
+    trials: int = 20  # runs in all, of this command and those before it
+    sampler: str = "tpe"  # tpe | random
+    pruner: str = "median"  # median | hyperband | none: which trials end before their time
+    warmup: int = 2  # so many validations every trial is given
+    startup: int = 5  # so many trials are finished before the median of them counts
+    trial: int | None = None  # which of the trials a job is; set by the search
+
+    # sweep=population
+    population: int = 4  # runs of a round
+    survivors: int = 2  # of them, the best of which the next round is made
+    rounds: int = 3
+    steps: int = 500  # optimizer steps of each run of a round
+    grow: bool = False  # between rounds each survivor has a layer inserted, in its middle
+
+    def __post_init__(self) -> None:
+        check = Check("sweep", self)
+        check.one_of("metric", METRICS)
+        check.one_of("sampler", ("tpe", "random"))
+        check.one_of("pruner", ("median", "hyperband", "none"))
+        for key in ("trials", "population", "survivors", "rounds", "steps"):
+            check.at_least(key, 1)
+        for key in ("warmup", "startup"):
+            check.at_least(key, 0)
+        check.that(self.survivors <= self.population, "survivors", f"be at most sweep.population={self.population}")
+        check.done()
+
+
+@dataclass
+class Job:
+    number: int
+    overrides: dict[str, str]  # in which it differs from the others
+    status: str = "not run"  # | finished | pruned | failed
+    best: float | None = None  # sweep.metric, of all its validations
+    step: int | None = None  # of the best one
+    error: str | None = None
+    parent: int | None = None  # in a population: whose weights it began with
+
+
+def least(directory: Path, metric: str) -> tuple[float, int] | tuple[None, None]:
+    """The least value of a run's validations, and its step."""
+    path = directory / "metrics.csv"
+    if not path.exists():
+        return None, None
+    with path.open(encoding="utf-8") as file:
+        found = [(float(row[metric]), int(row["step"])) for row in csv.DictReader(file) if row[metric]]
+    return min(found, default=(None, None))
+
+
+def winner(jobs: list[Job]) -> Job | None:
+    done = [job for job in jobs if job.status == "finished" and job.best is not None]
+    return min(done, key=lambda job: job.best or 0.0, default=None)
+
+
+def groups(jobs: list[Job]) -> list[dict[str, Any]]:
+    """Finished jobs that differ by their seed alone: how many, the mean, and the sample's standard deviation."""
+    together: dict[tuple[tuple[str, str], ...], list[Job]] = {}
+    for job in jobs:
+        others = tuple((key, value) for key, value in job.overrides.items() if key != "seed")
+        together.setdefault(others, []).append(job)
+    found = []
+    for others, same in together.items():
+        values = [job.best for job in same if job.status == "finished" and job.best is not None]
+        mean = statistics.fmean(values) if values else None
+        sd = statistics.stdev(values) if len(values) > 1 else None
+        found.append({"overrides": dict(others), "n": len(values), "mean": mean, "sd": sd})
+    return found
+
+
+def combinations(choices: dict[str, list[str]]) -> list[dict[str, str]]:
+    """The last key varies fastest."""
+    return [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
+
+
+def changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """In what a sweep is no longer the old one, or that one with more jobs behind its own."""
+    were, are = combinations(old["swept"]), combinations(new["swept"])
+    same = were == are[: len(were)]
+    a = {**old, **old["fixed"], **({} if same else {key: ",".join(values) for key, values in old["swept"].items()})}
+    b = {**new, **new["fixed"], **({} if same else {key: ",".join(values) for key, values in new["swept"].items()})}
+    keys = [key for key in a | b if key not in ("swept", "fixed") and a.get(key) != b.get(key)]
+    changes = [f"{key} was {a.get(key, 'not given')}, now {b.get(key, 'not given')}" for key in keys]
+    return changes or ([] if same else ["its keys stood in another order"])
+
+
+@contextmanager
+def stopping(directory: Path) -> Iterator[None]:
+    """What SIGINT and SIGTERM do while jobs run in processes of their own: the jobs save, and the sweep ends."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        end(directory, tell=signum == signal.SIGTERM)  # a terminal sends SIGINT to all processes itself
+        raise SystemExit(128 + signum)
+
+    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def end(directory: Path, tell: bool = True) -> list[Owner]:
+    """Wait for the jobs of other processes to save, which they are told to do or know; returns whose they were."""
+    running = {path.parent: owner for path in directory.glob("*/.owner.json") if (owner := living(path.parent))}
+    for job in running if tell else ():
+        send(job, "stop")
+    began = time.monotonic()
+    while any(map(living, running)) and time.monotonic() - began < GRACE:
+        time.sleep(0.1)
+    return list(running.values())
+
+
+def end_strays(directory: Path) -> None:
+    """End the jobs that a killed command has left running. Raises ValueError when they run on another machine."""
+    for owner in end(directory):
+        if alive(owner.pid):  # and would take the next job
+            os.kill(owner.pid, signal.SIGKILL)
+
+
+def register() -> None:
+    """Tell Hydra the sweepers: hydra/sweeper=search and so on; the grid in the place of its own basic one."""
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
+
+    plugins = Plugins.instance()  # which registers Hydra's own, so it comes first
+    from lm.sweep.grid import Grid
+    from lm.sweep.population import Population
+    from lm.sweep.search import Search
+
+    for name, sweeper in {"basic": Grid, "search": Search, "population": Population}.items():
+        target = f"hydra_plugins.lm.{name}"  # an alias: Hydra refuses names that begin otherwise
+        plugins.class_name_to_class[target] = sweeper
+        ConfigStore.instance().store(group="hydra/sweeper", name=name, node={"_target_": target, "params": None})
