@@ -34,10 +34,14 @@ def main() -> None:
         found = status(args.run)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    lines = (
-        f"{key:<18} {value:.4g}" if isinstance(value, float) else f"{key:<18} {value}" for key, value in found.items()
-    )
+    lines = (f"{key:<18} {written(value)}" for key, value in found.items())
     print(json.dumps(found) if args.json else "\n".join(lines))
+
+
+def written(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}" if value < 100 else f"{value:,.0f}"
+    return str(value)
 
 
 def await_effect(run: Path, action: str, seconds: float = 60.0) -> None:
@@ -72,7 +76,7 @@ def status(run: Path) -> dict:
         state = "killed"
     found: dict = {"run": str(run), "status": state}
     if living:
-        found |= {"pid": living.pid, "host": living.host, "since": living.since}
+        found |= {"process": living.pid, "host": living.host, "since": living.since}
     curve = run / "metrics.csv"
     rows = list(csv.DictReader(curve.open(encoding="utf-8"))) if curve.exists() else []
     if rows:

@@ -529,7 +529,7 @@ def test_a_live_run_is_paused_saved_resumed_and_stopped_from_another_terminal(tm
         return json.loads(out)
 
     found = control("status")
-    assert found["status"] == "running" and found["pid"] == process.pid and found["horizon"] == 100000
+    assert found["status"] == "running" and found["process"] == process.pid and found["horizon"] == 100000
     second = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert (
         second.returncode == 1 and second.stderr.startswith("error: ") and "is being trained: process" in second.stderr
