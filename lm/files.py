@@ -45,6 +45,8 @@ def room(folder: Path, elsewhere: str, room: str = "make room") -> Iterator[None
     try:
         yield
     except OSError as error:
+        if isinstance(error.filename, str) and not Path(error.filename).absolute().is_relative_to(folder.absolute()):
+            raise  # of another place
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise ValueError(f"{folder} cannot be written to ({error.strerror}): {elsewhere}") from error
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

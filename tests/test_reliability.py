@@ -242,6 +242,14 @@ def test_a_run_that_is_trained_is_not_touched_by_a_second_start(nano, tmp_path):
         assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
+def test_the_processes_for_further_devices_share_the_main_ones_lock(tmp_path, monkeypatch):
+    with owner.claim(tmp_path):
+        monkeypatch.setenv("LOCAL_RANK", "1")
+        with owner.claim(tmp_path):
+            assert owner.living(tmp_path).pid == os.getpid()
+        assert (tmp_path / owner.LOCK).exists() and (tmp_path / owner.OWNER).exists()
+
+
 def test_signals_go_to_living_runs_of_this_machine_alone(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="is not being trained now"):
         owner.send(tmp_path, "stop")
@@ -291,6 +299,15 @@ def test_a_directory_that_cannot_be_written_to_is_told(nano, monkeypatch):
     with pytest.raises(
         ValueError, match=r"/run cannot be written to \(Read-only file system\): name= may lie elsewhere"
     ):
+        nano()
+
+
+def test_a_text_that_may_not_be_read_is_not_taken_for_the_run(nano, tmp_path, monkeypatch):
+    def refuse(self, *args, **kwargs):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / "my.txt"))
+
+    monkeypatch.setattr("lm.corpus.WordsConfig.load", refuse)
+    with pytest.raises(PermissionError, match=r"Permission denied: '.*my.txt'"):
         nano()
 
 
