@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # nano models are faster so, and tests run side by side
@@ -90,8 +91,10 @@ def config_of(*overrides: str) -> Config:
 def nano(tmp_path: Path) -> Callable[..., Path]:
     """nano("key=value", ..., name="run") trains the NANO run with overrides, and returns its directory."""
 
+    composed = cache(config_of)  # it takes longer than many a run
+
     def run(*overrides: str, name: str = "run") -> Path:
-        config = config_of(*NANO, f"data.root={tmp_path}/data", *overrides)
+        config = composed(*NANO, f"data.root={tmp_path}/data", *overrides)
         train_script.train(config, tmp_path / name)
         return tmp_path / name
 

@@ -40,6 +40,7 @@ def test_step_measures_each_configuration(typed):
     assert row["parameters"] == GPT(shape, 32).num_params
 
 
+@pytest.mark.slow
 def test_every_optimizer_is_timed():
     rows = optimizer(Namespace(device="cpu", overrides=[NANO], vocab=32, repeats=2))
     assert {row["optimizer"] for row in rows} == {path.stem for path in (CONF / "optimizer").glob("*.yaml")}
@@ -62,6 +63,7 @@ def test_a_peer_needs_its_checkout(tmp_path):
             bench(Namespace(against=tmp_path, overrides=[], dir="data", repeats=1))
 
 
+@pytest.mark.slow
 def test_the_script_prints_json_alone():
     command = [sys.executable, "scripts/bench.py", "step", NANO, "--repeats", "2", "--json", "--device", "cpu"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -74,6 +74,7 @@ def test_no_yaml_restates_a_default(group, option):
         assert key == "defaults" or known[key] != value, f"conf/{group}/{option}.yaml restates {key}={value}"
 
 
+@pytest.mark.slow
 def test_every_model_preset_goes_with_every_corpus_and_tokenizer():
     for model in ("tiny", "small", "medium", "large", "xlarge"):
         for corpus in ("shakespeare", "words", "text"):

@@ -43,11 +43,6 @@ def taken(name: str, text: Path, directory: Path, *overrides: str) -> dict:
     return json.loads((directory / "run" / "run.json").read_text())["metrics"]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_it_composes(name):
-    config_of(f"experiment={name}", "device=cpu")
-
-
 @pytest.mark.parametrize("name", [*(name for name in NAMES if "/" not in name), "feste/tiny", "feste/spider", *SOME])
 def test_it_takes_two_steps(name, text, tmp_path):
     """With one layer and two short sequences; the slow test has all of them."""
@@ -81,6 +76,7 @@ def test_each_says_what_it_asks_and_what_was_reported(name):
         assert 0 < float(figure) < 12
 
 
+@pytest.mark.slow
 def test_the_script_lists_and_shows_them():
     def script(*args):
         done = subprocess.run(

@@ -115,6 +115,7 @@ def test_the_labs_formula_gives_what_the_lab_printed(name, gib):
     assert lab_formula(config, 50257) / 2**30 == pytest.approx(gib, abs=0.01 if gib < 30 else 0.05)
 
 
+@pytest.mark.slow
 def test_the_largest_micro_batch_fits_and_the_next_does_not():
     config = config_of(*BASE)
     setting, optimizer = setup(config, 1000, "cpu"), AdamWConfig()
@@ -180,6 +181,7 @@ def script(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "scripts/memory.py", *args], cwd=ROOT, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_script_takes_what_train_takes():
     done = script("model=large", "--device", "cuda", "--memory", "16GiB", "tokenizer=gpt2", "precision=bf16", "--json")
     found = json.loads(done.stdout)
@@ -193,6 +195,7 @@ def test_the_script_takes_what_train_takes():
     )
 
 
+@pytest.mark.slow
 def test_the_script_refuses_in_one_line():
     assert script("model=lrge").stderr.startswith("error: model=lrge: there is no such option")
     assert script("tokenizer=char").stderr.strip().endswith("say --vocab 100, for example")

@@ -127,6 +127,7 @@ BOOKS = st.lists(st.lists(LINES, min_size=1, max_size=6).map("\n".join), max_siz
 BOOKS |= st.text("aB1-.|\u2014 \t\n\r\0\x0b", max_size=200)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(BOOKS)
 def test_unwrapping_again_changes_nothing_and_no_letter_is_lost(text):

@@ -469,8 +469,8 @@ def test_init_optimizer_keep_needs_one_of_its_kind(nano):
 def test_a_run_killed_at_random_is_the_run_that_was_not(tmp_path):
     """scripts/torture.py in short; more of it in docs/reliability.md."""
     said = []
-    (result,) = torture(tmp_path, 2, seed=1, names=["adamw, cosine, accumulation, dropout"], said=said.append)
-    assert result.kills == 2 and not result.differences and not result.lost, result
+    (result,) = torture(tmp_path, 1, seed=1, names=["adamw, cosine, accumulation, dropout"], said=said.append)
+    assert result.kills == 1 and not result.differences and not result.lost, result
 
 
 # ---- the record

@@ -99,6 +99,7 @@ def test_the_cache_is_listed_and_pruned(tmp_path, answer):
     assert answer("cache", "--dir", tmp_path) == [] and not list(Path(tmp_path, "cache").glob("[!.]*"))
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path):
     """A limit on the size of files stands in for the disk."""
     (tmp_path / "a.txt").write_text("To be, or not to be: that is the question.\n" * 50_000)

@@ -73,6 +73,7 @@ def break_at(patch, seed, step):
 # ---- the grid
 
 
+@pytest.mark.slow
 def test_a_failed_job_leaves_the_others_and_alone_is_done_again(sweep, monkeypatch, tmp_path, capsys):
     with monkeypatch.context() as patch:
         break_at(patch, seed=2, step=4)
@@ -100,6 +101,7 @@ def test_fail_fast_stops_at_the_first_failure(sweep, monkeypatch):
     assert status == 1 and statuses(directory) == ["failed", "not run"] and not (directory / "1").exists()
 
 
+@pytest.mark.slow
 def test_a_changed_grid_is_refused_before_anything_runs(sweep, monkeypatch, capsys):
     status, directory = sweep("-m", "seed=1,2")
     kept = summary(directory)
@@ -319,6 +321,7 @@ def test_a_trial_ends_early_when_it_does_worse_than_the_median(nano, tmp_path, o
 # ---- the population
 
 
+@pytest.mark.slow
 def test_a_population_goes_on_from_the_best(sweep):
     args = ("sweep=population", "sweep.population=4", "sweep.survivors=2", "sweep.rounds=2", "sweep.steps=4", "seed=10")
     status, directory = sweep(*args)

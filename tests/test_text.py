@@ -77,6 +77,7 @@ def test_the_words_of_pieces_are_the_words_of_the_whole(text, size):
     assert list(itertools.chain.from_iterable(map(words, pieces))) == words(text)
 
 
+@pytest.mark.slow
 def test_every_character_a_border_may_touch_ends_a_word_there():
     """The expression's classes are Python's, the tokenizer's of another version of Unicode."""
     touched = [c for c in map(chr, [*range(0xD800), *range(0xE000, 0x110000)]) if re.match(rf"[!-~\w{LETTER}]", c)]

@@ -331,6 +331,7 @@ def test_show_as_json_has_everything_and_nothing_beside(own, tmp_path, capsys):
     assert sum(r["count"] == 0 for r in found["ranks"]) == found["train"]["tokens_never_used"]
 
 
+@pytest.mark.slow
 def test_show_looks_at_runs_checkpoints_and_files(own, tmp_path, capsys):
     words = ["corpus=words", "corpus.lines=300", "tokenizer=char", f"data.root={tmp_path / 'data'}"]
     run("train", *words, "--out", tmp_path / "run.1" / "tokenizer.json")
@@ -359,6 +360,7 @@ def test_show_looks_at_runs_checkpoints_and_files(own, tmp_path, capsys):
     assert "\n   3  " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_compare_has_a_row_for_each_and_one_text_for_all(own, tmp_path, capsys):
     args = [*own, "--vocab-sizes", "256,300", "--tokenizers", "byte,char,bpe", "--text", "to ☃"]
     run("compare", *args, "--json", "--png", tmp_path / "c.png")
@@ -424,6 +426,7 @@ def test_errors_are_one_message(args, message, own, tmp_path):
     assert str(stop.value.code).startswith("error: ") and message in str(stop.value.code)
 
 
+@pytest.mark.slow
 def test_as_a_process_errors_go_to_stderr_with_status_1(tmp_path):
     command = [sys.executable, str(ROOT / "scripts" / "tokenizer.py"), "show", "nowhere"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
