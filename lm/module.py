@@ -65,9 +65,8 @@ class LanguageModule(L.LightningModule):
         self.latest: dict[str, float] = {}
         self._finite: Tensor = torch.tensor(True)
         self.stepped = False  # whether the latest micro-batch completed an optimizer step
-        self.weights = list(
-            model.parameters()
-        )  # walking through the modules at every step takes a tenth of a millisecond
+        # walking through the modules for them at every step would take a tenth of a millisecond, twice
+        self.weights = list(model.parameters())
         self._losses: list[Tensor] = []  # of this optimizer step's micro-batches
         self._val: list[Tensor] = []
 

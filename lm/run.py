@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from lm import __version__
+from lm import __version__, owner
 from lm.files import write_text
 from lm.hardware import is_main_process
 
@@ -166,6 +166,14 @@ def read_record(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is damaged ({error}); remove it to go on without its record") from error
+
+
+def state(directory: Path, record: dict[str, Any]) -> str:
+    """preparing | running | paused | killed, or how the record says that it ended."""
+    said = record.get("status", "not begun")
+    if living := owner.living(directory):
+        return "paused" if living.paused else "preparing" if said == "not begun" else "running"
+    return "killed" if said == "running" else said
 
 
 def environment() -> dict[str, Any]:

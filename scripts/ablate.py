@@ -104,7 +104,7 @@ def curve_of(args: argparse.Namespace, variant: str, overrides: list[str], seed:
     overrides += [f"trainer.val_every={max(1, steps // 20)}", "trainer.save_every=100000"]
     overrides += ["callbacks.sample.enabled=false"]
     rows = trained(args.directory / name, overrides, threads=max(1, (os.cpu_count() or 1) // args.jobs))
-    return {int(row["step"]): float(row["val/bpb"]) for row in rows if row.get("val/bpb")}
+    return {int(row["step"]): row["val/bpb"] for row in rows if "val/bpb" in row}
 
 
 def steps_to(curve: dict[int, float], target: float) -> float | None:

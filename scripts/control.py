@@ -6,7 +6,6 @@ run goes on from there. Each acts at the end of the optimizer step at hand, by a
 """
 
 import argparse
-import csv
 import json
 import sys
 import time
@@ -14,8 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
-from lm import owner
-from lm.run import read_record
+from lm import curve, owner
+from lm.run import read_record, state
 
 
 def main() -> None:
@@ -69,21 +68,14 @@ def modified(path: Path) -> int:
 def status(run: Path) -> dict:
     """What the run's own files say of it."""
     record, living = read_record(run / "run.json"), owner.living(run)
-    state = record.get("status", "not begun")
-    if living:
-        state = "paused" if living.paused else "preparing" if state == "not begun" else "running"
-    elif state == "running":
-        state = "killed"
-    found: dict = {"run": str(run), "status": state}
+    found: dict = {"run": str(run), "status": state(run, record)}
     if living:
         found |= {"process": living.pid, "host": living.host, "since": living.since}
-    curve = run / "metrics.csv"
-    rows = list(csv.DictReader(curve.open(encoding="utf-8"))) if curve.exists() else []
-    if rows:
+    if rows := curve.read(run):
         found |= {"step": int(rows[-1]["step"]), "horizon": record.get("horizon")}
         for key in ("train/loss", "val/loss", "perf/tokens_per_s"):
-            newest = [row[key] for row in rows if row.get(key)]
-            found |= {key: float(newest[-1])} if newest else {}
+            newest = [row[key] for row in rows if key in row]
+            found |= {key: newest[-1]} if newest else {}
     if (run / "checkpoints" / "last.ckpt").exists():
         found["saved_s_ago"] = time.time() - (run / "checkpoints" / "last.ckpt").stat().st_mtime
     if record.get("error") and not living:

@@ -1,12 +1,12 @@
 """Draw a run's loss curves from its metrics.csv: python scripts/plot.py outputs/mine --out loss.png"""
 
 import argparse
-import csv
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
+from lm import curve
 from lm.pictures import pyplot
 
 
@@ -24,14 +24,11 @@ def main() -> None:
 def draw(run: Path, out: Path) -> None:
     """Train and validation loss over steps. Raises ValueError when there is nothing to draw."""
     plt = pyplot()
-    table = run / "metrics.csv"
-    if not table.exists():
+    if not (rows := curve.read(run)):
         raise ValueError(f"{run} holds no metrics.csv; give a run directory, e.g. outputs/mine")
-    with table.open() as file:
-        rows = list(csv.DictReader(file))
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     for key, style in (("train/loss", {"alpha": 0.5, "linewidth": 1}), ("val/loss", {"marker": "o"})):
-        points = [(int(row["step"]), float(row[key])) for row in rows if row[key]]
+        points = [(row["step"], row[key]) for row in rows if key in row]
         if points:
             axes.plot(*zip(*points, strict=True), label=f"{key} (ends at {points[-1][1]:.3f})", **style)
     axes.set(xlabel="optimizer steps", ylabel="nats per token", title=run.resolve().name)

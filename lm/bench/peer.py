@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from lm.batches import ValBatches
 from lm.bench.runs import trained
 from lm.config import composed
+from lm.curve import Row, clock
 from lm.loss import IGNORE
 
 # nanoGPT's README: its recipe for a CPU, and its baby GPT with as many sequences as fit in a CPU's minute
@@ -184,21 +185,16 @@ def nanogpt_loss(checkout: Path, state: dict[str, torch.Tensor], val: np.ndarray
 def framework(overrides: str, directory: Path, root: str, every: int = 1) -> list[float]:
     """Milliseconds a step of train.py, as it logs them: of each, or means over so many."""
     rows = run(f"{overrides} trainer.log_every={every} trainer.val_every=100000", directory, root)
-    return [float(row["perf/step_ms"]) for row in rows if row.get("perf/step_ms")]
+    return [row["perf/step_ms"] for row in rows if "perf/step_ms" in row]
 
 
 def our_curve(overrides: str, directory: Path, root: str) -> list[tuple[float, float]]:
     """(seconds of training, loss) at each validation, over the whole split."""
-    seconds, last, curve = 0.0, 0, []
-    for row in run(f"trainer.val_batches=null trainer.log_every=10 {overrides}", directory, root):
-        step = int(row["step"])
-        if row.get("perf/step_ms"):
-            seconds, last = seconds + (step - last) * float(row["perf/step_ms"]) / 1e3, step
-        if row.get("val/loss"):
-            curve.append((seconds, float(row["val/loss"])))
-    return curve
+    rows = run(f"trainer.val_batches=null trainer.log_every=10 {overrides}", directory, root)
+    steps, seconds = clock(rows)
+    return [(float(np.interp(row["step"], steps, seconds)), row["val/loss"]) for row in rows if "val/loss" in row]
 
 
-def run(overrides: str, directory: Path, root: str) -> list[dict[str, str]]:
+def run(overrides: str, directory: Path, root: str) -> list[Row]:
     usual = ["name=peer", f"data.root={Path(root).resolve()}", "callbacks.sample.enabled=false"]
     return trained(directory, [*CORPUS, *overrides.split(), *usual, "callbacks.early_stopping.enabled=false"])

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lm import curve
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def trained(directory: Path, overrides: Sequence[str], threads: int | None = None) -> list[dict[str, str]]:
+def trained(directory: Path, overrides: Sequence[str], threads: int | None = None) -> list[curve.Row]:
     """The rows of metrics.csv of the run in `directory`: made, continued, or found finished. Raises ValueError."""
     command = [sys.executable, str(ROOT / "train.py"), f"hydra.run.dir={directory.resolve()}", *overrides]
     environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise ValueError(f"{directory}: {done.stderr.strip() or done.stdout.strip()[-500:]}")
-    with (directory / "metrics.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    return curve.read(directory)

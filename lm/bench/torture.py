@@ -140,9 +140,9 @@ def await_write(process: subprocess.Popen[str], run: Path, data: Path, random: R
     seen: set[str] = set()
     while process.poll() is None:
         for aside in itertools.chain(asides(run / "checkpoints"), asides(data / "cache")):
-            if len(seen) == spared or (aside not in seen and len(seen | {aside}) > spared):
-                return True
             seen.add(aside)
+            if len(seen) > spared:
+                return True
     return False
 
 

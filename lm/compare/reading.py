@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections.abc import Sequence
@@ -15,9 +14,9 @@ from typing import Any, cast
 import numpy as np
 import yaml
 
-from lm import owner
+from lm import curve
 from lm.config import SCHEMAS, Config, usual
-from lm.run import flatten, read_config, read_record
+from lm.run import flatten, read_config, read_record, state
 
 # Of samples.md: a step's heading, or a text in the fence that lm/callbacks/samples.py gives it. One that was cut by a
 # kill has no end, and is passed over.
@@ -31,7 +30,7 @@ class Run:
     config: dict[str, Any]  # flat, with the defaults of keys that its version did not know yet
     record: dict[str, Any]  # run.json
     status: str  # finished | running | paused | stopped | pruned | failed | killed
-    rows: list[dict[str, float]]  # of metrics.csv: "step", and what was logged there
+    rows: list[curve.Row]  # of metrics.csv
 
     @property
     def error(self) -> str | None:
@@ -46,12 +45,7 @@ class Run:
     def clock(self) -> tuple[list[float], list[float]]:
         """Steps, and the seconds of training until each: sums of steps x perf/step_ms. A fork's begin at its fork."""
         sessions = self.record.get("sessions")
-        steps, seconds = [float(sessions[0]["from_step"] if sessions else 0)], [0.0]
-        for row in self.rows:
-            if "perf/step_ms" in row:
-                seconds.append(seconds[-1] + (row["step"] - steps[-1]) * row["perf/step_ms"] / 1e3)
-                steps.append(row["step"])
-        return steps, seconds
+        return curve.clock(self.rows, float(sessions[0]["from_step"] if sessions else 0))
 
     def seconds(self, steps: Sequence[float]) -> list[float]:
         """Of training until each step; none where no speed was logged."""
@@ -103,7 +97,7 @@ def read(path: Path, name: str) -> Run:
             config["optimizer.lr"] = record.get("lr")  # what it chose for itself
     except (yaml.YAMLError, TypeError, AttributeError) as error:
         raise ValueError(f"{path / 'config.yaml'} does not say how the run was trained") from error
-    return Run(path, name, config, record, status(path, record), read_rows(path / "metrics.csv") or recorded(record))
+    return Run(path, name, config, record, state(path, record), curve.read(path) or recorded(record))
 
 
 @cache
@@ -121,28 +115,6 @@ def defaults(kinds: tuple[str | None, ...]) -> dict[str, Any]:
         f.name: f.default for f in fields(Config) if f.name in ("seed", "device", "init_optimizer", "init_tokenizer")
     }
     return flatten(top | {group: sections[group] for group in known})
-
-
-def status(path: Path, record: dict[str, Any]) -> str:
-    if living := owner.living(path):
-        return "paused" if living.paused else "running"
-    said = record.get("status", "unknown")
-    return "killed" if said == "running" else said
-
-
-def read_rows(path: Path) -> list[dict[str, float]]:
-    """The rows of metrics.csv; a last one that is being written, or was cut by a kill, is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    rows = []
-    for row in csv.DictReader(line for line in lines if line.endswith("\n")):
-        try:
-            rows.append({key: float(value) for key, value in row.items() if value})
-            rows[-1]["step"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is damaged: its row {len(rows) + 1} is not figures by step") from error
-    return rows
 
 
 def recorded(record: dict[str, Any]) -> list[dict[str, float]]:

@@ -6,7 +6,6 @@ key.
 
 from __future__ import annotations
 
-import csv
 import itertools
 import os
 import signal
@@ -19,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from lm import curve
 from lm.check import Check
 from lm.files import alive
 from lm.owner import Owner, living, send
@@ -75,11 +75,7 @@ class Job:
 
 def least(directory: Path, metric: str) -> tuple[float, int] | tuple[None, None]:
     """The least value of a run's validations, and its step."""
-    path = directory / "metrics.csv"
-    if not path.exists():
-        return None, None
-    with path.open(encoding="utf-8") as file:
-        found = [(float(row[metric]), int(row["step"])) for row in csv.DictReader(file) if row[metric]]
+    found = [(row[metric], int(row["step"])) for row in curve.read(directory) if metric in row]
     return min(found, default=(None, None))
 
 

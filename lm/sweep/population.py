@@ -8,12 +8,12 @@ Each round is a whole schedule, from warm-up to its end.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, ClassVar
 
 from lm import checkpoint
 from lm.grow import insert_layer
+from lm.run import read_record
 from lm.sweep import Job
 from lm.sweep.grid import Grid
 
@@ -76,8 +76,7 @@ class Population(Grid):
 
     def final(self, job: Job) -> float:
         """What a job had at its end, where its children begin."""
-        record = json.loads((self.directory / str(job.number) / "run.json").read_text(encoding="utf-8"))
-        return record["metrics"][self.settings.metric]
+        return read_record(self.directory / str(job.number) / "run.json")["metrics"][self.settings.metric]
 
     def labels(self, job: Job) -> dict[str, str]:
         parent = "" if job.parent is None else str(job.parent)
