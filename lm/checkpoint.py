@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import zipfile
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from lm import __version__, hf
 from lm.files import replacing
 from lm.model import GPT, GPTConfig, with_weights
+from lm.owner import living
 from lm.tokenizer import Tokenizer, from_json
 
 log = logging.getLogger("lm")
@@ -110,10 +113,13 @@ def newest(folder: Path) -> Path | None:
 
 
 def find(path: Path) -> Path:
-    """The checkpoint that a run directory or a file stands for: of a run, the best one, else the last."""
+    """The checkpoint that a run directory or a file stands for: of a run, the best one, else the last.
+
+    Of a run that is still training, the last: its best may be old, and soon another.
+    """
     if not path.is_dir():
         return path
-    for name in ("best.ckpt", "last.ckpt"):
+    for name in ("last.ckpt", "best.ckpt") if living(path) else ("best.ckpt", "last.ckpt"):
         if (path / "checkpoints" / name).exists():
             return path / "checkpoints" / name
     raise ValueError(f"{path} holds no checkpoint yet (looked for checkpoints/best.ckpt and last.ckpt)")
@@ -156,15 +162,20 @@ def require_names(data: dict[str, Any], path: Path) -> None:
 
 
 def load(path: Path | str) -> Checkpoint:
-    """Model and tokenizer of a run directory, a checkpoint file, or hf:<directory> (lm/hf.py).
+    """Model and tokenizer of a run directory, a checkpoint file, or what scripts/export.py has made of one: a directory
+    (which can be written hf:<directory> too) or a .safetensors file.
 
-    Raises ValueError with one clear line.
+    Raises ValueError with one clear line. Logs a warning when the run is still training.
     """
-    if str(path).startswith("hf:"):
-        folder = Path(str(path).removeprefix("hf:"))
+    folder = Path(str(path).removeprefix("hf:"))
+    if str(path) != str(folder) or (folder / hf.WEIGHTS).exists():
         return Checkpoint(folder, *hf.load(folder), step=0, metrics={})
-    path = find(Path(path))
+    if folder.suffix == ".safetensors":
+        return load_safetensors(folder)
+    path = find(folder)
     data = read(path)
+    if folder.is_dir() and living(folder):
+        log.warning("%s is still training: this is its latest checkpoint, of step %d", folder, data["global_step"])
     about = data["lm"]
     prefix = "model."  # of the LightningModule's attribute
     weights = {k.removeprefix(prefix): v for k, v in data["state_dict"].items() if k.startswith(prefix)}
@@ -179,3 +190,22 @@ def load(path: Path | str) -> Checkpoint:
     except ValueError as error:
         raise ValueError(f"{path}, written by version {about['version']}, cannot be loaded: {error}") from error
     return Checkpoint(path, model.eval(), tokenizer, data["global_step"], about["metrics"])
+
+
+def load_safetensors(path: Path) -> Checkpoint:
+    """What scripts/export.py --format safetensors wrote, as `load` does."""
+    try:
+        with safe_open(path, "pt") as file:
+            about, weights = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} cannot be loaded: it is truncated, or no safetensors file") from error
+    if "tokenizer" not in about or "model" not in about:
+        raise ValueError(f"{path} cannot be loaded: it was not exported from this project")
+    config = json.loads(about["model"])
+    if config["tie_embeddings"]:
+        weights["head.weight"] = weights["wte.weight"]
+    try:
+        model = with_weights(GPTConfig(**config), int(about["vocab_size"]), weights)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} cannot be loaded: {error}") from error
+    return Checkpoint(path, model.eval(), from_json(about["tokenizer"]), int(about["step"]), metrics={})

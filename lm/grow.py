@@ -24,6 +24,8 @@ def insert_layer(data: dict[str, Any], at: int, seed: int = 1337) -> dict[str, A
     config = GPTConfig(**data["lm"]["model"])
     if not 0 <= at <= config.n_layer:
         raise ValueError(f"at={at} must be from 0 (in front of all) to {config.n_layer} (behind all)")
+    if config.norm_stream:
+        raise ValueError("model.norm_stream=true: a block that adds nothing still normalises, so none can be inserted")
     bigger, vocab_size = replace(config, n_layer=config.n_layer + 1), data["lm"]["vocab_size"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

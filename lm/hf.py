@@ -29,6 +29,8 @@ def architecture(config: GPTConfig) -> str:
         common.append("model.logit_softcap")
     if not c.norm_gain:
         common.append("model.norm_gain=false")
+    if c.norm_stream:
+        common.append("model.norm_stream")
     if c.bias_head:
         common.append("model.bias_head")
     wanted: dict[str, dict[str, tuple[str, ...]]] = {

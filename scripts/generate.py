@@ -1,58 +1,205 @@
-"""Let a trained model write: python scripts/generate.py outputs/mine --prompt "ROMEO:" """
+"""Let a trained model write: python scripts/generate.py outputs/mine --prompt "ROMEO:"
+
+Text goes to standard output as it is made, all else to standard error. --interactive begins a session; --random, with
+what train.py takes instead of a run (model=tiny corpus=shakespeare), shows what an untrained model writes.
+"""
 
 import argparse
+import importlib
 import json
+import os
 import sys
+import time
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
-from lm.checkpoint import load
-from lm.generate import check_sampling, generate
+from rich.console import Console
+from rich.text import Text
+
+from lm.checkpoint import Checkpoint, load
+from lm.console import table
+from lm.generate import Completion, Sampling, Wanted, write
+from lm.generate.session import Session
 from lm.hardware import ACCELERATORS, device_type
+from lm.model import GPT
+from lm.tokens import cached_tokenizer
+
+SHADES = [(0.8, "green"), (0.4, "cyan"), (0.1, "yellow"), (0.01, "magenta"), (0.0, "red")]  # from this probability on
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run directory (its best checkpoint) or a .ckpt file")
-    parser.add_argument("--prompt", default="\n", help="what the model continues (default: a new line)")
-    parser.add_argument("--max-new-tokens", type=int, default=200)
-    parser.add_argument("--temperature", type=float, default=0.8, help="0: always the likeliest token (default: 0.8)")
-    parser.add_argument("--top-k", type=int, default=None, help="choose among the k likeliest tokens")
-    parser.add_argument("--top-p", type=float, default=None, help="choose among the fewest that hold this probability")
-    parser.add_argument("--num-samples", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=1337, help="the same seed gives the same text")
-    parser.add_argument("--device", default="auto", choices=ACCELERATORS)
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the text")
-    args = parser.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add(
+        "source",
+        nargs="*",
+        metavar="RUN",
+        help="a run (its best checkpoint; while it trains, its last), a .ckpt file, an exported directory",
+    )
+    add(
+        "--prompt",
+        action="append",
+        metavar="TEXT",
+        help="what the model continues (default: a new line); may be given several times; - reads standard input",
+    )
+    add("--prompt-file", action="append", type=Path, default=[], metavar="FILE", help="the file's text is a prompt")
+    add("--lines", action="store_true", help="each line of files and standard input is a prompt of its own")
+    add("--max-new-tokens", type=int, default=200)
+    add("--temperature", type=float, default=0.8, help="0: always the likeliest token (default: 0.8)")
+    add("--top-k", type=int, help="choose among the k likeliest tokens")
+    add("--top-p", type=float, help="choose among the fewest that hold this probability")
+    add("--min-p", type=float, help="choose among those of at least this share of the likeliest one's probability")
+    add("--repetition-penalty", type=float, default=1.0, help="above 1: repeat less (default: 1)")
+    add(
+        "--stop",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="end in front of it; several may be given; \\n is a new line",
+    )
+    add("--ignore-end", action="store_true", help="go on after the end-of-text token")
+    add("--num-samples", type=int, default=1, help="of each prompt")
+    add("--seed", type=int, default=1337, help="the same seed gives the same text")
+    add(
+        "--show-probs",
+        type=int,
+        nargs="?",
+        const=5,
+        default=0,
+        metavar="N",
+        help="colour tokens by the probability "
+        "that the model gave them, and list the N likeliest at each place (default: 5)",
+    )
+    add("--interactive", action="store_true", help="a session: prompts, settings, /help")
+    add("--random", action="store_true", help="a model of random weights; name it as for train.py, e.g. model=tiny")
+    add("--out", type=Path, metavar="FILE", help="write the texts there; as JSON lines if it ends in .jsonl")
+    add("--no-cache", action="store_true", help="compute every token from all before it: slower, and the same")
+    add("--device", default="auto", choices=ACCELERATORS)
+    add("--json", action="store_true", help="print one JSON object instead of the text")
+    args = parser.parse_intermixed_args()
     try:
-        texts = sample_texts(args)
-    except ValueError as error:
+        wanted = Wanted(
+            args.max_new_tokens,
+            Sampling(args.temperature, args.top_k, args.top_p, args.min_p, args.repetition_penalty),
+            args.num_samples, args.seed, tuple(stop.replace("\\n", "\n") for stop in args.stop),
+            not args.ignore_end, args.show_probs, not args.no_cache,
+        )  # fmt: skip
+        device = device_type(args.device, "--device")
+        if args.interactive:
+            talk(source(args), wanted, device)
+        else:
+            generate(args, wanted, device)
+    except BrokenPipeError:  # whoever reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    if args.json:
-        print(json.dumps({"run": str(args.run), "prompt": args.prompt, "samples": texts}))
-    else:
-        print("\n---\n".join(texts))
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
-def sample_texts(args: argparse.Namespace) -> list[str]:
-    check_sampling(args.max_new_tokens, args.temperature, args.top_k, args.top_p)
-    if args.num_samples < 1:
-        raise ValueError(f"num_samples={args.num_samples} must be at least 1")
-    if not 0 <= args.seed < 2**63:
-        raise ValueError(f"seed={args.seed} must be at least 0 and below 2**63")
-    if not args.prompt:
-        raise ValueError("the prompt is empty: give at least one character to go on from")
-    device = device_type(args.device, "--device")
-    checkpoint = load(args.run)
+def source(args: argparse.Namespace) -> Checkpoint:
+    if args.random:
+        from lm.config import composed  # Hydra, which a checkpoint needs not
+
+        config = composed(args.source)
+        downloads = config.data.downloads()
+        tokenizer = cached_tokenizer(config.tokenizer, config.corpus.load(downloads), downloads)
+        torch.manual_seed(config.seed)
+        return Checkpoint(Path("random"), GPT(config.model, tokenizer.vocab_size).eval(), tokenizer, 0, {})
+    if len(args.source) != 1:
+        given = f"not {len(args.source)}: {' '.join(args.source)}" if args.source else "or --random and a model="
+        raise ValueError(f"name one run, {given}")
+    return load(args.source[0])
+
+
+def prompts(args: argparse.Namespace) -> list[str]:
+    if args.prompt is None and not args.prompt_file:
+        return ["\n"]
+
+    def taken(text: str) -> list[str]:
+        return [line for line in text.splitlines() if line] if args.lines else [text]
+
+    found: list[str] = []
+    for prompt in args.prompt or []:
+        found += taken(sys.stdin.read()) if prompt == "-" else [prompt]
+    for path in args.prompt_file:
+        try:
+            found += taken(path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is no text in UTF-8: {error.reason} at byte {error.start}") from error
+    return found
+
+
+def generate(args: argparse.Namespace, wanted: Wanted, device: str) -> None:
+    asked = prompts(args)
+    checkpoint = source(args)
     model = checkpoint.model.to(device)
-    prompt = torch.from_numpy(checkpoint.tokenizer.encode(args.prompt)).to(device)  # (T,)
-    generator = torch.Generator(device).manual_seed(args.seed)
-    ids = prompt.expand(args.num_samples, -1)  # (B, T)
-    ids = generate(model, ids, args.max_new_tokens, args.temperature, args.top_k, args.top_p, generator)
-    return [checkpoint.tokenizer.decode(row) for row in ids.tolist()]
+    alone = len(asked) * wanted.num_samples == 1 and not args.json
+    unsaid = [asked[0]] if alone else []  # the prompt goes in front of what is told first
+
+    def tell(row: int, text: str) -> None:
+        if alone:
+            print(unsaid.pop() + text if unsaid else text, end="", flush=True)
+
+    began = time.perf_counter()
+    found = write(model, checkpoint.tokenizer, asked, wanted, tell)
+    seconds = time.perf_counter() - began
+    tokens = sum(len(c.ids) for c in found)
+    if args.json:
+        print(json.dumps({
+            "run": " ".join(args.source), "step": checkpoint.step, "samples": [c.prompt + c.text for c in found],
+            "completions": [asdict(c) for c in found], "seconds": seconds, "tokens_per_s": tokens / seconds,
+        }))  # fmt: skip
+    elif alone:
+        print(*unsaid)
+    else:
+        print("\n---\n".join(c.prompt + c.text for c in found))
+    if wanted.alternatives and not args.json:
+        for completion in found:
+            show(checkpoint, completion)
+    if args.out:
+        lines = "".join(json.dumps(asdict(c)) + "\n" for c in found)
+        texts = "\n---\n".join(c.prompt + c.text for c in found) + "\n"
+        args.out.write_text(lines if args.out.suffix == ".jsonl" else texts, encoding="utf-8")
+    print(f"{tokens} tokens in {seconds:.2f} s, {tokens / seconds:,.0f} tokens/s", file=sys.stderr)
+
+
+def show(checkpoint: Checkpoint, completion: Completion) -> None:
+    """The text in colours, where there are any, and a table of its tokens."""
+
+    def spelt(token: int) -> str:
+        return repr(checkpoint.tokenizer.decode([token]))
+
+    legend, text = Text("\nprobability "), Text()
+    for least, shade in SHADES:
+        legend.append(f"from {least:g} " if least else "below", shade)
+    for piece in completion.pieces:
+        shade = next(shade for least, shade in SHADES if piece.prob >= least)
+        text.append(checkpoint.tokenizer.decode([piece.id]), shade)
+    console = Console(highlight=False, soft_wrap=True)
+    if console.is_terminal:
+        console.print(legend, Text(completion.prompt, "dim") + text, sep="\n")
+    rows = [
+        (spelt(p.id), f"{p.prob:.3f}", "  ".join(f"{spelt(i)} {prob:.3f}" for i, prob in p.top))
+        for p in completion.pieces
+    ]
+    width = max((len(row[2]) for row in rows), default=0)
+    print(table([("token", "p", "likeliest".ljust(width)), *((a, b, c.ljust(width)) for a, b, c in rows)]))
+
+
+def talk(checkpoint: Checkpoint, wanted: Wanted, device: str) -> None:
+    with suppress(ImportError):  # as on Windows: arrow keys, and the lines typed before
+        importlib.import_module("readline")
+    session = Session(
+        checkpoint.model.to(device), checkpoint.tokenizer, wanted, input,
+        lambda text: print(text, end="", flush=True), lambda completion: show(checkpoint, completion),
+    )  # fmt: skip
+    session.run()
 
 
 if __name__ == "__main__":

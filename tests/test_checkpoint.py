@@ -1,6 +1,4 @@
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -85,29 +83,6 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     with pytest.raises(Exception, match="pickle"):
         write({"lm": lambda: None}, path)
     assert path.read_bytes() == old and [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
-
-
-def generate(*args):
-    command = [sys.executable, "scripts/generate.py", *map(str, args)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-
-@pytest.mark.slow
-def test_the_generate_script(nano):
-    run = nano("trainer.max_steps=100", "trainer.val_every=50")
-    done = generate(run, "--prompt", "ba", "--max-new-tokens", 40, "--temperature", 0, "--device", "cpu")
-    assert done.returncode == 0 and done.stdout.startswith("ba") and len(done.stdout) == 43 and not done.stderr
-    assert done.stdout == generate(run, "--prompt", "ba", "--max-new-tokens", 40, "--temperature", 0).stdout
-    long = generate(run, "--prompt", "ba" * 100, "--num-samples", 2, "--json")
-    assert long.stdout.startswith('{"run"')
-    for args, message in {
-        ("--temperature", -1): "temperature=-1.0 must be 0 (greedy) or above",
-        ("--top-k", 0): "top_k=0 must be at least 1",
-        ("--prompt", ""): "the prompt is empty",
-        ("--prompt", "XYZ"): "the character vocabulary lacks 'X', 'Y', 'Z'",
-    }.items():
-        done = generate(run, *args)
-        assert done.returncode == 1 and done.stderr.startswith(f"error: {message}") and done.stderr.count("\n") == 1
 
 
 def test_a_run_saves_through_the_writer_that_syncs(nano, monkeypatch):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from lm.attention import AttentionConfig, attend, make_mask
-from lm.generate import generate
+from lm.generate import Sampling, decode
 from lm.model import GPT, Cache, GPTConfig, sinusoids
 
 POSITIONS, NORMS = ("learned", "sinusoidal", "rope", "none"), ("layernorm", "rmsnorm")
@@ -143,12 +143,14 @@ def test_with_a_cache_the_logits_are_those_of_the_full_forward(fields):
 @pytest.mark.parametrize("position", POSITIONS)
 def test_generation_with_a_cache_is_that_without_also_past_the_context(position):
     model = small(position=position, n_kv_head=1, window=6).eval()
-    ids = IDS[:, :3]
-    wanted = ids
+    wanted, start = IDS[:1, :3], 0
     with torch.no_grad():
-        for _ in range(25):  # the context has 12
-            wanted = torch.cat((wanted, model(wanted[:, -12:])[:, -1].argmax(-1, keepdim=True)), dim=1)
-    assert torch.equal(generate(model, ids, 25, temperature=0), wanted)
+        for _ in range(25):
+            while wanted.size(1) - start > 12:  # the context, a quarter of which goes at once
+                start += 3
+            wanted = torch.cat((wanted, model(wanted[:, start:])[:, -1].argmax(-1, keepdim=True)), dim=1)
+    drawn = decode(model, [IDS[0, :3]], Sampling(temperature=0), torch.zeros(1, 25))
+    assert torch.cat([ids for ids, _ in drawn]).tolist() == wanted[0, 3:].tolist()
 
 
 def test_without_positions_the_order_of_what_came_is_not_seen():
@@ -221,7 +223,8 @@ def test_a_soft_cap_bends_the_logits():
 def test_a_padded_vocabulary_gives_logits_of_the_real_one():
     model = small(vocab_multiple=64)
     assert model.wte.weight.shape == model.head.weight.shape == (64, 32) and model(IDS).shape == (2, 12, 11)
-    assert generate(model.eval(), IDS, 50, temperature=5.0).max() < 11
+    drawn = decode(model.eval(), list(IDS), Sampling(temperature=5.0), torch.rand(2, 50))
+    assert torch.stack([ids for ids, _ in drawn]).max() < 11
 
 
 @pytest.mark.parametrize(("mlp", "ratio", "hidden"), [("gelu", 2.0, 64), ("relu", 0.5, 16), ("swiglu", 8.0, 192)])
@@ -299,3 +302,23 @@ def test_compiling_keeps_the_names_of_weights():
 def test_what_cannot_be_is_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         GPTConfig(**{"n_head": 4, "n_embd": 32} | fields)
+
+
+def test_a_normalised_stream_hands_on_what_its_norms_made():
+    model = small(norm_stream=True, init="femtogpt", n_layer=1).eval()
+    block, ids = model.blocks[0], IDS[:1, :5]
+    for norm in (block.norm_1, block.norm_2):
+        torch.nn.init.normal_(norm.weight)
+    with torch.no_grad():
+        x = model.wte(ids) + (0 if model.wpe is None else model.wpe.weight[:5])
+        rope = (model.cos[:5], model.sin[:5]) if model.config.position == "rope" else None
+        n = block.norm_1(x)
+        y = n + block.attn(n, rope)
+        m = block.norm_2(y)
+        torch.testing.assert_close(model.features(ids), model.norm(m + block.mlp(m)))
+
+
+def test_femtogpts_weights_are_all_drawn_alike_gains_among_them():
+    model = fresh(init="femtogpt", tie_embeddings=False)
+    for name, p in model.named_parameters():
+        assert p.abs().max() == 0 if name.endswith("bias") else abs(float(p.detach().std()) - 0.02) < 0.006, name

@@ -1,44 +1,108 @@
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
-from lm.generate import check_sampling, generate, sample
+from lm.checkpoint import load
+from lm.generate import Piece, Sampling, Wanted, decode, write
+from lm.generate.sampling import uniforms
+from lm.generate.session import Session
 from lm.model import GPT, GPTConfig
+from lm.owner import claim
+from lm.tokenizer.plain import Bytes, Chars
+
+ROOT = Path(__file__).parents[1]
+LETTERS = "abcdefghijklmnopqrst"
+
+
+def small(vocab_size=20, block_size=8, position="rope"):
+    torch.manual_seed(0)
+    config = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=block_size, position=position, tie_embeddings=False)
+    model = GPT(config, vocab_size).eval()
+    with torch.no_grad():
+        model.head.weight.normal_(0, 0.5)  # with opinions
+    return model
 
 
 @pytest.fixture
 def model():
-    torch.manual_seed(0)
-    return GPT(GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=8, position="rope"), 20).eval()
+    return small()
+
+
+def ids_of(model, prompts, n, sampling, seed=0, samples=None):
+    """New ids of each prompt, by decode alone."""
+    prompts = [torch.tensor(p) for p in prompts]
+    drawn = uniforms(seed, samples or [0] * len(prompts), n)
+    columns = [ids.tolist() for ids, _ in decode(model, prompts, sampling, drawn)]
+    shortest = min(map(len, prompts))
+    rows = zip(*columns, strict=True)
+    return [list(row)[len(p) - shortest :][:n] for row, p in zip(rows, prompts, strict=True)]
+
+
+# ---- one row
 
 
 def test_greedy_takes_the_likeliest_token_each_time(model):
-    ids = generate(model, torch.tensor([[3, 1]]), 4, temperature=0)
-    for t in range(2, 6):
-        assert ids[0, t] == model(ids[:, :t])[0, -1].argmax()
+    text = [3, 1]
+    for token in ids_of(model, [[3, 1]], 4, Sampling(temperature=0))[0]:
+        assert token == model(torch.tensor([text]))[0, -1].argmax()
+        text.append(token)
 
 
-def test_the_prompt_stays_and_may_exceed_the_context(model):
-    prompt = torch.randint(20, (2, 30))
-    ids = generate(model, prompt, 5, temperature=0)
-    assert ids.shape == (2, 35) and torch.equal(ids[:, :30], prompt)
-    assert ids[0, 30] == model(prompt[:1, -8:])[0, -1].argmax()
+def test_the_prompt_may_exceed_the_context(model):
+    prompt = torch.randint(20, (30,)).tolist()
+    assert ids_of(model, [prompt], 1, Sampling(0))[0][0] == model(torch.tensor([prompt[-8:]]))[0, -1].argmax()
+
+
+def test_past_the_context_no_less_than_three_quarters_of_it_are_seen(model):
+    prompt = torch.randint(20, (8,)).tolist()
+    new = ids_of(model, [prompt], 20, Sampling(0))[0]
+    text = prompt + new
+    for t in range(9, 28):
+        expected = {int(model(torch.tensor([text[t - n : t]]))[0, -1].argmax()) for n in (7, 8)}
+        assert text[t] in expected
 
 
 def test_a_seed_decides(model):
-    def texts(seed):
-        return generate(model, torch.zeros(1, 1, dtype=torch.long), 20, generator=torch.Generator().manual_seed(seed))
+    assert ids_of(model, [[0]], 20, Sampling(), 1) == ids_of(model, [[0]], 20, Sampling(), 1)
+    assert ids_of(model, [[0]], 20, Sampling(), 1) != ids_of(model, [[0]], 20, Sampling(), 2)
+    assert ids_of(model, [[0]], 20, Sampling(), 1)[0][:5] == ids_of(model, [[0]], 5, Sampling(), 1)[0]
 
-    assert torch.equal(texts(1), texts(1)) and not torch.equal(texts(1), texts(2))
+
+# ---- batches
 
 
-def draws(logits, n=20_000, **settings):
-    settings = {"temperature": 1.0, "top_k": None, "top_p": None} | settings
+@pytest.mark.parametrize("position", ["rope", "learned", "sinusoidal", "none"])
+@pytest.mark.parametrize("sampling", [Sampling(0), Sampling(1.0, top_k=15, repetition_penalty=1.3)], ids=str)
+def test_a_batch_gives_what_single_prompts_give(position, sampling):
+    model = small(position=position)
+    prompts = [[1], [5, 4, 3, 2, 1, 0, 7], [2, 2, 2], list(range(19))]  # the last is longer than the context
+    together = ids_of(model, prompts, 15, sampling)
+    assert together == [ids_of(model, [p], 15, sampling)[0] for p in prompts]
+
+
+def test_samples_of_one_prompt_differ_and_do_not_hang_on_each_other(model):
+    three = ids_of(model, [[1, 2]] * 3, 12, Sampling(), samples=[0, 1, 2])
+    assert len({tuple(row) for row in three}) == 3
+    assert ids_of(model, [[1, 2]], 12, Sampling(), samples=[2])[0] == three[2]
+
+
+# ---- what is drawn
+
+
+def draws(logits, n=20_000, seen=None, **settings):
     rows = torch.tensor(logits).expand(n, -1)
-    ids = sample(rows, generator=torch.Generator().manual_seed(0), **settings)
-    return torch.bincount(ids.flatten(), minlength=len(logits)) / n
+    u = torch.from_numpy(np.random.default_rng(0).random(n))
+    seen = None if seen is None else torch.tensor(seen).expand(n, -1)
+    return torch.bincount(Sampling(**settings).choose(rows, u, seen), minlength=len(logits)) / n
 
 
-LOGITS = [2.0, 1.0, 0.0, -1.0]
+LOGITS = [2.0, 1.0, 0.0, -1.0]  # probabilities 0.644 0.237 0.087 0.032
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
@@ -53,22 +117,341 @@ def test_top_k_keeps_k_and_renormalises():
     assert draws(LOGITS, top_k=99).min() > 0
 
 
+def kept(**settings):
+    return (draws(LOGITS, **settings) > 0).tolist()
+
+
 def test_top_p_keeps_the_fewest_that_hold_p():
-    # probabilities 0.644 0.237 0.087 0.032
-    assert (draws(LOGITS, top_p=0.6) > 0).tolist() == [True, False, False, False]
-    assert (draws(LOGITS, top_p=0.65) > 0).tolist() == [True, True, False, False]
-    assert (draws(LOGITS, top_p=0.9) > 0).tolist() == [True, True, True, False]
-    assert (draws(LOGITS, top_p=1.0) > 0).all()
+    assert kept(top_p=0.6) == [True, False, False, False]
+    assert kept(top_p=0.65) == [True, True, False, False]
+    assert kept(top_p=0.9) == [True, True, True, False]
+    assert kept(top_p=1.0) == [True] * 4
 
 
-def test_top_k_and_top_p_hold_together():
-    assert (draws(LOGITS, top_k=3, top_p=0.5) > 0).tolist() == [True, False, False, False]
-    assert (draws(LOGITS, top_k=1, top_p=0.99) > 0).tolist() == [True, False, False, False]
+def test_min_p_is_a_share_of_the_likeliest():
+    assert kept(min_p=0.3) == [True, True, False, False]  # 0.237 / 0.644 = 0.368, 0.087 / 0.644 = 0.135
+    assert kept(min_p=0.13) == [True, True, True, False]
+    assert kept(min_p=1.0) == [True, False, False, False] and kept(min_p=0.0) == [True] * 4
+
+
+def test_filters_hold_together():
+    assert kept(top_k=3, top_p=0.5) == [True, False, False, False]
+    assert kept(top_k=1, top_p=0.99) == [True, False, False, False]
+    # of three tokens the shares are 0.665 0.245 0.090, so that 0.9 asks for two; of four it asks for three
+    assert kept(top_k=3, top_p=0.9) == [True, True, False, False]
+    assert kept(temperature=0.25, min_p=0.1) == [True, False, False, False]  # e^-4 of the likeliest is left of 0.37
+
+
+def test_the_repetition_penalty_divides_what_is_above_zero_and_multiplies_what_is_below():
+    expected = torch.tensor([1.0, 1.0, 0.0, -2.0]).softmax(0)
+    found = draws(LOGITS, repetition_penalty=2.0, seen=[True, False, False, True])
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0)
+
+
+def test_the_order_and_the_numbers_are_hugging_faces():
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(1)
+    logits, ids = 3 * torch.randn(5, 50), torch.randint(50, (5, 7))
+    p = transformers.generation.logits_process
+    chain = [
+        p.RepetitionPenaltyLogitsProcessor(1.2), p.TemperatureLogitsWarper(0.7), p.TopKLogitsWarper(20),
+        p.TopPLogitsWarper(0.9), p.MinPLogitsWarper(0.05),
+    ]  # fmt: skip
+    theirs = logits.clone()
+    for step in chain:
+        theirs = step(ids, theirs)
+    seen = torch.zeros(5, 50, dtype=torch.bool).scatter(1, ids, True)
+    ours = Sampling(0.7, 20, 0.9, 0.05, 1.2).filtered(logits, seen)
+    torch.testing.assert_close(ours.softmax(-1), theirs.softmax(-1))
+    assert 1 < (ours.isfinite()).sum(1).float().mean() < 20
+
+
+def test_nothing_without_probability_is_drawn():
+    logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf]]).expand(3, -1)
+    assert Sampling().choose(logits, torch.tensor([0.0, 0.5, 1 - 2**-53], dtype=torch.float64)).tolist() == [1, 3, 3]
 
 
 @pytest.mark.parametrize(
-    "settings", [(0, 1.0, None, None), (1, -0.1, None, None), (1, float("nan"), None, None), (1, 1, 0, None), (1, 1, None, 0.0), (1, 1, None, 1.1)]
+    "settings",
+    [{"temperature": -0.1}, {"temperature": float("nan")}, {"temperature": float("inf")}, {"top_k": 0}, {"top_p": 0.0},
+     {"top_p": 1.1}, {"min_p": -0.1}, {"min_p": 1.1}, {"repetition_penalty": 0.0}],
+    ids=str,
 )  # fmt: skip
-def test_impossible_settings_are_refused(settings):
-    with pytest.raises(ValueError, match="must be"):
-        check_sampling(*settings)
+def test_impossible_settings_are_refused_by_name(settings):
+    with pytest.raises(ValueError, match=f"^{next(iter(settings))}="):
+        Sampling(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"max_new_tokens": 0}, {"num_samples": 0}, {"seed": -1}, {"seed": 2**63}, {"alternatives": -1}],
+    ids=str,
+)
+def test_impossible_wishes_are_refused_by_name(settings):
+    with pytest.raises(ValueError, match=f"^{next(iter(settings))}="):
+        Wanted(**settings)
+
+
+# ---- text
+
+
+class Parrot(GPT):
+    """Says the text that it is made of, whatever came before, from the token behind the prompt's first."""
+
+    def __init__(self, ids, vocab_size):
+        config = GPTConfig(n_layer=1, n_head=1, n_embd=2, block_size=512)
+        super().__init__(config, vocab_size)
+        self.said = ids
+        self.eval()
+
+    def features(self, ids, documents=None, cache=None):
+        start = cache.length if cache else 0
+        if cache is not None:
+            cache.length = start + ids.size(1)
+        at = torch.arange(start, start + ids.size(1))
+        return at[None, :, None].expand(len(ids), -1, 1)
+
+    def logits(self, x):
+        return torch.nn.functional.one_hot(
+            torch.tensor(self.said)[x[..., 0].clamp(max=len(self.said) - 1)], self.vocab_size
+        ).float()
+
+
+GREEDY = Sampling(0)
+
+
+def said(text, tokenizer, **wanted):
+    """What is written by a model that says `text`, and the pieces in which it is told."""
+    parrot = Parrot(tokenizer.encode(text).tolist(), tokenizer.vocab_size)
+    told = []
+    wanted = Wanted(**{"max_new_tokens": len(parrot.said), "sampling": GREEDY} | wanted)
+    [completion] = write(
+        parrot,
+        tokenizer,
+        [tokenizer.decode([99 % tokenizer.vocab_size])],
+        wanted,
+        lambda row, piece: told.append(piece),
+    )
+    return completion, told
+
+
+def test_a_stop_string_ends_the_text_in_front_of_it():
+    chars = Chars(LETTERS, [])
+    completion, told = said("abcdefgh", chars, stop=("ef", "fg"))
+    assert completion.text == "".join(told) == "abcd" and completion.ended == "stop"
+    completion, told = said("abceabcdx".replace("x", "e"), chars, stop=("abcde",))
+    assert completion.text == "".join(told) == "abce"
+    assert "abc" not in told and "a" not in told[:1]  # the beginning of a stop string is not told before it is known
+    completion, told = said("abcab", chars, stop=("abd",))
+    assert completion.text == "".join(told) == "abcab" and completion.ended == "length"
+
+
+def test_characters_of_several_tokens_are_told_whole():
+    text = "naïve, 漢字 🙂 " * 6
+    completion, told = said(text, Bytes([]))
+    assert completion.text == "".join(told) == text
+    assert all("\ufffd" not in piece for piece in told)
+
+
+def test_a_character_cut_off_by_the_length_is_told_as_such():
+    completion, told = said("a漢", Bytes([]), max_new_tokens=3)
+    assert completion.text == "".join(told) == "a\ufffd" and completion.ended == "length"
+
+
+def test_the_end_of_text_token_ends_the_text_or_does_not():
+    tokenizer = Chars(LETTERS, ["<|endoftext|>"])
+    ids = [*tokenizer.encode("abc").tolist(), tokenizer.end_of_text, *tokenizer.encode("de").tolist()]
+    parrot = Parrot(ids, tokenizer.vocab_size)
+    [ended] = write(parrot, tokenizer, ["f"], Wanted(6, GREEDY))
+    assert (ended.text, ended.ended, len(ended.ids)) == ("abc", "end_of_text", 3)
+    [whole] = write(parrot, tokenizer, ["f"], Wanted(6, GREEDY, end_of_text=False))
+    assert whole.ids == ids and whole.text.endswith("de") and whole.ended == "length"
+
+
+def test_rows_that_end_early_do_not_disturb_the_others(model):
+    chars = Chars(LETTERS, [])
+    free = write(model, chars, ["abc", "k"], Wanted(20, Sampling(), num_samples=3))
+    assert [(c.prompt, c.sample) for c in free] == [(p, n) for p in ("abc", "k") for n in range(3)]
+    stop = free[0].text[4:6]
+    for before, after in zip(
+        free, write(model, chars, ["abc", "k"], Wanted(20, Sampling(), 3, stop=(stop,))), strict=True
+    ):
+        assert after.text == re.split(re.escape(stop), before.text)[0]
+
+
+def test_alternatives_are_the_models_own_probabilities(model):
+    chars = Chars(LETTERS, [])
+    [c] = write(model, chars, ["abc"], Wanted(3, Sampling(0.3, top_k=2), alternatives=4))
+    text = chars.encode("abc").tolist()
+    for token, piece in zip(c.ids, c.pieces, strict=True):
+        probs = model(torch.tensor([text])).detach()[0, -1].softmax(-1)
+        top = probs.topk(4)
+        assert (
+            isinstance(piece, Piece)
+            and piece.id == token
+            and piece.prob == pytest.approx(float(probs[token]), rel=1e-4)
+        )
+        assert [i for i, _ in piece.top] == top.indices.tolist()
+        assert [p for _, p in piece.top] == pytest.approx(top.values.tolist(), rel=1e-4)
+        text.append(token)
+
+
+def test_without_a_cache_it_is_the_same(model):
+    chars = Chars(LETTERS, [])
+    texts = [[c.text for c in write(model, chars, ["abc", "k"], Wanted(20, cached=cached))] for cached in (True, False)]
+    assert texts[0] == texts[1]
+
+
+def test_prompts_that_cannot_be_continued_are_refused(model):
+    chars = Chars(LETTERS, [])
+    for prompts in ([], [""], ["a", ""]):
+        with pytest.raises(ValueError, match="empty"):
+            write(model, chars, prompts, Wanted())
+    with pytest.raises(ValueError, match="'Z'"):
+        write(model, chars, ["aZ"], Wanted())
+    with pytest.raises(ValueError, match="stop must not be empty"):
+        Wanted(stop=("a", ""))
+
+
+# ---- a session
+
+
+def talk(model, *lines, wanted=None):
+    """What is said to these lines, an exception among them being raised where it stands; and the session."""
+    said, lines = [], iter(lines)
+
+    def read(question):
+        line = next(lines, EOFError())
+        if isinstance(line, BaseException):
+            raise line
+        return line
+
+    session = Session(model, Chars(LETTERS, []), wanted or Wanted(8, GREEDY), read, said.append)
+    session.run()
+    return "".join(said), session
+
+
+def test_a_session_goes_on_from_each_prompt(model):
+    chars = Chars(LETTERS, [])
+    [alone] = write(model, chars, ["abc"], Wanted(8, GREEDY))
+    said, session = talk(model, "abc", "/more", "/quit", "never")
+    [more] = write(model, chars, ["abc" + alone.text], Wanted(8, GREEDY))
+    assert said.split("\n")[1:] == [alone.text, more.text, ""] and session.text == more.text
+
+
+def test_settings_are_shown_changed_and_refused(model):
+    said, session = talk(
+        model, "/set top_k 5", "/set temperature=0.5", "/set stop ab '\\n'", "/set top-p 2", "/set tempratur 1",
+        "/set top_k many", "/set seed", "/set", "/set top_k off", "/hlep",
+    )  # fmt: skip
+    assert session.wanted.sampling == Sampling(0.5) and session.wanted.stop == ("ab", "\n")
+    for line in (
+        "top_p=2.0 must be above 0 and at most 1", "there is no setting tempratur; did you mean 'temperature'?",
+        "top_k=many must be a whole number", "/set seed needs a value; it is 1337", "top_k               5",
+        "there is no /hlep; did you mean '/help'?", "stop                'ab' '\\n'",
+    ):  # fmt: skip
+        assert line in said
+
+
+def test_again_takes_the_next_seed(model):
+    said, session = talk(model, "abc", "/again", wanted=Wanted(8, Sampling(), seed=3))
+    texts = [write(model, Chars(LETTERS, []), ["abc"], Wanted(8, Sampling(), seed=s))[0].text for s in (3, 4)]
+    assert said.split("\n")[1:3] == texts and session.wanted.seed == 4
+
+
+def test_lines_are_joined_and_a_slash_is_typed_twice(model):
+    for typed, prompt in {("ab\\", "cd"): "ab\ncd", ('"""', "a", "", "b", '"""'): "a\n\nb", ("//a",): "/a"}.items():
+        lines = iter(typed)
+        session = Session(
+            small(256), Bytes([]), Wanted(1), lambda question, lines=lines: next(lines), lambda text: None
+        )
+        session.obey(session.entry())
+        assert session.prompt == prompt
+
+
+def test_ctrl_c_stops_the_text_and_not_the_session(model, monkeypatch):
+    whole = write(model, Chars(LETTERS, []), ["abc"], Wanted(8, GREEDY))[0].text
+    said = []
+
+    def say(text):
+        said.append(text)
+        if "".join(said).endswith(whole[:3]) and "[stopped]" not in "".join(said):
+            raise KeyboardInterrupt
+
+    lines = iter(["abc", KeyboardInterrupt(), "/more"])
+
+    def read(question):
+        line = next(lines, EOFError())
+        if isinstance(line, BaseException):
+            raise line
+        return line
+
+    session = Session(model, Chars(LETTERS, []), Wanted(8, GREEDY), read, say)
+    session.run()
+    assert f"{whole[:3]} [stopped]\n" in "".join(said)
+    assert session.prompt == "abc" + whole[:3]  # /more goes on from where it was stopped
+
+
+# ---- the script
+
+
+def script(*args, stdin=""):
+    command = [sys.executable, "scripts/generate.py", *map(str, args)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, input=stdin)
+
+
+@pytest.mark.slow
+def test_the_generate_script(nano, tmp_path):
+    run = nano(
+        "model.position=learned", "model.mlp=gelu", "trainer.max_steps=100", "trainer.val_every=50"
+    )  # GPT-2's shape
+    greedy = ("--prompt", "ba", "--max-new-tokens", 40, "--temperature", 0, "--device", "cpu")
+    done = script(run, *greedy)
+    assert done.returncode == 0 and done.stdout.startswith("ba") and len(done.stdout) == 43
+    assert re.fullmatch(r"40 tokens in [\d.]+ s, [\d,]+ tokens/s\n", done.stderr)
+    assert script(run, *greedy, "--no-cache").stdout == done.stdout
+    export = [sys.executable, "scripts/export.py", run, "--format"]
+    for form, made in {"inference": "inference.ckpt", "safetensors": "safetensors.safetensors", "hf": "hf"}.items():
+        subprocess.run([*export, form], cwd=ROOT, check=True, capture_output=True)
+        assert script(run / made, *greedy).stdout == done.stdout
+    both = script(run, "--prompt", "ba", "--prompt", "-", "--lines", "--json", "--num-samples", 2, stdin="ke\n\nko\n")
+    found = json.loads(both.stdout)
+    assert [text[:2] for text in found["samples"]] == ["ba", "ba", "ke", "ke", "ko", "ko"]
+    alone = json.loads(script(run, "--prompt", "ko", "--json").stdout)
+    assert alone["samples"] == [found["samples"][4]]  # a batch gives what single prompts give
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text("ba" * 100)  # longer than the context
+    out = tmp_path / "out.jsonl"
+    assert script(run, "--prompt-file", prompt, "--stop", ";", "--out", out, "--show-probs", 2).returncode == 0
+    [line] = map(json.loads, out.read_text().splitlines())
+    assert line["prompt"] == "ba" * 100 and ";" not in line["text"] and len(line["pieces"][0]["top"]) == 2
+    (run / "checkpoints" / "best.ckpt").unlink()  # it may be a link to another
+    (run / "checkpoints" / "best.ckpt").write_bytes(b"PK")
+    cut = tmp_path / "cut.txt"
+    cut.write_bytes(b"\xff\xfe\x00")
+    for args, message in {
+        (run / "checkpoints" / "last.ckpt", "--temperature", -1): "temperature=-1.0 must be 0 (greedy) or above",
+        (run / "checkpoints" / "last.ckpt", "--top-k", 0): "top_k=0 must be at least 1",
+        (run / "checkpoints" / "last.ckpt", "--prompt", ""): "the prompt is empty",
+        (run / "checkpoints" / "last.ckpt", "--prompt", "XY"): "the character vocabulary lacks 'X', 'Y'",
+        (run / "checkpoints" / "last.ckpt", "--prompt-file", cut): f"{cut} is no text in UTF-8",
+        (run,): f"{run / 'checkpoints' / 'best.ckpt'} cannot be loaded: it is truncated",
+        (tmp_path / "none",): f"{tmp_path / 'none'}: no such run or checkpoint",
+        (): "name one run",
+        ("modl=tiny", "--random"): "unknown key modl",
+    }.items():
+        done = script(*args)
+        assert done.returncode == 1 and done.stderr.startswith(f"error: {message}") and done.stderr.count("\n") == 1
+    done = script("--random", "model=tiny", "corpus=words", "tokenizer=char", f"data.root={tmp_path}", "--prompt", "ba")
+    assert done.returncode == 0 and done.stdout.startswith("ba")
+
+
+def test_a_run_that_still_trains_gives_its_latest_checkpoint(nano, caplog):
+    checkpoints = nano() / "checkpoints"
+    (checkpoints / "best.ckpt").unlink()
+    (checkpoints / "best.ckpt").write_bytes((checkpoints / "step_000008.ckpt").read_bytes())
+    caplog.clear()
+    assert load(checkpoints.parent).step == 8 and not caplog.text
+    with claim(checkpoints.parent):
+        found = load(checkpoints.parent)
+    assert found.step == 12 and "is still training: this is its latest checkpoint, of step 12" in caplog.text

@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
-import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
 
 from lm.callbacks import SampleConfig
 from lm.callbacks.metrics import StepMetrics
-from lm.generate import generate
+from lm.generate import write
 
 log = logging.getLogger("lm")
 
@@ -26,7 +23,7 @@ class Samples(L.Callback):
     def __init__(self, config: SampleConfig, directory: Path) -> None:
         self.config, self.path = config, directory / "samples.md"
         self.size = 0  # of samples.md at the checkpoint that the run goes on from
-        self.prompts: list[Tensor] = []  # (T,) each
+        self.prompts: list[str] = []
 
     def state_dict(self) -> dict[str, Any]:
         return {"bytes": self.path.stat().st_size if self.path.exists() else 0}
@@ -41,11 +38,13 @@ class Samples(L.Callback):
             file.truncate(min(self.size, self.path.stat().st_size))
         for prompt in self.config.prompts:
             try:
-                self.prompts.append(torch.from_numpy(pl_module.tokenizer.encode(prompt)))
+                pl_module.tokenizer.encode(prompt)
+                self.prompts.append(prompt)
             except ValueError as error:
                 log.info("no samples from %r: %s", prompt, error)
         if not self.prompts:  # a language without the newline that the default prompt is, say
-            self.prompts = [torch.from_numpy(trainer.datamodule.tokens.val[:1].astype(np.int64))]  # type: ignore[attr-defined]
+            first = trainer.datamodule.tokens.val[:1].tolist()  # type: ignore[attr-defined]
+            self.prompts = [pl_module.tokenizer.decode(first)]
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
         due = trainer.global_step % self.config.every == 0 or trainer.global_step == pl_module.horizon
@@ -58,13 +57,9 @@ class Samples(L.Callback):
         model, tokenizer = pl_module.model, pl_module.tokenizer
         model.eval()
         pl_module.swap_average()
-        texts, c = [], self.config
-        for prompt in self.prompts:
-            generator = torch.Generator(pl_module.device).manual_seed(pl_module.seed)
-            # in fp32: in bf16 a CPU would build, and keep, kernels for every length of text
-            ids = prompt.to(pl_module.device)[None]  # (1, T)
-            ids = generate(model, ids, c.max_new_tokens, c.temperature, c.top_k, generator=generator)
-            texts.append(tokenizer.decode(ids[0].tolist()).strip("\n"))
+        # in fp32: in bf16 a CPU would build, and keep, kernels for every length of text
+        completions = write(model, tokenizer, self.prompts, self.config.wanted(pl_module.seed))
+        texts = [(c.prompt + c.text).strip("\n") for c in completions]
         pl_module.swap_average()
         model.train()
         with self.path.open("a", encoding="utf-8") as file:

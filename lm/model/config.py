@@ -33,13 +33,14 @@ class GPTConfig:
     norm: str = "layernorm"  # layernorm | rmsnorm, in front of each branch and of the head
     norm_eps: float | None = None  # null: 1e-5 for layernorm, 1e-6 for rmsnorm
     norm_gain: bool = True  # a learnt gain for each channel
+    norm_stream: bool = False  # the stream itself is normalised in front of each branch, as in femtoGPT: see Block
     qk_norm: bool = False  # normalise queries and keys (Dehghani et al. 2023): steadier at high learning rates
     mlp: str = "gelu"  # gelu (exact) | gelu_tanh | relu | relu2 | swiglu
     mlp_ratio: float = 4.0  # hidden units per channel; swiglu takes two thirds, in whole tiles of 64
     norm_embd: bool = False  # normalise embeddings in front of the first block, without a gain (nanochat, 2025)
     tie_embeddings: bool = True  # input embedding and output head are one matrix (Press and Wolf 2017)
     logit_softcap: float | None = None  # bend logits so that none exceeds this (Gemma 2, 2024)
-    init: str = "normal"  # normal | zero_proj | unit | he_uniform; see GPT.init_weights
+    init: str = "normal"  # normal | zero_proj | unit | he_uniform | femtogpt; see GPT.init_weights
     vocab_multiple: int = 1  # pad the embedding's rows to a multiple; logits are of the real ones
     recompute_every: int = 0  # every n-th block keeps no activations and is computed again in backward; 0: none
 
@@ -56,7 +57,7 @@ class GPTConfig:
         check.one_of("position", ("learned", "sinusoidal", "rope", "none"))
         check.one_of("norm", ("layernorm", "rmsnorm"))
         check.one_of("mlp", ("gelu", "gelu_tanh", "relu", "relu2", "swiglu"))
-        check.one_of("init", ("normal", "zero_proj", "unit", "he_uniform"))
+        check.one_of("init", ("normal", "zero_proj", "unit", "he_uniform", "femtogpt"))
         if not check.problems:
             self.check_shape(check)
         check.done()

@@ -17,27 +17,11 @@ from torch.utils.checkpoint import checkpoint
 
 from lm.attention import attend, make_mask
 from lm.loss import LossConfig, head_loss, softcapped
+from lm.model.cache import Cache
 from lm.model.config import GPTConfig
 from lm.model.layers import MLP, SwiGLU, make_norm, rope_tables, rotate, sinusoids
 
 Rope = tuple[Tensor, Tensor] | None  # cosines and sines
-
-
-class Cache:
-    """Keys and values of the tokens that a model has seen, so that it need not see them again to go on."""
-
-    def __init__(self) -> None:
-        self.layers: list[tuple[Tensor, Tensor]] = []  # (B, Hkv, T, D) each
-        self.length = 0
-
-    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """All keys and values of a layer, with these behind them."""
-        if layer == len(self.layers):
-            self.layers.append((k, v))
-        else:
-            before = self.layers[layer]
-            self.layers[layer] = (torch.cat((before[0], k), dim=2), torch.cat((before[1], v), dim=2))
-        return self.layers[layer]
 
 
 MOST = 1 << 32  # numbers in a table of positions, which is in no file
@@ -141,7 +125,7 @@ class GPT(nn.Module):
         s: logits of variance C s^2 cost half of it in loss. c_proj: 2 n_layer branches add into the stream; from zero
         each block begins as the identity. unit is for Muon: what is read is of unit size, what is written zero, so
         that the first loss is ln V exactly (after nanochat, 2025). he_uniform is feste's: it begins some 0.3 nats above
-        ln V.
+        ln V. femtogpt draws everything from N(0, 0.02), gains too, but for biases, which are zero.
         """
         c = self.config
         cost = 0.012 * math.log(self.vocab_size)  # nats above ln V; smaller logits than need be would learn slower
@@ -150,6 +134,8 @@ class GPT(nn.Module):
             embedding = name.startswith(("wte", "wpe", "head"))
             if name.endswith("bias"):
                 p.zero_()
+            elif c.init == "femtogpt":
+                p.normal_(0.0, 0.02)
             elif p.dim() == 1:
                 p.fill_(1.0)
             elif c.init == "he_uniform":
@@ -204,8 +190,13 @@ def with_weights(config: GPTConfig, vocab_size: int, weights: Mapping[str, Tenso
 
 
 class Block(nn.Module):
+    """Each branch reads the stream normalised, and adds to the stream as it was. With `norm_stream` it adds to the
+    normalised one: nothing reaches the next block but through a norm and its gain (docs/tasks.md shows what it costs).
+    """
+
     def __init__(self, config: GPTConfig, layer: int, backend: str) -> None:
         super().__init__()
+        self.norm_stream = config.norm_stream
         self.norm_1 = make_norm(config)
         self.attn = Attention(config, layer, backend)
         self.norm_2 = make_norm(config)
@@ -213,8 +204,10 @@ class Block(nn.Module):
         self.drop = nn.Dropout(config.dropped("resid"))
 
     def forward(self, x: Tensor, rope: Rope, mask: Any = None, cache: Cache | None = None) -> Tensor:
-        x = x + self.drop(self.attn(self.norm_1(x), rope, mask, cache))  # (B, T, C)
-        return x + self.drop(self.mlp(self.norm_2(x)))
+        read = self.norm_1(x)  # (B, T, C)
+        x = (read if self.norm_stream else x) + self.drop(self.attn(read, rope, mask, cache))
+        read = self.norm_2(x)
+        return (read if self.norm_stream else x) + self.drop(self.mlp(read))
 
 
 class Attention(nn.Module):

@@ -1,0 +1,7 @@
+"""What a trained model writes: how a token is chosen, how rows of tokens grow, and what text they are."""
+
+from lm.generate.decoding import decode
+from lm.generate.sampling import Sampling
+from lm.generate.writing import Completion, Piece, Wanted, write
+
+__all__ = ["Completion", "Piece", "Sampling", "Wanted", "decode", "write"]
