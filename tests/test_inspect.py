@@ -1,0 +1,354 @@
+"""Looking into a checkpoint: figures by hand, the script as it is typed, and that its name hides nothing."""
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+from lm import checkpoint
+from lm.corpus import Split, Text
+from lm.download import Downloads
+from lm.inherit import shared_tokens
+from lm.look import tokens as look_tokens
+from lm.look.difference import diff
+from lm.look.passages import passages
+from lm.look.tensors import stats, total, weights
+from lm.look.tokens import names, near, quoted, token_id
+from lm.model import GPT, GPTConfig
+from lm.tokenizer import BPEConfig, Bytes, Chars, Subword
+from lm.tokenizer.foreign import from_list
+from scripts import inspect as script
+
+SMALL = {"n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 8}
+
+
+def source(tokenizer, seed=0, **fields):
+    torch.manual_seed(seed)
+    model = GPT(GPTConfig(**SMALL | fields), tokenizer.vocab_size).eval()
+    return checkpoint.Checkpoint("run", model, tokenizer, 0, {})
+
+
+def planted(tokenizer, rows, **fields):
+    made = source(tokenizer, n_embd=len(rows[0]), **fields)
+    made.model.wte.weight.data[: len(rows)] = torch.tensor(rows)
+    return made
+
+
+def saved(made, path):
+    state = {f"model.{name}": value for name, value in made.model.state_dict().items()}
+    about = checkpoint.describe(made.model, made.tokenizer) | {"metrics": {}}
+    checkpoint.write({"state_dict": state, "global_step": 0, "lm": about}, path)
+    return path
+
+
+@pytest.fixture
+def typed(capsys):
+    """typed(run, "tokens", ...) is what the script prints, or the line with which it ends."""
+
+    def run(*args):
+        try:
+            script.main([str(arg) for arg in args])
+        except SystemExit as stop:
+            assert not capsys.readouterr().out
+            return stop.code
+        return capsys.readouterr().out
+
+    return run
+
+
+# Of a, b, c, d: cosines ab 0.8, ac 0, ad -1, bc 0.6, bd -0.8, cd 0; lengths differ.
+ROWS = [[5.0, 0.0, 0.0, 0.0], [8.0, 6.0, 0.0, 0.0], [0.0, 2.0, 0.0, 0.0], [-1.0, 0.0, 0.0, 0.0]]
+
+
+def test_the_most_similar_pairs_and_the_nearest_of_a_token(monkeypatch):
+    made = planted(Chars("abcd"), ROWS)
+    for block in (1 << 22, 8, 1):  # all at once, two rows at a time, one
+        monkeypatch.setattr(look_tokens, "BLOCK", block)
+        pairs = near(made, 2)
+        assert [(p.a, p.b) for p in pairs] == [("'a'", "'b'"), ("'b'", "'c'")]
+        assert [p.cosine for p in pairs] == pytest.approx([0.8, 0.6], abs=1e-6)
+        assert [p.cosine for p in near(made, 99)] == pytest.approx([0.8, 0.6, 0, 0, -0.8, -1], abs=1e-6)
+    nearest = near(made, 2, [3, 1])
+    assert [(p.a_id, p.b_id) for p in nearest] == [(3, 2), (3, 1), (1, 0), (1, 2)]
+    assert [p.cosine for p in nearest] == pytest.approx([0.0, -0.8, 0.8, 0.6], abs=1e-6)
+
+
+def test_by_head_each_slice_of_the_channels_is_looked_at_alone():
+    made = planted(Chars("abc"), [[1.0, 0.0, 1.0, 1.0], [2.0, 0.0, 1.0, -1.0], [0.0, 1.0, 3.0, 3.0]])
+    pairs = near(made, 1, by_head=True)
+    assert [(p.head, p.a, p.b) for p in pairs] == [(0, "'a'", "'b'"), (1, "'a'", "'c'")]
+    assert [p.cosine for p in pairs] == pytest.approx([1.0, 1.0], abs=1e-6)
+    assert near(made, 1)[0].cosine == pytest.approx((1 * 3 + 1 * 3) / (3**0.5 * 19**0.5))
+
+
+def test_rows_that_only_pad_the_vocabulary_are_no_tokens():
+    made = planted(Chars("abc"), [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], vocab_multiple=8)
+    assert len(made.model.wte.weight) == 8 and len(near(made, 99)) == 3 and len(near(made, 99, [0])) == 2
+
+
+def test_a_large_vocabulary_is_never_multiplied_as_a_whole(monkeypatch):
+    monkeypatch.setattr(look_tokens, "BLOCK", 1000)
+    rows = torch.nn.functional.normalize(torch.randn(300, 4, generator=torch.Generator().manual_seed(0)), dim=1)
+    sizes, ones = [], torch.ones_like
+    monkeypatch.setattr(torch, "ones_like", lambda x, **how: sizes.append(x.numel()) or ones(x, **how))
+    found = look_tokens.most_similar(rows, 20)
+    assert len(sizes) == 100 and max(sizes) <= 1000
+    whole = (rows @ rows.T).triu(1)
+    assert [c for *_, c in found] == pytest.approx(whole.flatten().topk(20).values.tolist(), abs=1e-6)
+    assert all(whole[i, j] == pytest.approx(c, abs=1e-6) for i, j, c in found)
+
+
+@pytest.mark.parametrize(
+    ("spelling", "shown"),
+    [
+        (b" the", "' the'"),
+        (b"\n\t\r", r"'\n\t\r'"),
+        ("é→".encode(), "'é→'"),
+        (b"\xc3", r"'\xc3'"),
+        (b"a\x00\xe2\x86", r"'a\x00\xe2\x86'"),
+        ("\x85\u2028".encode(), r"'\u0085\u2028'"),  # no bytes 85
+        (b"\\n", r"'\\n'"),
+        (b"don't", '"don\'t"'),
+    ],
+)
+def test_tokens_are_shown_so_that_none_looks_like_another(spelling, shown):
+    assert quoted(spelling) == shown
+
+
+def test_names_and_ids_of_tokens():
+    tokenizer = Bytes(["<|endoftext|>"])
+    called = names(tokenizer)
+    assert called[65] == "'A'" and called[10] == r"'\n'" and called[200] == r"'\xc8'" and called[256] == "<|endoftext|>"
+    assert len(set(called)) == 257
+    assert token_id("A", tokenizer) == 65 and token_id("#17", tokenizer) == 17 and token_id("#", tokenizer) == 35
+    assert token_id("<|endoftext|>", tokenizer) == 256
+    listed = Subword(from_list(["a", "b"], "list"))
+    assert token_id("b", listed) == 1
+    with pytest.raises(ValueError, match="no token for 'é'"):
+        token_id("é", listed)
+    prose = "the cat and the dog and the bird " * 20
+    bpe = BPEConfig(vocab_size=270).build(Text(Split.of(prose), Split.of(prose)), Downloads(None))
+    assert names(bpe)[token_id(" the", bpe)] == "' the'"
+
+
+def test_figures_of_a_tensor_are_those_of_numpy():
+    x = np.array([[1.0, -2.0, 0.0], [0.5, 0.0, 4.0]])
+    found = stats("w", torch.tensor(x, dtype=torch.float32))
+    assert (found.name, found.shape, found.numbers, found.nan, found.inf) == ("w", [2, 3], 6, 0, 0)
+    expected = [x.mean(), x.std(), np.sqrt((x**2).mean()), -2.0, 4.0, 2 / 6]
+    assert [found.mean, found.std, found.rms, found.min, found.max, found.zeros] == pytest.approx(expected, rel=1e-12)
+    singular = np.linalg.svd(x, compute_uv=False)
+    assert found.spectral_norm == pytest.approx(singular[0], rel=1e-12)
+    assert found.stable_rank == pytest.approx((singular**2).sum() / singular[0] ** 2, rel=1e-12)
+    tall = stats("w", torch.tensor(x.T, dtype=torch.float32))
+    assert tall.spectral_norm == pytest.approx(singular[0], rel=1e-12)
+
+
+def test_ranks_and_what_has_none():
+    one = torch.outer(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([4.0, -5.0]))
+    assert stats("w", one).stable_rank == pytest.approx(1.0, rel=1e-12)
+    assert stats("w", torch.eye(4)).stable_rank == pytest.approx(4.0, rel=1e-12)
+    vector, zero = stats("b", torch.ones(3)), stats("w", torch.zeros(2, 3))
+    assert vector.spectral_norm is None and vector.stable_rank is None
+    assert zero.spectral_norm == 0 and math.isnan(zero.stable_rank) and zero.zeros == 1
+    bad = stats("w", torch.tensor([[1.0, math.nan], [math.inf, -math.inf]]))
+    assert (bad.nan, bad.inf) == (1, 2) and math.isnan(bad.mean) and math.isnan(bad.spectral_norm)
+
+
+def test_the_total_is_that_of_all_numbers_and_a_tied_matrix_counts_once():
+    model = source(Chars("abc")).model
+    parts = weights(model)
+    assert [part.name for part in parts] == [name for name, _ in model.named_parameters()]
+    flat = torch.cat([p.detach().flatten() for p in model.parameters()]).numpy().astype(np.float64)
+    whole = total(parts)
+    assert whole.numbers == model.num_params == len(flat)
+    found = [whole.mean, whole.std, whole.rms, whole.min, whole.max, whole.zeros]
+    expected = [flat.mean(), flat.std(), np.sqrt((flat**2).mean()), flat.min(), flat.max(), (flat == 0).mean()]
+    assert found == pytest.approx(expected)
+
+
+def compared(a, b, top=10):
+    return diff(a, b, shared_tokens(a.tokenizer, b.tokenizer), top)
+
+
+def test_a_checkpoint_is_exactly_itself():
+    made, again = source(Chars("abcd"), init="zero_proj"), source(Chars("abcd"), init="zero_proj")
+    found = compared(made, again)
+    assert {(t.cosine, t.distance) for t in found.tensors} == {(1.0, 0.0)}  # zero tensors among them
+    assert len(found.tensors) == len(list(made.model.parameters())) and not found.only_run + found.only_other
+    assert {(h.q, h.k, h.v, h.proj) for h in found.heads} == {(1.0, 1.0, 1.0, 1.0)} and len(found.heads) == 4
+    assert found.shared_tokens == 4 and found.tokens == [] and found.other_shape == {}
+
+
+def test_of_one_negated_head_only_that_head_is_turned():
+    a, b = source(Chars("abcd")), source(Chars("abcd"))
+    attention, D = b.model.blocks[1].attn, 8
+    for part in range(3):  # head 0 of q, k, v
+        attention.c_attn.weight.data[16 * part : 16 * part + D] *= -1
+    attention.c_proj.weight.data[:, D:] *= -1  # head 1 of the output
+    by_head = {(h.block, h.head): (h.q, h.k, h.v, h.proj) for h in compared(a, b).heads}
+    assert by_head[0, 0] == by_head[0, 1] == (1.0, 1.0, 1.0, 1.0)
+    assert by_head[1, 0] == pytest.approx((-1.0, -1.0, -1.0, 1.0))
+    assert by_head[1, 1] == pytest.approx((1.0, 1.0, 1.0, -1.0))
+
+
+def test_grouped_heads_share_a_key_and_a_value():
+    """Rows of c_attn: q of 4 heads, k of 2, v of 2, 4 each."""
+    a, b = (source(Chars("abcd"), n_head=4, n_kv_head=2) for _ in "ab")
+    b.model.blocks[0].attn.c_attn.weight.data[20:24] *= -1  # the second k
+    b.model.blocks[0].attn.c_attn.weight.data[8:12] *= -1  # the third q
+    found = compared(a, b).heads[:4]
+    assert [h.k for h in found] == pytest.approx([1, 1, -1, -1]) and [h.v for h in found] == [1.0] * 4
+    assert [h.q for h in found] == pytest.approx([1, 1, -1, 1])
+
+
+def test_cosine_and_distance_by_hand():
+    a, b = (planted(Chars("ab"), rows) for rows in ([[3.0, 4.0], [0.0, 0.0]], [[4.0, 3.0], [0.0, 1.0]]))
+    wte = compared(a, b).tensors[0]
+    assert wte.name == "wte.weight" and wte.tokens is None
+    assert wte.cosine == pytest.approx(24 / (5 * 26**0.5)) and wte.distance == pytest.approx(3**0.5 / 5)
+    turned = compared(a, b).tokens  # b's is undefined from nothing, and not said to have turned
+    assert [(t.token, t.cosine) for t in turned] == [("'a'", pytest.approx(0.96))]
+
+
+def test_under_another_vocabulary_tokens_are_known_by_their_text():
+    a = planted(Chars("abc"), [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    b = planted(Chars("bcx"), [[0.0, 2.0], [1.0, -1.0], [5.0, 5.0]])
+    found = compared(a, b)
+    assert found.shared_tokens == 2
+    assert [(t.token, t.id, t.other_id) for t in found.tokens] == [("'c'", 2, 1)]  # b only grew
+    assert found.tokens[0].cosine == pytest.approx(0.0)
+    wte = found.tensors[0]
+    assert wte.tokens == 2 and wte.cosine == pytest.approx(2 / (3**0.5 * 6**0.5))
+
+
+def test_what_cannot_be_compared_is_listed():
+    a = source(Chars("abcd"))
+    b = source(Chars("abcde"), position="rope", n_head=4, tie_embeddings=False)
+    found = compared(a, b)
+    assert found.only_run == ["wpe.weight"] and found.only_other == ["head.weight"] and found.heads == []
+    assert found.other_shape == {"wte.weight": [[4, 16], [5, 16]]} and len(found.tokens) == 4
+    wide = compared(a, source(Chars("abcd"), n_embd=32))
+    assert wide.tokens == [] and "norm.weight" in wide.other_shape and not wide.tensors
+    deeper = compared(a, source(Chars("abcd"), n_layer=3))
+    assert len(deeper.heads) == 4 and all(name.startswith("blocks.2.") for name in deeper.only_other)
+
+
+def test_passages_have_the_means_of_their_own_tokens():
+    ids, nats = np.array([0, 1, 2, 0, 1, 2, 0]), np.log([2.0, 4, 1, 8, 2, 4]).astype(np.float32)
+    first, last = passages(ids, nats, Chars("abé"), 3, 9)  # the seventh is less than half of a third
+    assert (first.token, first.tokens, first.byte, first.text) == (0, 3, 0, "abé")
+    assert (last.token, last.tokens, last.byte, last.text) == (3, 4, 4, "abéa")
+    assert first.nats == pytest.approx(np.log([2, 4]).mean())
+    assert first.sqrt_1_minus_p == pytest.approx((0.5**0.5 + 0.75**0.5) / 2)
+    assert last.nats == pytest.approx(np.log([1, 8, 2, 4]).mean())
+    assert last.sqrt_1_minus_p == pytest.approx((0 + 0.875**0.5 + 0.5**0.5 + 0.75**0.5) / 4, abs=1e-6)
+    assert [p.tokens for p in passages(ids, nats, Chars("abé"), 4, 9)] == [4, 3]
+    assert [p.byte for p in passages(ids, nats, Chars("abé"), 4, 10)] == [None, None]  # a text that it does not spell
+
+
+def test_chunks_are_scored_with_what_stands_before_them(tmp_path, typed):
+    made = source(Chars("abcd\n"), seed=3)
+    made.model.wte.weight.data.normal_(0, 1)
+    run = saved(made, tmp_path / "a.ckpt")
+    text = "abcdabca\ndcbabcdd\nbacd\nabcdabcdab"
+    (tmp_path / "a.txt").write_text(text)
+    found = json.loads(typed(run, "chunks", tmp_path / "a.txt", "--json"))
+    assert found["size"] == 4 and found["tokens"] == len(text) and found["passages"] == len(found["chunks"]) == 8
+    assert [c["nats"] for c in found["chunks"]] == sorted((c["nats"] for c in found["chunks"]), reverse=True)
+    assert "".join(c["text"] for c in sorted(found["chunks"], key=lambda c: c["token"])) == text
+    ids = torch.from_numpy(made.tokenizer.encode(text))
+
+    @torch.no_grad()
+    def nats(i):
+        """Of token i, from the window of 8 that ends at the next multiple of 4: 5 tokens or more stand before it."""
+        start = max(8, -(-i // 4) * 4) - 8
+        return -float(made.model(ids[None, start : start + 8])[0].log_softmax(-1)[i - 1 - start, ids[i]])
+
+    for at in (4, 12, 20):
+        chunk = next(c for c in found["chunks"] if c["token"] == at)
+        assert chunk["nats"] == pytest.approx(sum(map(nats, range(at, at + 4))) / 4, rel=1e-5) and chunk["byte"] == at
+    easiest = json.loads(typed(run, "chunks", tmp_path / "a.txt", "--json", "--easiest", "--top", 2))["chunks"]
+    assert easiest == found["chunks"][:-3:-1]
+    table = typed(run, "chunks", tmp_path / "a.txt", "--top", 1).splitlines()
+    assert table[1].split()[:2] == [str(found["chunks"][0]["token"])] * 2 and "1 of 8 passages" in table[-1]
+
+
+@pytest.mark.parametrize(
+    ("x", "shown"),
+    [
+        (0.0, "0"),
+        (-0.00085, "-8.5e-4"),
+        (0.0012, "0.0012"),
+        (-2e-12, "-2.0e-12"),
+        (31234.0, "3.1e4"),
+        (math.nan, "nan"),
+    ],
+)
+def test_figures_in_tables_are_short(x, shown):
+    assert script.number(x) == shown
+
+
+def test_every_table_fits_and_every_json_is_one_object(tmp_path, typed):
+    a, b = source(Chars("abcd"), init="zero_proj"), source(Chars("abcx"), seed=1)
+    a.model.blocks[0].norm_1.weight.data[0] = math.nan
+    runs = [saved(made, tmp_path / f"{name}.ckpt") for name, made in (("a", a), ("b", b))]
+    for what in (["tokens"], ["tokens", "a", "#1", "--by-head"], ["weights"], ["diff", runs[1]]):
+        table = typed(runs[0], *what)
+        assert max(map(len, table.splitlines())) <= 100
+        found = json.loads(typed(runs[0], *what, "--json"), parse_constant=pytest.fail)
+        assert found["run"] == str(runs[0])
+    assert "blocks.0.norm_1.weight has 1 nan and 0 infinite numbers" in typed(runs[0], "weights")
+    found = json.loads(typed(runs[0], "weights", "--json"))
+    assert found["total"]["nan"] == 1 and found["total"]["mean"] is None
+    found = json.loads(typed(runs[0], "diff", runs[1], "--json"))
+    assert next(t for t in found["tensors"] if t["name"] == "blocks.0.attn.c_proj.weight")["cosine"] is None
+    assert found["shared_tokens"] == 3
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["tokens", "ab"], "'ab' is 2 tokens, not one: 'a' (#0), 'b' (#1)"),
+        (["tokens", ""], "'' is 0 tokens"),
+        (["tokens", "é"], "the vocabulary has no token for 'é'"),
+        (["tokens", "#5"], "#5: ids go from #0 to #4"),
+        (["tokens", "--nearest", "0"], "--nearest=0 must be at least 1"),
+        (["diff", "nowhere"], "nowhere: no such run or checkpoint"),
+        (["chunks", "nowhere.txt"], "nowhere.txt cannot be read"),
+        (["chunks", "a.ckpt"], "a.ckpt is not UTF-8"),
+        (["chunks", "one.txt"], "the text has 1 token"),
+        (["chunks", "one.txt", "--size", "1"], "--size=1 must be at least 2"),
+    ],
+)
+def test_refusals_are_one_line(args, message, tmp_path, monkeypatch, typed):
+    monkeypatch.chdir(tmp_path)
+    saved(source(Chars("abcd", unknown=True)), tmp_path / "a.ckpt")
+    (tmp_path / "one.txt").write_text("a")
+    refusal = typed("a.ckpt", *args)
+    assert refusal.startswith("error: ") and message in refusal and "\n" not in refusal
+    assert typed("gone", *args[:1], *args[1:]).startswith(("error: gone: no such run", "error: --"))
+
+
+def test_it_is_in_nobodys_way(tmp_path):
+    """Python puts a script's directory first on sys.path: there `inspect` must still be the standard library's."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r}); sys.modules.pop('inspect', None)\n"
+        "import inspect, dataclasses\n"
+        "assert dataclasses.inspect is inspect is sys.modules['inspect']\n"
+        "print(inspect.signature(lambda x, *, y=1: None), inspect.__file__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("(x, *, y=1) ") and str(ROOT / "scripts") not in done.stdout
+    for name in ("inspect", "plot"):
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "scripts" / f"{name}.py"), "nowhere", *["weights"] * (name == "inspect")],
+            capture_output=True, text=True, cwd=tmp_path,
+        )  # fmt: skip
+        assert done.returncode == 1 and done.stderr.startswith("error: nowhere") and "Traceback" not in done.stderr
