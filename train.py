@@ -84,7 +84,7 @@ def fit(config: Config, directory: Path, overrides: Sequence[str]) -> float:
         begin=begin, forked=bool(fork and not last),
     )  # fmt: skip
     peak = c.trainer.peak_tflops * 1e12 if c.trainer.peak_tflops else peak_flops(device)
-    callbacks = c.callbacks.build(directory, c.trainer, peak, new=source is None, sweep=c.sweep)
+    callbacks = c.callbacks.build(directory, c.trainer, peak, new=source is None, sweep=c.sweep, language=c.corpus)
     loggers = c.logger.build(directory, step)
     trainer = c.trainer.build(device, precision, horizon, accumulate, callbacks, loggers, directory)
 

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lm.check import Check
-from lm.generate import check_sampling
+from lm.corpus import CorpusConfig
+from lm.generate import Sampling, Wanted
 from lm.sweep import SweepConfig
+from lm.tasks import TASKS
 from lm.trainer import TrainerConfig
 
 if TYPE_CHECKING:
@@ -36,9 +38,12 @@ class SampleConfig:
         check.that(bool(self.prompts) and all(self.prompts), "prompts", "hold at least one prompt, none of them empty")
         check.done()
         try:
-            check_sampling(self.max_new_tokens, self.temperature, self.top_k, None)
+            self.wanted(seed=0)
         except ValueError as error:
             raise ValueError(f"callbacks.sample.{error}") from error
+
+    def wanted(self, seed: int) -> Wanted:
+        return Wanted(self.max_new_tokens, Sampling(self.temperature, self.top_k), seed=seed)
 
 
 @dataclass
@@ -88,12 +93,30 @@ class HealthConfig:
 
 
 @dataclass
+class TaskConfig:
+    """What of a made-up language the model can do by now (lm/tasks), into metrics.csv and TensorBoard."""
+
+    name: str | None = None  # ten_actions | addition | words | sequence | sequence2; null: no task
+    every: int = 500  # optimizer steps
+    cases: int = 20  # of each kind
+
+    def __post_init__(self) -> None:
+        check = Check("callbacks.task", self)
+        if self.name is not None:
+            check.one_of("name", tuple(TASKS))
+        check.at_least("every", 1)
+        check.at_least("cases", 1)
+        check.done()
+
+
+@dataclass
 class CallbacksConfig:
     sample: SampleConfig = field(default_factory=SampleConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
     average: AverageConfig = field(default_factory=AverageConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
 
     def build(
         self,
@@ -102,8 +125,10 @@ class CallbacksConfig:
         peak: float | None,
         new: bool = True,
         sweep: SweepConfig | None = None,
+        language: CorpusConfig | None = None,
     ) -> list[L.Callback]:
-        """In the order in which they act; `peak` is the FLOP/s of one device, `new` says that the weights are."""
+        """In the order in which they act; `peak` is the FLOP/s of one device, `new` says that the weights are, and
+        `language` is the corpus, which a task asks about."""
         from lm.callbacks.average import Average
         from lm.callbacks.checkpoints import Checkpoints
         from lm.callbacks.health import HealthChecks
@@ -123,6 +148,10 @@ class CallbacksConfig:
             callbacks.append(EarlyStopping(self.early_stopping))
         if self.sample.enabled:
             callbacks.append(Samples(self.sample, directory))
+        if self.task.name:
+            from lm.callbacks.tasks import TaskScores
+
+            callbacks.append(TaskScores(self.task, language))
         if sweep and sweep.trial is not None and sweep.pruner != "none":
             from lm.callbacks.pruning import Pruning
 

@@ -1,10 +1,11 @@
 """Where text comes from. A corpus is a dataclass; `load` writes its text to disk once, split, and opens it."""
 
 from lm.corpus.base import CorpusConfig
-from lm.corpus.generated import AdditionConfig, Sequence2Config, SequenceConfig, TenActionsConfig, WordsConfig
+from lm.corpus.generated import AdditionConfig, TenActionsConfig, WordsConfig
 from lm.corpus.own import CodeConfig, HFConfig, JSONLConfig, StdlibConfig, TextConfig
 from lm.corpus.pg19 import PG19Config
 from lm.corpus.remote import DownloadConfig, PackageConfig, TinyStoriesConfig
+from lm.corpus.sequences import Sequence2Config, SequenceConfig
 from lm.corpus.text import Split, Text
 
 CORPORA: list[type] = [

@@ -1,4 +1,4 @@
-"""femtoGPT's five made-up languages. Their laws are known, so one can say how far from the best a model is."""
+"""Three of femtoGPT's made-up languages. Their laws are known, so one can say how far from the best a model is."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
-from typing import Any, ClassVar
-
-import numpy as np
+from typing import Any
 
 from lm.check import Check
 from lm.corpus.base import CorpusConfig
@@ -108,22 +106,38 @@ class AdditionConfig(GeneratedConfig):
     Entropy 0.6445. Probes arithmetic: who knows the format and which sums are frequent, but cannot add, gets to 1.0017.
     """
 
+    keep_out: float = 0.0  # share of the pairs of numbers that occur nowhere, in neither order: to ask for later
+
+    def check(self, check: Check) -> None:
+        super().check(check)
+        check.within("keep_out", 0, 1)
+
     def generate(self) -> str:
-        pick, lines = self.dice(), self.tables()[0]
+        pick, lines = self.dice(), self.tables(self.keep_out)[0]
         return "".join(pick(lines) for _ in range(self.lines))
 
     @staticmethod
     @lru_cache
-    def tables() -> tuple[list[str], list[str]]:
+    def kept_out(share: float) -> frozenset[tuple[int, int]]:
+        """The pairs, in both orders: the same for every seed, and more of them with a larger share."""
+        random = Random(0).random
+        order = sorted((random(), a, b) for a in range(101) for b in range(a, 101))
+        chosen = [(a, b) for _, a, b in order[: round(share * len(order))]]
+        return frozenset(chosen + [(b, a) for a, b in chosen])
+
+    @classmethod
+    @lru_cache
+    def tables(cls, keep_out: float = 0.0) -> tuple[list[str], list[str]]:
         """All lines, and all their endings that begin at one of their characters; both sorted."""
-        lines = [f"{a} + {b} = {a + b};\n" for a in range(101) for b in range(101)]
+        out = cls.kept_out(keep_out)
+        lines = [f"{a} + {b} = {a + b};\n" for a in range(101) for b in range(101) if (a, b) not in out]
         return sorted(lines), sorted(line[i:] for line in lines for i in range(len(line)))
 
     def log_prob(self, window: str) -> float:
         def share(table: list[str], beginning: str) -> float:
             return (bisect_left(table, beginning + "\x7f") - bisect_left(table, beginning)) / len(table)
 
-        lines, endings = self.tables()
+        lines, endings = self.tables(self.keep_out)
         first, *rest = window.splitlines(keepends=True)
         return safe_log(share(endings, first)) + sum(safe_log(share(lines, part)) for part in rest)
 
@@ -190,60 +204,3 @@ class TenActionsConfig(GeneratedConfig):
                     start += p * behind(own, 0, known) if p and lines else p
         start /= 575  # characters in these fifty lines
         return safe_log(start) + sum(safe_log(behind(data[i - 1], i, dict(letters))) for i in range(1, len(lines)))
-
-
-@lru_cache(maxsize=8)
-def turn(wheels: tuple[str, ...], size: int) -> str:
-    """The first characters of their text, which has no end."""
-    return "".join(wheel[i % len(wheel)] for i in range(size // len(wheels) + 1) for wheel in wheels)[:size]
-
-
-@dataclass
-class SequenceConfig(GeneratedConfig):
-    """Two wheels that turn, `a@@b##c$$d%%e^^f@@` and so on; it repeats after 40 steps, and has no use for a seed.
-
-    Entropy 0. Probes counting: who cannot tell which of the eight letters is next gets to 0.693.
-    """
-
-    lines: int = 2000  # steps
-    wheels: ClassVar[tuple[str, ...]] = ("abcdefgh", "@#$%^", "@#$%^")
-    phases: ClassVar[int] = 3 * 8 * 5
-
-    def generate(self) -> str:
-        return turn(self.wheels, self.lines * len(self.wheels))
-
-    def log_prob(self, window: str) -> float:
-        text = turn(self.wheels, self.phases + len(window) - 1)
-        return safe_log(len(re.findall(f"(?={re.escape(window)})", text)) / self.phases)
-
-
-@dataclass
-class Sequence2Config(SequenceConfig):
-    """Five wheels that turn, one of them seen twice, a line a step, e.g. `adhmmt;`; it repeats after 4620 lines.
-
-    Each character may be spoilt: replaced by any of 64. Entropy 0; 0.0224 with `noise=0.002`, the original's. Probes
-    long periods, and whether a model looks past what is spoilt.
-    """
-
-    noise: float = 0.0  # probability that a character is spoilt
-    wheels: ClassVar[tuple[str, ...]] = ("abc", "defg", "hijkl", "mnopqrs", "mnopqrs", "tuvwxyz0123", ";", "\n")
-    phases: ClassVar[int] = 8 * 3 * 4 * 5 * 7 * 11
-    spoilt: ClassVar[str] = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ;\n"
-
-    def check(self, check: Check) -> None:
-        super().check(check)
-        check.within("noise", 0, 1)
-
-    def generate(self) -> str:
-        random = Random(self.seed).random
-        return "".join(self.spoilt[int(random() * 64)] if random() < self.noise else c for c in super().generate())
-
-    def log_prob(self, window: str) -> float:
-        if not self.noise or set(window) - set(self.spoilt):
-            return super().log_prob(window)
-        text = np.frombuffer(turn(self.wheels, self.phases + len(window) - 1).encode(), dtype=np.uint8)
-        right = np.zeros(self.phases, dtype=np.int32)  # characters that are as they should be
-        for i, c in enumerate(window.encode()):
-            right += text[i : i + self.phases] == c
-        scores = right * math.log(1 - self.noise * 63 / 64) + (len(window) - right) * math.log(self.noise / 64)
-        return float(scores.max() + np.log(np.exp(scores - scores.max()).mean()))

@@ -18,7 +18,7 @@ from lm.run import flatten
 METRICS = (
     "train/loss", "val/loss", "val/ppl", "val/bpb", "train/grad_norm", "lr",
     "perf/tokens_per_s", "perf/step_ms", "perf/mfu", "perf/memory_gb", "val/excess",
-    "train/skipped",
+    "train/skipped", "task/rate", "task/least",
 )  # fmt: skip
 
 
@@ -29,6 +29,7 @@ CHARTS = {
         "bits per byte": ["Multiline", ["val/bpb"]],
         "learning rate": ["Multiline", ["^lr$"]],
         "gradient norm": ["Multiline", ["train/grad_norm"]],
+        "tasks, share that is right": ["Multiline", ["task/rate", "task/least"]],
     },
 }
 

@@ -1,0 +1,52 @@
+"""callbacks.task: a made-up language's task, asked while the model learns it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lm.callbacks import TaskConfig
+from lm.callbacks.metrics import StepMetrics
+from lm.corpus import CorpusConfig
+from lm.tasks import examine
+
+log = logging.getLogger("lm")
+
+
+class TaskScores(L.Callback):
+    """Logs task/rate, over all kinds, and task/least, of the kind that goes worst; TensorBoard has each kind too.
+
+    The same cases each time, by the strict procedure.
+    """
+
+    def __init__(self, config: TaskConfig, language: CorpusConfig | None) -> None:
+        self.config, self.language = config, language
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+        due = trainer.global_step % self.config.every == 0 or trainer.global_step == pl_module.horizon
+        if trainer.is_global_zero and pl_module.stepped and due:
+            pl_module.require_finite()
+            StepMetrics.pause(trainer)
+            self._examine(trainer, pl_module)
+
+    def _examine(self, trainer: L.Trainer, pl_module: Any) -> None:
+        name, model = str(self.config.name), pl_module.model
+        model.eval()
+        pl_module.swap_average()
+        found = examine(model, pl_module.tokenizer, name, self.language, count=self.config.cases)
+        pl_module.swap_average()
+        model.train()
+        right, asked = sum(rate.right for rate in found), sum(rate.asked for rate in found)
+        least = min(found, key=lambda rate: rate.rate)
+        pl_module.log_metrics({"task/rate": right / asked, "task/least": least.rate})
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                kinds = {f"task/{name}/{rate.kind}": rate.rate for rate in found}
+                logger.log_metrics(kinds, step=trainer.global_step)
+        log.info(
+            "%s at step %d: %.1f %% right, least %.1f %% (%s)",
+            name, trainer.global_step, 100 * right / asked, 100 * least.rate, least.kind,
+        )  # fmt: skip
