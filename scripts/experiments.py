@@ -73,8 +73,8 @@ def about(name: str) -> dict:
             "h100_s": max(flops / GPU, steps * 2e-3),
         }
     words = comment(FOLDER / f"{name}.yaml")
-    question, _, rest = words.partition(" Reported: ")
-    reported, _, measured = rest.partition(" Measured: ")
+    begun, _, measured = words.partition(" Measured: ")
+    question, _, reported = begun.partition(" Reported: ")
     said = {"question": question, "reported": reported, "measured": measured}
     return said | {"parameters": model.num_params} | facts
 

@@ -1,40 +1,53 @@
-"""Draw a run's loss curves from its metrics.csv: python scripts/plot.py outputs/mine --out loss.png"""
+"""Draw loss curves from metrics.csv: python scripts/plot.py outputs/mine --out loss.png
+
+Several runs stand side by side. Where the language's law is known, a line shows the least loss that a model can have.
+"""
 
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
 from lm import curve
 from lm.pictures import pyplot
+from lm.run import read_record
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run directory")
-    parser.add_argument("--out", type=Path, default=None, help="the picture to write (default: RUN/loss.png)")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory")
+    parser.add_argument("--out", type=Path, default=None, help="the picture to write (default: loss.png in the first)")
     args = parser.parse_args()
     try:
-        draw(args.run, args.out or args.run / "loss.png")
+        draw(args.runs, args.out or args.runs[0] / "loss.png")
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
 
-def draw(run: Path, out: Path) -> None:
+def draw(runs: list[Path], out: Path) -> None:
     """Train and validation loss over steps. Raises ValueError when there is nothing to draw."""
-    plt = pyplot()
+    figure, panels = pyplot().subplots(
+        1, len(runs), figsize=(max(8, 5 * len(runs)), 4.5), layout="constrained", squeeze=False
+    )
+    for run, axes in zip(runs, panels[0], strict=True):
+        panel(axes, run)
+    figure.savefig(out, dpi=120)
+
+
+def panel(axes: Any, run: Path) -> None:
     if not (rows := curve.read(run)):
         raise ValueError(f"{run} holds no metrics.csv; give a run directory, e.g. outputs/mine")
-    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     for key, style in (("train/loss", {"alpha": 0.5, "linewidth": 1}), ("val/loss", {"marker": "o"})):
         points = [(row["step"], row[key]) for row in rows if key in row]
         if points:
             axes.plot(*zip(*points, strict=True), label=f"{key} (ends at {points[-1][1]:.3f})", **style)
+    if floor := read_record(run / "run.json").get("floor"):
+        axes.axhline(floor, color="black", linestyle="--", linewidth=1, label=f"no model can do better ({floor:.3f})")
     axes.set(xlabel="optimizer steps", ylabel="nats per token", title=run.resolve().name)
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(out, dpi=120)
 
 
 if __name__ == "__main__":

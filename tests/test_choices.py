@@ -170,6 +170,16 @@ def test_sinusoids_are_those_of_the_paper():
         assert table[t, 2 * i + 1].item() == pytest.approx(math.cos(angle), abs=1e-4)
 
 
+@pytest.mark.parametrize("init", ["normal", "unit"])
+def test_sinusoids_are_as_loud_as_learned_positions_begin_or_as_they_are_told(init):
+    fields = {"position": "sinusoidal", "init": init, "tie_embeddings": False, "n_embd": 256}
+    begun = fresh(**fields | {"position": "learned"}).wpe.weight.detach().std()
+    loud = fresh(**fields).sinusoids.square().mean().sqrt()
+    assert float(loud) == pytest.approx({"normal": 0.02, "unit": 1.0}[init], rel=0.01)
+    assert init == "normal" or float(loud) == pytest.approx(float(begun), rel=0.05)
+    assert fresh(**fields, position_scale=3.0).sinusoids.abs().max() == pytest.approx(3.0)
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_norms_have_their_eps_and_gain(norm):
     assert {m.eps for m in small(norm=norm, norm_eps=0.5).modules() if hasattr(m, "eps")} == {0.5}

@@ -10,7 +10,8 @@ from conftest import ROOT
 from hydra.core.global_hydra import GlobalHydra
 
 from lm.config import CONF
-from scripts import corpora
+from lm.pictures import pyplot
+from scripts import corpora, plot
 
 SEPARATOR = 'corpus.separator="<|endoftext|>"'
 STORIES = "One day.\n<|endoftext|>\nTwo days, and a night.\n<|endoftext|>\nThree nights.\n"
@@ -113,3 +114,18 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path):
     assert done.returncode == 1 and done.stderr.startswith(f"error: no room in {Path('data/cache')} (File too large;")
     assert "corpora.py cache --prune" in done.stderr
     assert [path.suffix for path in (tmp_path / "data").rglob("*") if path.is_file()] in ([], [".lock"])
+
+
+def test_a_picture_has_the_curves_and_the_floor(nano, tmp_path):
+    pytest.importorskip("matplotlib")
+    run = nano()
+    _, axes = pyplot().subplots()
+    plot.panel(axes, run)
+    train, val, floor = axes.get_lines()
+    assert train.get_xdata().tolist() == list(range(1, 13)) and val.get_xdata().tolist() == [4, 8, 12]
+    known = json.loads((run / "run.json").read_text())["floor"]
+    assert set(floor.get_ydata()) == {known} and f"{known:.3f}" in floor.get_label()
+    plot.draw([run, run], tmp_path / "two.png")
+    assert (tmp_path / "two.png").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(ValueError, match="holds no metrics.csv"):
+        plot.draw([tmp_path], tmp_path / "none.png")

@@ -7,7 +7,7 @@ from lm.bench.choices import attention, floors, tokenizer
 from lm.bench.cost import data, optimizer, overhead, startup
 from lm.bench.memory import memory
 from lm.bench.peer import loss_curve, peer
-from lm.bench.speed import step
+from lm.bench.speed import generate, step
 
 __all__ = ["BENCHES", "GPU"]
 
@@ -16,6 +16,7 @@ BENCHES = {  # and how often each is repeated
     "peer": (peer, 3),
     "loss_curve": (loss_curve, 3),
     "overhead": (overhead, 3),
+    "generate": (generate, 3),
     "optimizer": (optimizer, 30),
     "data": (data, 30),
     "startup": (startup, 3),
@@ -35,5 +36,5 @@ GPU: list[tuple[str, list[str]]] = [  # `gpu`: all of it in one go, GPT-2 124M a
         "model=nanogpt/baby data.batch_size=64 precision=bf16 trainer.compile=true",
     ]),
     ("overhead", [f"{GPT2} data.batch_size=16", "model=nanogpt/baby data.batch_size=64 precision=bf16"]),
-    ("attention", []), ("optimizer", ["model=nanogpt/gpt2"]), ("memory", []), ("startup", []),
+    ("attention", []), ("optimizer", ["model=nanogpt/gpt2"]), ("memory", []), ("startup", []), ("generate", []),
 ]  # fmt: skip

@@ -28,6 +28,7 @@ class GPTConfig:
     bias_norm: bool | None = None
     bias_head: bool = False
     position: str = "learned"  # learned | sinusoidal | rope | none
+    position_scale: float | None = None  # of sinusoidal positions; null: as loud as learned ones begin
     rope_theta: float = 10000.0  # the slowest rotation takes some 6 theta positions
     window: int | None = None  # attention looks back over so many positions, a token's own among them; null: all
     norm: str = "layernorm"  # layernorm | rmsnorm, in front of each branch and of the head
@@ -49,7 +50,7 @@ class GPTConfig:
         for key in ("n_layer", "n_head", "n_kv_head", "n_embd", "block_size", "window", "vocab_multiple"):
             check.at_least(key, 1)
         check.at_least("recompute_every", 0)
-        for key in ("rope_theta", "norm_eps", "mlp_ratio", "logit_softcap"):
+        for key in ("position_scale", "rope_theta", "norm_eps", "mlp_ratio", "logit_softcap"):
             check.above(key, 0)
         for key in ("dropout", "dropout_embd", "dropout_attn", "dropout_resid", "dropout_mlp"):
             if getattr(self, key) is not None:

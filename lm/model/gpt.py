@@ -55,9 +55,10 @@ class GPT(nn.Module):
             self.register_buffer("cos", cos, persistent=False)
             self.register_buffer("sin", sin, persistent=False)
         if config.position == "sinusoidal":
-            # as loud as learned positions begin: at full strength, as in the paper, which scales its embeddings up
-            # instead, the few hundredths of an embedding would not be heard beside them
-            self.register_buffer("sinusoids", 0.02 * math.sqrt(2) * sinusoids(T, C), persistent=False)
+            # at full strength, as in the paper, which scales its embeddings up instead, an embedding of a few
+            # hundredths would not be heard beside them
+            usual = math.sqrt(2) * (1.0 if config.init == "unit" else 0.02)
+            self.register_buffer("sinusoids", (config.position_scale or usual) * sinusoids(T, C), persistent=False)
         self.init_weights()
 
     def forward(
