@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -47,6 +48,16 @@ def progress(what: str, total: int | None, done: int = 0) -> Iterator[Callable[[
                 log.info("%s: %.1f MB, %.1f MB/s", what, (done + count) / 1e6, rate / 1e6)
 
     yield advance
+
+
+@contextmanager
+def until_closed() -> Iterator[None]:
+    """Around what prints: it ends where nobody reads on, as in `| head`."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain when it ends
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

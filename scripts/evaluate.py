@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs 
 
 from lm.checkpoint import Checkpoint, load
 from lm.config import composed, section
-from lm.console import progress, table
+from lm.console import progress, table, until_closed
 from lm.corpus import Split, reading
 from lm.evaluate import by_position, doubling, score, summary, worst
 from lm.hardware import ACCELERATORS, device_type
@@ -76,7 +76,8 @@ def main() -> None:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
-    print(json.dumps(found) if args.json else answered(found) if args.task else shown(found))
+    with until_closed():
+        print(json.dumps(found) if args.json else answered(found) if args.task else shown(found))
 
 
 def ask(args: argparse.Namespace) -> dict:

@@ -7,7 +7,6 @@ what train.py takes instead of a run (model=tiny corpus=shakespeare), shows what
 import argparse
 import importlib
 import json
-import os
 import sys
 import time
 from contextlib import suppress
@@ -22,7 +21,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lm.checkpoint import Checkpoint, load
-from lm.console import table
+from lm.console import table, until_closed
 from lm.generate import Completion, Sampling, Wanted, write
 from lm.generate.session import Session
 from lm.hardware import ACCELERATORS, device_type
@@ -90,12 +89,11 @@ def main() -> None:
             not args.ignore_end, args.show_probs, not args.no_cache,
         )  # fmt: skip
         device = device_type(args.device, "--device")
-        if args.interactive:
-            talk(source(args), wanted, device)
-        else:
-            generate(args, wanted, device)
-    except BrokenPipeError:  # whoever reads has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with until_closed():
+            if args.interactive:
+                talk(source(args), wanted, device)
+            else:
+                generate(args, wanted, device)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

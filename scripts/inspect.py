@@ -32,7 +32,7 @@ else:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
     from lm.checkpoint import load
-    from lm.console import table
+    from lm.console import table, until_closed
     from lm.corpus import reading
     from lm.evaluate import score
     from lm.inherit import shared_tokens
@@ -61,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     if args.json:
         written = json.dumps({"run": str(args.run), **found})
-        print(json.dumps(json.loads(written, parse_constant=lambda nan: None)))  # for which JSON has no number
-    else:
+        text = json.dumps(json.loads(written, parse_constant=lambda nan: None))  # for which JSON has no number
+    with until_closed():
         print(text)
 
 
