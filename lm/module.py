@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
@@ -199,6 +200,15 @@ class LanguageModule(L.LightningModule):
         """Let the model have the averaged weights, and the average the model's; again, and all is as it was."""
         for name, p in self.named_weights().items() if self.average else ():
             p.data, self.average[name] = self.average[name], p.data
+
+    @contextmanager
+    def as_validated(self) -> Iterator[GPT]:
+        """The model in eval mode, with the averaged weights where there are any; then all is as it was."""
+        self.model.eval()
+        self.swap_average()
+        yield self.model
+        self.swap_average()
+        self.model.train()
 
     def log_metrics(self, metrics: dict[str, float]) -> None:
         self.latest |= metrics

@@ -54,14 +54,10 @@ class Samples(L.Callback):
             self._sample(trainer, pl_module)
 
     def _sample(self, trainer: L.Trainer, pl_module: Any) -> None:
-        model, tokenizer = pl_module.model, pl_module.tokenizer
-        model.eval()
-        pl_module.swap_average()
-        # in fp32: in bf16 a CPU would build, and keep, kernels for every length of text
-        completions = write(model, tokenizer, self.prompts, self.config.wanted(pl_module.seed))
+        with pl_module.as_validated() as model:
+            # in fp32: in bf16 a CPU would build, and keep, kernels for every length of text
+            completions = write(model, pl_module.tokenizer, self.prompts, self.config.wanted(pl_module.seed))
         texts = [(c.prompt + c.text).strip("\n") for c in completions]
-        pl_module.swap_average()
-        model.train()
         with self.path.open("a", encoding="utf-8") as file:
             file.write(f"## step {trainer.global_step}\n\n" + "".join(fenced(text) for text in texts))
         for logger in trainer.loggers:

@@ -33,12 +33,9 @@ class TaskScores(L.Callback):
             self._examine(trainer, pl_module)
 
     def _examine(self, trainer: L.Trainer, pl_module: Any) -> None:
-        name, model = str(self.config.name), pl_module.model
-        model.eval()
-        pl_module.swap_average()
-        found = examine(model, pl_module.tokenizer, name, self.language, count=self.config.cases)
-        pl_module.swap_average()
-        model.train()
+        name = str(self.config.name)
+        with pl_module.as_validated() as model:
+            found = examine(model, pl_module.tokenizer, name, self.language, count=self.config.cases)
         right, asked = sum(rate.right for rate in found), sum(rate.asked for rate in found)
         least = min(found, key=lambda rate: rate.rate)
         pl_module.log_metrics({"task/rate": right / asked, "task/least": least.rate})
