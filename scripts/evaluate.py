@@ -175,7 +175,7 @@ def text_of(args: argparse.Namespace, checkpoint: Checkpoint) -> tuple[str, np.n
         return of_corpus(args, checkpoint, overrides)
     if args.split:
         raise ValueError(f"--split {args.split}: {files[0]} is one text, and has no splits")
-    split = Split.of(standard_input() if files == ["-"] else content(Path(files[0])))
+    split = Split.of(standard_input() if files == ["-"] else reading.whole(Path(files[0])))
     return files[0], encode(split, checkpoint, False, args.max_tokens), None
 
 
@@ -208,10 +208,6 @@ def of_corpus(
     apart = section(near / "config.yaml", "data").respect_documents if near else data.respect_documents
     whose = args.corpus or "its own corpus"
     return f"{name} of {whose}", ids, tokenizer.end_of_text if apart and text.documents else None
-
-
-def content(path: Path) -> str:
-    return "".join(piece for member in reading.members(path) for piece in reading.text(path, member))
 
 
 def standard_input() -> str:

@@ -23,7 +23,7 @@ from rich.text import Text
 from lm.checkpoint import Checkpoint, load
 from lm.console import table, until_closed
 from lm.generate import Completion, Sampling, Wanted, write
-from lm.generate.session import Session
+from lm.generate.session import Session, stops
 from lm.hardware import ACCELERATORS, device_type
 from lm.model import GPT
 from lm.tokens import cached_tokenizer
@@ -85,7 +85,7 @@ def main() -> None:
         wanted = Wanted(
             args.max_new_tokens,
             Sampling(args.temperature, args.top_k, args.top_p, args.min_p, args.repetition_penalty),
-            args.num_samples, args.seed, tuple(stop.replace("\\n", "\n") for stop in args.stop),
+            args.num_samples, args.seed, stops(args.stop),
             not args.ignore_end, args.show_probs, not args.no_cache,
         )  # fmt: skip
         device = device_type(args.device, "--device")

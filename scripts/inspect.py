@@ -164,7 +164,7 @@ def of_chunks(args: argparse.Namespace) -> tuple[dict, str]:
     source = load(args.run)
     block = source.model.config.block_size
     size = args.size or max(2, block // 2)
-    text = "".join(piece for member in reading.members(args.file) for piece in reading.text(args.file, member))
+    text = reading.whole(args.file)
     ids = source.tokenizer.encode(text)
     nats = score(source.model, ids, stride=min(size, max(1, block // 2))).nats
     found = passages(ids, nats, source.tokenizer, size, len(text.encode()))

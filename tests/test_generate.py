@@ -341,14 +341,14 @@ def test_a_session_goes_on_from_each_prompt(model):
 
 def test_settings_are_shown_changed_and_refused(model):
     said, session = talk(
-        model, "/set top_k 5", "/set temperature=0.5", "/set stop ab '\\n'", "/set top-p 2", "/set tempratur 1",
+        model, "/set top_k 5", "/set temperature=0.5", "/set stop ab é '\\n'", "/set top-p 2", "/set tempratur 1",
         "/set top_k many", "/set seed", "/set", "/set top_k off", "/hlep",
     )  # fmt: skip
-    assert session.wanted.sampling == Sampling(0.5) and session.wanted.stop == ("ab", "\n")
+    assert session.wanted.sampling == Sampling(0.5) and session.wanted.stop == ("ab", "é", "\n")
     for line in (
         "top_p=2.0 must be above 0 and at most 1", "there is no setting tempratur; did you mean 'temperature'?",
         "top_k=many must be a whole number", "/set seed needs a value; it is 1337", "top_k               5",
-        "there is no /hlep; did you mean '/help'?", "stop                'ab' '\\n'",
+        "there is no /hlep; did you mean '/help'?", "stop                'ab' 'é' '\\n'",
     ):  # fmt: skip
         assert line in said
 

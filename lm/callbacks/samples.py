@@ -11,16 +11,17 @@ import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lm.callbacks import SampleConfig
-from lm.callbacks.metrics import StepMetrics
+from lm.callbacks.occasion import Occasion
 from lm.generate import write
 
 log = logging.getLogger("lm")
 
 
-class Samples(L.Callback):
+class Samples(Occasion):
     """Samples every so many steps with a random stream of its own, always the same, so samples can be compared."""
 
     def __init__(self, config: SampleConfig, directory: Path) -> None:
+        super().__init__(config.every)
         self.config, self.path = config, directory / "samples.md"
         self.size = 0  # of samples.md at the checkpoint that the run goes on from
         self.prompts: list[str] = []
@@ -46,14 +47,7 @@ class Samples(L.Callback):
             first = trainer.datamodule.tokens.val[:1].tolist()  # type: ignore[attr-defined]
             self.prompts = [pl_module.tokenizer.decode(first)]
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
-        due = trainer.global_step % self.config.every == 0 or trainer.global_step == pl_module.horizon
-        if trainer.is_global_zero and pl_module.stepped and due:
-            pl_module.require_finite()
-            StepMetrics.pause(trainer)
-            self._sample(trainer, pl_module)
-
-    def _sample(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def act(self, trainer: L.Trainer, pl_module: Any) -> None:
         with pl_module.as_validated() as model:
             # in fp32: in bf16 a CPU would build, and keep, kernels for every length of text
             completions = write(model, pl_module.tokenizer, self.prompts, self.config.wanted(pl_module.seed))

@@ -9,30 +9,24 @@ import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lm.callbacks import TaskConfig
-from lm.callbacks.metrics import StepMetrics
+from lm.callbacks.occasion import Occasion
 from lm.corpus import CorpusConfig
 from lm.tasks import examine
 
 log = logging.getLogger("lm")
 
 
-class TaskScores(L.Callback):
+class TaskScores(Occasion):
     """Logs task/rate, over all kinds, and task/least, of the kind that goes worst; TensorBoard has each kind too.
 
     The same cases each time, by the strict procedure.
     """
 
     def __init__(self, config: TaskConfig, language: CorpusConfig | None) -> None:
+        super().__init__(config.every)
         self.config, self.language = config, language
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
-        due = trainer.global_step % self.config.every == 0 or trainer.global_step == pl_module.horizon
-        if trainer.is_global_zero and pl_module.stepped and due:
-            pl_module.require_finite()
-            StepMetrics.pause(trainer)
-            self._examine(trainer, pl_module)
-
-    def _examine(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def act(self, trainer: L.Trainer, pl_module: Any) -> None:
         name = str(self.config.name)
         with pl_module.as_validated() as model:
             found = examine(model, pl_module.tokenizer, name, self.language, count=self.config.cases)

@@ -80,6 +80,11 @@ def text(path: Path, member: str | None = None, start: int = 0, stop: int | None
         raise ValueError(f"{where} ends within a character, at offset {start + offset}: it is cut short")
 
 
+def whole(path: Path) -> str:
+    """All of it at once: for files that are known to be small."""
+    return "".join(piece for member in members(path) for piece in text(path, member))
+
+
 def _converted(path: Path, encoding: str) -> str:
     if path.suffix in (*PACKED, ".bz2", ".xz", ".7z", ".tar", ".tgz"):
         return "unpack it first"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -87,12 +87,11 @@ class Session:
         elif command == "/set":
             self.set(rest)
         elif command == "/more":
-            self.require(self.prompt)
-            self.go_on(self.prompt + self.text)
+            self.go_on(self.last() + self.text)
         elif command == "/again":
-            self.require(self.prompt)
+            prompt = self.last()
             self.wanted = replace(self.wanted, seed=self.wanted.seed + 1)
-            self.go_on(self.prompt)
+            self.go_on(prompt)
         elif command == "/probs":
             self.wanted = replace(self.wanted, alternatives=whole("/probs", rest[0]) if rest else 5)
         else:
@@ -101,9 +100,11 @@ class Session:
                 f"there is no {command}{nearest(command, known)}; a prompt that begins with / is typed with //"
             )
 
-    def require(self, prompt: str) -> None:
-        if not prompt:
+    def last(self) -> str:
+        """The last prompt."""
+        if not self.prompt:
             raise ValueError("there is no text yet to go on with: type a prompt")
+        return self.prompt
 
     def go_on(self, prompt: str) -> None:
         self.prompt, self.text = prompt, ""
@@ -151,8 +152,7 @@ def settings(wanted: Wanted) -> dict[str, Any]:
 def changed(wanted: Wanted, key: str, words: list[str]) -> Wanted:
     """Raises ValueError for a value that is none, or out of range."""
     if key == "stop":
-        strings = tuple(word.encode().decode("unicode_escape") for word in words)
-        return replace(wanted, stop=() if strings == ("off",) else strings)
+        return replace(wanted, stop=() if words == ["off"] else stops(words))
     value: Any
     if words[0] in ("off", "none", "null"):
         value = 1.0 if key in ("repetition_penalty", "temperature") else None
@@ -168,6 +168,11 @@ def changed(wanted: Wanted, key: str, words: list[str]) -> Wanted:
             raise ValueError(f"{key}={words[0]} must be a whole number")
         return replace(wanted, **{key: value})
     return replace(wanted, sampling=replace(wanted.sampling, **{key: value}))
+
+
+def stops(typed: Sequence[str]) -> tuple[str, ...]:
+    """Stop strings as they are typed: \\n is a new line."""
+    return tuple(word.replace("\\n", "\n") for word in typed)
 
 
 def whole(key: str, word: str) -> int:

@@ -86,8 +86,8 @@ def write(
             raise ValueError(f"the tokenizer makes no token of the prompt {prompt!r}")
     samples = range(wanted.num_samples)
     batch = [ids for ids in encoded for _ in samples]
-    pairs = [Completion(prompt, n) for prompt in prompts for n in samples]
-    rows = [Row(tokenizer, wanted, c, ids.tolist()) for c, ids in zip(pairs, batch, strict=True)]
+    found = [Completion(prompt, n) for prompt in prompts for n in samples]
+    rows = [Row(tokenizer, wanted, c, ids.tolist()) for c, ids in zip(found, batch, strict=True)]
     drawn = uniforms(wanted.seed, numbers or [*samples] * len(prompts), wanted.max_new_tokens)  # (B, N)
     at = min(map(len, batch))
     for column, logits in decode(model, batch, wanted.sampling, drawn, wanted.cached):
@@ -107,7 +107,7 @@ def write(
         at += 1
         if all(row.done for row in rows):
             break
-    return [row.completion for row in rows]
+    return found
 
 
 class Row:
