@@ -109,6 +109,17 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Name a test after the value only where the value is short, plain text.
+
+    Bytes may hold the time of day (gzip writes it), and pytest-xdist refuses to run when two workers, which collect at
+    different moments, find different names. pytest numbers equal names by itself.
+    """
+    if isinstance(val, bytes) or (isinstance(val, str) and not (val.isascii() and val.isprintable() and len(val) < 60)):
+        return argname
+    return None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "gpu" in item.keywords and not torch.cuda.is_available():
