@@ -12,18 +12,20 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from lm import capacity, checkpoint, report
+from lm import capacity, checkpoint, command, report
+from lm.checkpoint import Checkpoint
 from lm.config import CONF, Config, errors, plain, register, resolve, usual
 from lm.files import room, sha256
 from lm.hardware import device_name, device_type, is_main_process, memory_bytes, peak_flops
 from lm.inherit import inherit, inherited_state
 from lm.model import GPT
 from lm.owner import claim
-from lm.run import Interrupted, open_run
+from lm.run import Interrupted, Run, has_begun, interruptible, open_run
 from lm.tokens import cache_tokens, cached_tokenizer
 from lm.trainer import take_turns
 
 log = logging.getLogger("lm")
+ELSEWHERE = "choose another place with hydra.run.dir=/path/of/the/run (in a sweep hydra.sweep.dir=)"
 
 
 def train(config: Config, directory: Path, overrides: Sequence[str] = ()) -> float:
@@ -32,12 +34,13 @@ def train(config: Config, directory: Path, overrides: Sequence[str] = ()) -> flo
     `overrides` are what the user typed; they are only repeated, in the command that would go on from here.
     """
     log.setLevel(logging.INFO if is_main_process() else logging.WARNING)
-    with room(directory, "name= may lie elsewhere", "make room, and the same command goes on"), claim(directory):
+    with room(directory, ELSEWHERE, "free some space and run the same command again"), claim(directory):
         return fit(config, directory, overrides)
 
 
 def fit(config: Config, directory: Path, overrides: Sequence[str]) -> float:
-    fork = checkpoint.find(Path(config.trainer.fork)) if config.trainer.fork else None
+    forks = config.trainer.fork and not has_begun(directory)  # else it has left the other run behind
+    fork = checkpoint.find(Path(config.trainer.fork)) if forks else None
     run = open_run(directory, plain(config), usual(config), fork)
     if run.finished:
         log.info(report.ending(run, overrides))
@@ -64,8 +67,8 @@ def fit(config: Config, directory: Path, overrides: Sequence[str]) -> float:
     c = capacity.fitted(c, tokenizer.vocab_size, device, memory_bytes(device))
     data = TokenData(tokens, c.data, c.model.block_size, c.seed, c.trainer.val_batches, c.trainer.devices)
     horizon = c.trainer.horizon(data.windows, c.data.batch_size, c.model.block_size, step)
-    if source and step == horizon and "val/loss" not in source.metrics:
-        raise ValueError(f"{directory} stopped at step {step}, before it was validated: ask for more steps")
+    if source and step == horizon:
+        return record_finished(run, source, overrides)
     torch.manual_seed(c.seed)
     model = GPT(c.model, tokenizer.vocab_size, c.attention.backend)
     begin = None
@@ -81,7 +84,7 @@ def fit(config: Config, directory: Path, overrides: Sequence[str]) -> float:
         model, tokenizer, optimizer=optimizer, schedule=c.schedule, loss=c.loss, horizon=horizon, seed=c.seed,
         accumulate=accumulate, fused=precision != "fp16", floor=floor,
         respect_documents=c.data.respect_documents and text.documents, skips=c.trainer.skips,
-        begin=begin, forked=bool(fork and not last),
+        begin=begin, forked=bool(fork and not last), averaged=c.callbacks.average.enabled,
     )  # fmt: skip
     peak = c.trainer.peak_tflops * 1e12 if c.trainer.peak_tflops else peak_flops(device)
     callbacks = c.callbacks.build(directory, c.trainer, peak, new=source is None, sweep=c.sweep, language=c.corpus)
@@ -119,16 +122,48 @@ def fit(config: Config, directory: Path, overrides: Sequence[str]) -> float:
     return module.latest["val/loss"]
 
 
+def record_finished(run: Run, source: Checkpoint, overrides: Sequence[str]) -> float:
+    """Record as finished a run whose checkpoint is at the horizon: there is no step left to train.
+
+    It was killed before it could say so itself, or is started again with a change that adds no step. Raises ValueError
+    where the checkpoint has no validation, and for a fork, which would be a run without a checkpoint of its own.
+    """
+    if not has_begun(run.directory):
+        raise ValueError(
+            f"trainer.fork={source.path} is at step {source.step}, and the run is to end there: no step is left to "
+            f"train. Ask for more, e.g. trainer.max_steps={2 * source.step}"
+        )
+    if "val/loss" not in source.metrics:
+        raise ValueError(f"{run.directory} stopped at step {source.step}, before it was validated: ask for more steps")
+    log.info("no step is left to train: the run is at step %d of %d", source.step, source.step)
+    best = run.directory / "checkpoints" / "best.ckpt"
+    at_best = checkpoint.read(best) if best.exists() else checkpoint.read(source.path)
+    run.update(
+        status="finished",
+        error=None,
+        metrics=source.metrics | {"step": source.step},
+        best={"val/loss": at_best["lm"]["metrics"]["val/loss"], "step": at_best["global_step"]},
+    )
+    log.info(report.ending(run, overrides))
+    return source.metrics["val/loss"]
+
+
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def main(cfg: DictConfig) -> float:
     with errors.job():
+        hydra_config = HydraConfig.get()
+        directory, overrides = Path(hydra_config.runtime.output_dir), hydra_config.overrides.task
+        in_sweep = hydra_config.mode == RunMode.MULTIRUN
         try:
-            hydra_config = HydraConfig.get()
-            if hydra_config.mode == RunMode.MULTIRUN and hydra_config.runtime.choices["hydra/launcher"] != "basic":
+            if in_sweep and hydra_config.runtime.choices["hydra/launcher"] != "basic":
                 take_turns(hydra_config.job.num)
-            return train(resolve(cfg), Path(hydra_config.runtime.output_dir), hydra_config.overrides.task)
+            with interruptible():
+                return train(resolve(cfg), directory, overrides)
         except Interrupted as stop:
-            log.info("%s; the same command with this run's name= goes on from here", stop)
+            begun = (directory / "config.yaml").exists()
+            again = f"; resume with:\n  {command.resume(directory, overrides, {})}" if begun and not in_sweep else ""
+            log.info("%s%s", stop, again if begun else " before training began")
+            errors.clear(directory)
             sys.exit(stop.status)
 
 

@@ -45,7 +45,7 @@ class DataConfig:
         check.done()
 
     def downloads(self) -> Downloads:
-        return Downloads(Path(self.root), self.offline, self.mirror)
+        return Downloads(Path(self.root).expanduser(), self.offline, self.mirror)
 
     def micro(self, devices: int = 1) -> int:
         """Sequences of one forward pass on one device; all of the batch while `auto` waits for lm/capacity.py."""
@@ -135,7 +135,9 @@ class ValBatches(Dataset[tuple[Tensor, Tensor]]):
             raise ValueError(f"the validation text has {windows} windows of {T} tokens, too few for {devices} devices")
         self.chosen = np.linspace(0, windows - 1, min(limit or windows, windows)).round().astype(np.int64)
         self.tokens, self.T = tokens, T
-        self.batch = min(batch, -(-len(self.chosen) // devices))  # at least one batch for each device
+        self.batch = min(batch, -(-len(self.chosen) // devices))
+        if len(self) < devices:  # a device without a batch: with 5 windows on 4 devices, 3 batches of 2
+            self.batch = len(self.chosen) // devices
 
     def __len__(self) -> int:
         return -(-len(self.chosen) // self.batch)

@@ -18,13 +18,16 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from lm import command
 from lm.files import remove, replacing, room, tag_cache
 
 ABOUT = "about.json"  # in each entry: of what it was made, for people
 
 
-def make_room(folder: Path) -> AbstractContextManager[None]:
-    return room(folder, "name another place with data.root=", "make room, e.g. python scripts/corpora.py cache --prune")
+def make_room(folder: Path, root: Path) -> AbstractContextManager[None]:
+    """Explain a full or read-only disk while something is written to `folder`, which is below data.root=`root`."""
+    prune = command.script("corpora", "cache", "--prune", "--dir", root)
+    return room(folder, "name another place with data.root=", f"make room, e.g. {prune}")
 
 
 def digest(*parts: str) -> str:
@@ -47,12 +50,12 @@ def entry(root: Path, kind: str, key: str, about: str, build: Callable[[Path], N
     """The finished folder root/cache/<kind>-<key>; `build` fills it when it is not there yet."""
     path = root / "cache" / f"{kind}-{key}"
     if not (path / ABOUT).exists():
-        with make_room(path.parent):
+        with make_room(path.parent, root):
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = _lock(path).acquire()
         with lock:
             if not (path / ABOUT).exists():
-                with make_room(path.parent), replacing(path) as aside:
+                with make_room(path.parent, root), replacing(path) as aside:
                     aside.mkdir()
                     build(aside)
                     (aside / ABOUT).write_text(json.dumps({"of": about}), encoding="utf-8")

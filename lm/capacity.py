@@ -22,7 +22,8 @@ def setup(config: Config, vocab_size: int, device: str) -> Setup:
     devices = config.trainer.devices
     micro, accumulate = config.data.micro(devices), config.data.accumulate(devices)
     chunk = config.loss.tokens(vocab_size)
-    copies = int(devices > 1) + int(config.callbacks.average.enabled)
+    averages = (2 if precision == "bf16_true" else 1) * int(config.callbacks.average.enabled)  # the average is fp32
+    copies = int(devices > 1) + averages
     snapshot = config.callbacks.checkpoint.background and device == "cpu"  # a GPU's lies in the machine's memory
     return Setup(vocab_size, micro, precision, backend, device, accumulate, chunk, copies, snapshot)
 

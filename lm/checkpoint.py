@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from lm import __version__, hf
+from lm import __version__, command, hf
 from lm.files import replacing
 from lm.model import GPT, GPTConfig, with_weights
 from lm.owner import living
@@ -113,10 +113,15 @@ def newest(folder: Path) -> Path | None:
 
 
 def find(path: Path) -> Path:
-    """The checkpoint that a run directory or a file stands for: of a run, the best one, else the last.
+    """Return the checkpoint that a run directory or a file stands for: of a run, the best one, else the last.
 
-    Of a run that is still training, the last: its best may be old, and soon another.
+    Of a run that is still training it is the last: its best may be old, and soon another. Raises ValueError where there
+    is none.
     """
+    path = path.expanduser()
+    if not path.exists():
+        meant = Path("outputs") / path
+        raise ValueError(f"{path}: no such run or checkpoint" + (f"; did you mean {meant}?" if meant.exists() else ""))
     if not path.is_dir():
         return path
     for name in ("last.ckpt", "best.ckpt") if living(path) else ("best.ckpt", "last.ckpt"):
@@ -126,10 +131,8 @@ def find(path: Path) -> Path:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The raw content of a checkpoint file. Raises ValueError unless it is a whole one of ours."""
-    if not path.exists():
-        meant = Path("outputs") / path
-        raise ValueError(f"{path}: no such run or checkpoint" + (f"; did you mean {meant}?" if meant.exists() else ""))
+    """Return the raw content of a checkpoint file. Raises ValueError unless it is a whole one of ours."""
+    path = find(path)
     try:
         if zipped := zipfile.is_zipfile(path):
             require_stored(path)
@@ -156,8 +159,8 @@ def require_names(data: dict[str, Any], path: Path) -> None:
             about = data["lm"]
             raise ValueError(
                 f"{path} was written by version {about['version']}, format {about['format_version']}, and this version "
-                f"({__version__}) cannot go on with its optimizer; a new run can begin with its weights: "
-                f"init_from={path}"
+                f"({__version__}) cannot resume its optimizer; a new run can start from its weights: "
+                f"{command.shell(command.override('init_from', path))}"
             )
 
 
@@ -167,8 +170,8 @@ def load(path: Path | str) -> Checkpoint:
 
     Raises ValueError with one clear line. Logs a warning when the run is still training.
     """
-    folder = Path(str(path).removeprefix("hf:"))
-    if str(path) != str(folder) or (folder / hf.WEIGHTS).exists():
+    folder = Path(str(path).removeprefix("hf:")).expanduser()
+    if str(path).startswith("hf:") or (folder / hf.WEIGHTS).exists():
         return Checkpoint(folder, *hf.load(folder), step=0, metrics={})
     if folder.suffix == ".safetensors":
         return load_safetensors(folder)

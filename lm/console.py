@@ -7,7 +7,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO
 
 import rich
 from rich.console import Console
@@ -18,8 +19,70 @@ EVERY = 30.0  # seconds between lines, where there is no terminal to draw a bar 
 
 
 class ConsoleHandler(logging.Handler):
+    """Prints log lines above the progress bar."""
+
     def emit(self, record: logging.LogRecord) -> None:
-        rich.get_console().print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+        try:
+            rich.get_console().print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+        except Exception:
+            self.handleError(record)
+
+
+class SafeStream:
+    """A text stream that never raises where it cannot write: what it stands for goes on without it.
+
+    Characters that its encoding lacks are written as escapes. After an error of the system (a closed pipe, a terminal
+    that is gone, a full disk) everything goes to the null device, and the log, hence train.log, says so once.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except UnicodeEncodeError:
+            encoding = self._stream.encoding or "ascii"
+            return self.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        except (OSError, ValueError) as error:  # ValueError: the stream is closed
+            self._give_up(error)
+            return len(text)
+
+    def writelines(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError) as error:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        """Send what is still buffered, and all that follows, to the null device."""
+        name, null = getattr(self._stream, "name", "the console"), os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(null, self._stream.fileno())
+        except (OSError, ValueError):
+            self._stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - for the process's lifetime
+        os.close(null)
+        log.warning("warning   %s can no longer be written to (%s): train.log has the messages", name, error)
+
+
+def protect_console() -> None:
+    """Let no print end this process, whatever becomes of its terminal or pipe."""
+    for name in ("stdout", "stderr"):
+        if not isinstance(stream := getattr(sys, name), SafeStream | None):  # None: closed before Python started
+            setattr(sys, name, SafeStream(stream))
+
+
+def show_all_characters() -> None:
+    """Let standard output write characters that its encoding lacks as escapes, as standard error does anyway."""
+    with suppress(AttributeError):  # replaced by something that is no file
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import math
 import os
 import platform
 import re
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 
+from lm import command
 from lm.check import nearest
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
@@ -56,6 +58,11 @@ def device_type(accelerator: str, key: str) -> str:
     return device
 
 
+def device_count(device: str) -> float:
+    """Return how many devices of a type a run can use: processes share a CPU, and Metal has one GPU."""
+    return {"cpu": math.inf, "mps": 1}.get(device, torch.cuda.device_count())
+
+
 def device_name(device: str) -> str:
     if device == "cuda":
         return torch.cuda.get_device_name()
@@ -92,7 +99,9 @@ def card_peak(name: str) -> float | None:
 def require_compiler(device: str) -> None:
     """Raises ValueError when torch.compile would find nothing here to compile with."""
     if device == "cuda" and importlib.util.find_spec("triton") is None:
-        raise ValueError("trainer.compile=true needs triton, which torch compiles for a GPU with: pip install triton")
+        raise ValueError(
+            f"trainer.compile=true needs triton, which torch compiles for a GPU with: {command.install('triton')}"
+        )
     compilers = [os.environ.get("CXX", ""), "g++", "clang++", "c++"]
     if device == "cpu" and not any(map(shutil.which, filter(None, compilers))):
         raise ValueError("trainer.compile=true needs a C++ compiler on a CPU, such as g++; CXX may name it")

@@ -77,8 +77,7 @@ def softcapped(logits: Tensor, cap: float | None) -> Tensor:
 
 def _plain(logits: Tensor, targets: Tensor, config: LossConfig, softcap: float | None) -> tuple[Tensor, Tensor]:
     """Sums of the objective and of the cross-entropy, left to autograd: logits (n, V), targets (n,)."""
-    logits = softcapped(logits, softcap)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = softcapped(logits.to(torch.promote_types(logits.dtype, torch.float32)), softcap)
     nats = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
     objective = nats
     if config.label_smoothing or config.z_loss:

@@ -17,6 +17,7 @@ from lm.hardware import seed_generators
 from lm.loss import IGNORE, LossConfig
 from lm.model import GPT
 from lm.optim import OptimizerConfig
+from lm.run import Diverged
 from lm.schedule import ScheduleConfig
 from lm.tokenizer import Tokenizer
 
@@ -27,8 +28,9 @@ class LanguageModule(L.LightningModule):
     Metrics go to the loggers with the number of finished optimizer steps as their x. `latest` holds the newest value
     of each, as Python floats. `floor` is the least val/loss that any model can have, where it is known. With `skips`,
     a step whose loss or gradient is not finite leaves weights and optimizer as they were; more than `skips` in a row
-    raise ValueError. Without, the first one ends the run (`require_finite`). `begin` gives a new optimizer its state;
-    `forked` says that the checkpoint is another run's.
+    raise Diverged. Without, the first one ends the run (`require_finite`). `begin` gives a new optimizer its state;
+    `forked` says that the checkpoint is another run's. `averaged` says that a callback keeps an average of the weights;
+    without one, an average in the checkpoint that the run resumes from is dropped, as it would no longer follow them.
     """
 
     token_bytes: Tensor  # (V,)
@@ -50,19 +52,19 @@ class LanguageModule(L.LightningModule):
         skips: int = 0,
         begin: Callable[[torch.optim.Optimizer], None] | None = None,
         forked: bool = False,
+        averaged: bool = False,
     ) -> None:
         super().__init__()
-        self.model, self.tokenizer = model, tokenizer
+        self.model, self.tokenizer, self.loss = model, tokenizer, loss
         self.optimizer, self.schedule, self.horizon = optimizer, schedule, horizon
-        self.loss = loss
         self.seed, self.accumulate, self.fused = seed, accumulate, fused
-        self.end_of_text = tokenizer.end_of_text if respect_documents else None
-        self.floor = floor
+        self.end_of_text, self.floor = tokenizer.end_of_text if respect_documents else None, floor
         self.skips, self.skipped, self.skipped_in_row = skips, 0, 0
         self.register_buffer("token_bytes", torch.from_numpy(tokenizer.token_bytes), persistent=False)
-        self.begin, self.forked = begin, forked
+        self.begin, self.forked, self.averaged = begin, forked, averaged
         self.rate_factor = 1.0  # what a plateau has made of the schedule's rate
-        self.average: dict[str, Tensor] = {}  # of the weights, by name, where a callback keeps one
+        self.average: dict[str, Tensor] = {}  # fp32, by name, where a callback keeps one
+        self._trained: dict[str, Tensor] = {}  # the weights themselves, while the model has the averaged ones
         self.latest: dict[str, float] = {}
         self._finite: Tensor = torch.tensor(True)
         self.stepped = False  # whether the latest micro-batch completed an optimizer step
@@ -121,7 +123,7 @@ class LanguageModule(L.LightningModule):
         self.skipped_in_row = self.skipped_in_row + 1 if skip else 0
         if self.skipped_in_row > self.skips:
             step, row = self.trainer.global_step + 1, self.skipped_in_row
-            raise ValueError(
+            raise Diverged(
                 f"the loss or its gradient was infinite or nan in {row} steps in a row, by step {step}, of which "
                 f"trainer.max_skipped={self.skips} may be skipped: {self.cure}"
             )
@@ -136,19 +138,20 @@ class LanguageModule(L.LightningModule):
         for p in self.weights:
             p.grad = None
 
-    def optimizer_zero_grad(self, *_: Any) -> None:
-        """Lightning would do it again in front of each backward."""
+    def optimizer_zero_grad(self, *_: Any) -> None: ...  # Lightning would do it again before each backward
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.trainer.global_step >= self.horizon:
             self.trainer.should_stop = True  # the way to end that validates once more
 
     def require_finite(self) -> None:
-        """Raises ValueError once a loss or gradient was not finite. Waits for the device, so it is asked seldom: before
-        anything is logged, sampled or saved."""
+        """Raise Diverged once a loss or gradient was not finite.
+
+        It waits for the device, so it is called seldom: before anything is logged, sampled or saved.
+        """
         if not bool(self._finite):
             step = self.trainer.global_step
-            raise ValueError(f"the loss or its gradient became infinite or nan by step {step}: {self.cure}")
+            raise Diverged(f"the loss or its gradient became infinite or nan by step {step}: {self.cure}")
 
     @property
     def cure(self) -> str:
@@ -160,8 +163,7 @@ class LanguageModule(L.LightningModule):
         )
 
     def step_metrics(self) -> dict[str, float]:
-        """Loss, gradient norm before clipping, and rate, of the optimizer step just made; of a skipped one the rate.
-        Waits for the device."""
+        """Return loss, gradient norm and rate of the latest step (of a skipped one the rate). Waits for the device."""
         metrics = {"lr": self._lr} | ({"train/skipped": float(self.skipped)} if self.skipped else {})
         if self.skipped_in_row:
             return metrics
@@ -196,19 +198,26 @@ class LanguageModule(L.LightningModule):
     def named_weights(self) -> dict[str, Tensor]:
         return dict(self.model.named_parameters())
 
-    def swap_average(self) -> None:
-        """Let the model have the averaged weights, and the average the model's; again, and all is as it was."""
+    def use_average(self) -> None:
+        """Give the model the averaged weights, if there are any, until `use_trained`."""
         for name, p in self.named_weights().items() if self.average else ():
-            p.data, self.average[name] = self.average[name], p.data
+            self._trained[name], p.data = p.data, self.average[name].to(p.dtype)
+
+    def use_trained(self) -> None:
+        """Give the model back the weights that are trained."""
+        for name, p in self.named_weights().items() if self._trained else ():
+            p.data = self._trained.pop(name)
 
     @contextmanager
     def as_validated(self) -> Iterator[GPT]:
-        """The model in eval mode, with the averaged weights where there are any; then all is as it was."""
+        """Yield the model in eval mode, with the averaged weights if there are any. Training resumes as if unused."""
         self.model.eval()
-        self.swap_average()
-        yield self.model
-        self.swap_average()
-        self.model.train()
+        self.use_average()
+        try:
+            yield self.model
+        finally:
+            self.use_trained()
+            self.model.train()
 
     def log_metrics(self, metrics: dict[str, float]) -> None:
         self.latest |= metrics
@@ -228,7 +237,7 @@ class LanguageModule(L.LightningModule):
         self.latest = checkpoint["lm"]["metrics"]
         if self.forked:  # what stopped the other run, or lowered its rate, is not to do so here
             checkpoint["callbacks"] = {}
-        self.average = checkpoint["lm"].get("average", {})
+        self.average = checkpoint["lm"].get("average", {}) if self.averaged else {}
         self.skipped = checkpoint["lm"].get("skipped", 0)  # an older version counted none
         self.skipped_in_row = checkpoint["lm"].get("skipped_in_row", 0) if self.skips else 0
         # Lightning counts micro-batches. We save between optimizer steps only, with that step's validation done, so

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from lm import command
 from lm.files import alive, remove, write_text
 from lm.hardware import is_main_process
 
@@ -61,10 +62,10 @@ def claim(directory: Path) -> Iterator[Owner]:
             other = read(directory)
             dead = other is None or (other.host == platform.node() and not alive(other.pid))
             if not dead or time.monotonic() - began > LINGER:
-                who = f"process {other.pid} on {other.host}, since {other.since}," if other and not dead else "another"
+                who = f"process {other.pid} ({other.host}, since {other.since})" if other and not dead else "a process"
+                status = command.script("control", command.shortest(directory), "status")
                 raise Owned(
-                    f"{directory} is being trained: {who} owns it; python scripts/control.py {directory} status "
-                    "shows it, stop ends it, and name= starts another run"
+                    f"{directory} is already being trained by {who}. Choose another name=, or look at it:\n  {status}"
                 ) from None
             time.sleep(0.1)
     owner = Owner(os.getpid(), platform.node(), time.strftime("%Y-%m-%dT%H:%M:%S%z"))

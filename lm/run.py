@@ -16,37 +16,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import yaml
 
 from lm import __version__, owner
+from lm.changes import FORKED, FREE, difference, effects, table, with_origin
 from lm.files import write_text
 from lm.hardware import is_main_process
 
 log = logging.getLogger("lm")
-
-# What may change when a run goes on: how long, on which hardware, and what is shown or kept of it.
-FREE = (
-    "name", "init_from", "device", "attention.", "callbacks.", "logger.", "trainer.max_", "trainer.accelerator",
-    "trainer.devices", "trainer.log_every", "trainer.save_every", "trainer.val_every", "trainer.peak_tflops",
-    "trainer.on_nonfinite", "trainer.check_memory", "trainer.deterministic", "trainer.fork", "data.micro_batch_size",
-    "data.num_workers", "data.root",
-    "data.offline", "data.mirror",
-    "corpus.licence", "corpus.path", "corpus.val_path", "corpus.train.urls", "corpus.val.urls", "corpus.test.urls",
-)  # fmt: skip
-
-
-# What a fork may have otherwise than the run that it leaves, which holds all else of it.
-FORKED = (*FREE, "schedule.", "loss.", "trainer.", "optimizer.lr", "optimizer.grad_clip")
-
-# What a change of FREE keys does to the rest of a run, where it does something.
-EFFECTS = {
-    "data.micro_batch_size trainer.devices": "the same batches in other portions: sums round otherwise, dropout falls "
-    "otherwise",
-    "device trainer.accelerator attention. trainer.deterministic": "other kernels, which round otherwise",
-    "trainer.val_every": "early stopping, a plateau and best.ckpt see other validations",
-}
 
 
 class Interrupted(BaseException):
@@ -55,6 +35,30 @@ class Interrupted(BaseException):
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}")
         self.status = 128 + signum
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Make signals that end a process raise Interrupted, so that whatever is prepared is cleaned up.
+
+    Training has handlers of its own (lm/callbacks/requests.py). SIGHUP stays ignored where nohup has it ignored.
+    """
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise Interrupted(signum)
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    numbers += [signal.SIGHUP] * (signal.getsignal(signal.SIGHUP) != signal.SIG_IGN)
+    before = {signum: signal.signal(signum, stop) for signum in numbers}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+class Diverged(ValueError):
+    """A loss or gradient is infinite or nan: the run cannot go on."""
 
 
 class Pruned(Exception):
@@ -121,11 +125,10 @@ def open_run(
     directory without a checkpoint has nothing to lose and is started anew.
     """
     run = Run(directory, config, {})
-    if any(directory.glob("checkpoints/*.ckpt")):
+    if has_begun(directory):
         run.record = read_record(directory / "run.json")
         old = read_config(directory / "config.yaml")
-        if old.get("tokenizer") == {"kind": "InitFrom"}:  # where it began is history, typed again or not
-            run.config = config = config | {"tokenizer": old["tokenizer"], "init_from": old["init_from"]}
+        run.config = config = with_origin(config, old, directory)
         changes = difference(old, config, usual or {})
         if refused := {key: pair for key, pair in changes.items() if not key.startswith(FREE)}:
             raise ValueError(
@@ -147,12 +150,9 @@ def open_run(
     return run
 
 
-def effects(changes: dict[str, Any]) -> list[str]:
-    return [
-        f"  {', '.join(changed)}: {effect}"
-        for keys, effect in EFFECTS.items()
-        if (changed := [key for key in changes if key.startswith(tuple(keys.split()))])
-    ]
+def has_begun(directory: Path) -> bool:
+    """Tell whether the directory holds a run that would be resumed."""
+    return any(directory.glob("checkpoints/*.ckpt"))
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -181,27 +181,6 @@ def environment() -> dict[str, Any]:
     names = ("torch", "lightning", "hydra-core", "omegaconf", "tokenizers", "numpy")
     versions = {"lm": __version__, "python": platform.python_version()} | {name: version(name) for name in names}
     return {"git_commit": git("rev-parse", "HEAD"), "git_diff": git_diff(), "versions": versions}
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{'model': {'n_layer': 4}} -> {'model.n_layer': 4}."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
-
-
-def difference(old: dict[str, Any], new: dict[str, Any], usual: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Key -> (old value, new value), of every key in which two configs differ."""
-    b = flatten(new)
-    a = {key: value for key, value in flatten(usual).items() if key in b} | flatten(old)
-    return {key: (a.get(key), b.get(key)) for key in (a | b) if a.get(key) != b.get(key)}
-
-
-def table(changes: dict[str, tuple[Any, Any]]) -> str:
-    rows = [(key, f"was {old}", f"now {new}") for key, (old, new) in changes.items()]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
 def git(*command: str) -> str | None:

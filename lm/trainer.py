@@ -139,7 +139,7 @@ class TrainerConfig:
         import lightning as L
 
         quiet()
-        return L.Trainer(
+        trainer = L.Trainer(
             accelerator=device,
             devices=[torch.cuda.current_device()] if device == "cuda" and self.devices == 1 else self.devices,
             precision=LIGHTNING_PRECISION[precision],  # type: ignore[arg-type]
@@ -156,6 +156,9 @@ class TrainerConfig:
             logger=loggers or False,
             default_root_dir=directory,
         )
+        # Lightning's handler of SIGTERM ends the process with status 0 before our own (lm/callbacks/requests.py) is set
+        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+        return trainer
 
 
 def take_turns(job: int) -> None:
@@ -172,6 +175,6 @@ def quiet() -> None:
         ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning's own call into torch
         ".*torch.jit.script_method.* is deprecated.*",
         ".*Checkpoint directory .* exists and is not empty.*",
-        ".*Detected call of `lr_scheduler.step\\(\\)` before.*",  # a resumed scheduler's first step
+        ".*callbacks used to create the checkpoint need to be provided.*",  # each of ours may be switched off and on
     ):
         warnings.filterwarnings("ignore", message)

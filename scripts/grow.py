@@ -6,8 +6,6 @@ one, which stays as it is.
 
 import argparse
 import json
-import re
-import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -16,7 +14,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
-from lm import checkpoint
+from lm import checkpoint, command
 from lm.files import replacing
 from lm.grow import insert_layer
 
@@ -61,16 +59,9 @@ def grow(run: Path, at: int | None, name: str | None) -> dict:
         for kept in ("tokenizer.json", "metrics.csv", "samples.md"):
             if (run / kept).exists():
                 shutil.copyfile(run / kept, aside / kept)
-    command = again(record["sessions"][-1]["command"], name, layers + 1, 2 * data["global_step"])
-    return {"run": str(target), "n_layer": layers + 1, "at": at, "step": data["global_step"], "command": command}
-
-
-def again(command: str, name: str, n_layer: int, steps: int) -> str:
-    """What was typed, for the new run."""
-    python, script, *typed = shlex.split(command)
-    kept = [word for word in typed if not re.match(r"(name|model\.n_layer|trainer\.max_\w+)=", word)]
-    own = [f"name={name}", f"model.n_layer={n_layer}", f"trainer.max_steps={steps}"]
-    return shlex.join([python, Path(script).name, *own, *kept])
+    changes = {"model.n_layer": layers + 1, "trainer.max_steps": 2 * data["global_step"]}
+    again = command.resume(target, record["overrides"], changes)
+    return {"run": str(target), "n_layer": layers + 1, "at": at, "step": data["global_step"], "command": again}
 
 
 if __name__ == "__main__":

@@ -6,12 +6,12 @@ the same, the command gives the same weights, bit for bit on a CPU. Status 1 whe
 
 import argparse
 import json
-import shlex
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
+from lm import command
 from lm.config import register, section
 from lm.console import table
 from lm.files import sha256
@@ -30,24 +30,18 @@ def main() -> None:
         record = read_record(args.run / "run.json")
         if "sessions" not in record:
             raise ValueError(f"{args.run} holds no run.json that says how it was made; give a run directory")
-        command = command_of(record, args.name or f"{record['name']}-again")
+        name = args.name or f"{record['name']}-again"
+        again = command.resume(Path("outputs", name), record["overrides"], {})
         rows = compared(args.run, record)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     differing = [what for what, then, now in rows if then != now]
     if args.json:
-        print(
-            json.dumps({"command": command, "then_and_now": {what: pair for what, *pair in rows}, "differ": differing})
-        )
+        print(json.dumps({"command": again, "then_and_now": {what: pair for what, *pair in rows}, "differ": differing}))
     else:
         shown = [(what, "same" if then == now else "DIFFERS", short(then), short(now)) for what, then, now in rows]
-        print(f"{command}\n\n{table([('', '', 'then', 'now'), *shown])}")
+        print(f"{again}\n\n{table([('', '', 'then', 'now'), *shown])}")
     sys.exit(bool(differing))
-
-
-def command_of(record: dict, name: str) -> str:
-    kept = [typed for typed in record["overrides"] if not typed.startswith("name=")]
-    return shlex.join(["python", "train.py", *kept, f"name={name}"])
 
 
 def compared(run: Path, record: dict) -> list[tuple[str, object, object]]:

@@ -13,7 +13,6 @@ import argparse
 import json
 import logging
 import os
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
-from lm import checkpoint
+from lm import checkpoint, command
 from lm.config import Config, composed, section
 from lm.console import progress
 from lm.corpus import Split, Text
@@ -62,14 +61,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     commands = parser.add_subparsers(required=True, metavar="{train,show,compare}")
-    for command, words in ((train, "KEY=VALUE"), (show, "RUN_OR_FILE or KEY=VALUE"), (compare, "KEY=VALUE")):
-        sub = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
+    for verb, words in ((train, "KEY=VALUE"), (show, "RUN_OR_FILE or KEY=VALUE"), (compare, "KEY=VALUE")):
+        sub = commands.add_parser(verb.__name__, help=verb.__doc__, description=verb.__doc__)
         sub.add_argument("words", nargs="*", metavar=words, help="settings as train.py takes them, e.g. corpus=words")
-        sub.set_defaults(command=command)
-        if command is train:
+        sub.set_defaults(command=verb)
+        if verb is train:
             sub.add_argument("--out", type=Path, required=True, help="the tokenizer.json to write")
             continue
-        if command is show:
+        if verb is show:
             sub.add_argument("--text", action="append", help="a text to split, more than once if you like")
             sub.add_argument("--top", type=int, default=30, help="how many of the most frequent tokens (default: 30)")
         else:
@@ -98,10 +97,10 @@ def train(args: argparse.Namespace) -> None:
     vocabulary = take_apart(tokenizer)
     counts = counted(text, tokenizer)
     tell([report.summary(source, vocabulary, counts), report.both_texts(vocabulary, counts)])
-    rest = shlex.join(word for word in args.words if not word.startswith("tokenizer")) or "corpus=shakespeare"
-    path = shlex.quote(str(args.out))
-    print(f"next:\n  python scripts/tokenizer.py show {path} {rest}")
-    print(f"  python train.py {rest} tokenizer=file tokenizer.path={path}")
+    rest = [word for word in args.words if not word.startswith("tokenizer")] or ["corpus=shakespeare"]
+    path = command.override("tokenizer.path", args.out)
+    print(f"next:\n  {command.script('tokenizer', 'show', args.out, *rest)}")
+    print(f"  {command.train([*rest, 'tokenizer=file', path])}")
 
 
 def show(args: argparse.Namespace) -> None:

@@ -99,3 +99,16 @@ def test_limited_validation_is_spread_over_the_text_and_does_not_depend_on_the_b
 
     assert targets(1) == targets(2) == targets(64)
     assert [y[0] for y in targets(1)][:4] == [1, 257, 497, 737] and targets(1)[-1][-1] == 999
+
+
+@pytest.mark.parametrize("devices", [1, 2, 3, 4, 7, 8])
+@pytest.mark.parametrize("batch", [1, 2, 3, 16])
+def test_every_device_has_a_validation_batch_and_every_target_is_seen_once(devices, batch):
+    """5 windows on 4 devices: batches of 2 would be 3, and the fourth device would have none."""
+    for windows in range(devices, 61):
+        tokens = np.arange(16 * windows + 1, dtype=np.uint16)
+        data = ValBatches(tokens, 16, batch, devices=devices)
+        parts = [list(range(rank, len(data), devices)) for rank in range(devices)]
+        assert all(parts), f"{windows} windows"
+        seen = [int(t) for part in parts for k in part for y in data[k][1] for t in y if t != IGNORE]
+        assert sorted(seen) == list(range(1, 16 * windows + 1))

@@ -11,7 +11,7 @@ from lm import checkpoint
 from lm.config import option
 from lm.grow import insert_layer
 from lm.model import GPT, GPTConfig
-from scripts.grow import again, grow
+from scripts.grow import grow
 
 SHAPES = [[], ["model.tie_embeddings=true", "model.position=learned", "model.bias=true", "model.mlp=gelu"]]
 
@@ -73,9 +73,3 @@ def test_a_grown_run_goes_on(nano, tmp_path):
     assert checkpoint.load(target).model.config.n_layer == 3
     with pytest.raises(ValueError, match="is there already"):
         grow(run, 1, None)
-
-
-def test_what_was_typed_is_typed_again():
-    typed = "python train.py name=a model=tiny model.n_layer=2 trainer.max_steps=10 'corpus.path=my file.txt'"
-    wanted = "python train.py name=b model.n_layer=3 trainer.max_steps=20 model=tiny 'corpus.path=my file.txt'"
-    assert again(typed, "b", 3, 20) == wanted

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from conftest import config_of
 
 from lm.hardware import card_peak, device_type, fast_bf16
 from lm.precision import PrecisionConfig
@@ -33,3 +34,25 @@ def test_auto_precision_follows_the_hardware(monkeypatch):
     monkeypatch.setattr("lm.precision.fast_bf16", lambda device: False)
     assert PrecisionConfig().resolve("cpu") == "fp32" and PrecisionConfig().resolve("cuda") == "fp16"
     assert PrecisionConfig("bf16").resolve("cpu") == "bf16"
+
+
+def test_an_apple_gpu_is_one_device_that_a_run_may_use(monkeypatch):
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    assert config_of("device=auto").device == "auto"
+    assert config_of("device=mps", "trainer.devices=1", "precision=fp32").trainer.devices == 1
+    with pytest.raises(ValueError, match="trainer.devices=2 must be at most 1, as torch finds 1 mps here"):
+        config_of("device=mps", "trainer.devices=2", "precision=fp32")
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_run_may_use_as_many_gpus_as_there_are(monkeypatch, count):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    assert config_of("device=cuda", f"trainer.devices={count}").trainer.devices == count
+    with pytest.raises(ValueError, match=f"trainer.devices={2 * count} must be at most {count}"):
+        config_of("device=cuda", f"trainer.devices={2 * count}")
+
+
+def test_processes_share_a_cpu():
+    assert config_of("device=cpu", "trainer.devices=64", "data.batch_size=64").trainer.devices == 64

@@ -13,12 +13,12 @@ FILES = sorted((ROOT / "lm").rglob("*.py"))
 # Who stands on whom, lowest first: a module imports from below its own floor.
 FLOORS = [
     {"lm"},
-    {"check", "files", "console", "health", "pictures", "curve"},
-    {"download", "cache", "hardware", "loss"},
+    {"changes", "check", "command", "files", "console", "health", "curve"},
+    {"download", "cache", "hardware", "loss", "pictures"},
     {"pip_download", "precision", "owner"},
     {"attention", "schedule", "corpus", "batches", "optim"},
     {"tokenizer", "model", "run"},
-    {"tokens", "vocabulary", "generate", "hf", "grow", "memory"},
+    {"observers", "tokens", "vocabulary", "generate", "hf", "grow", "memory"},
     {"checkpoint", "tasks"},
     {"inherit", "look", "evaluate"},
     {"data", "trainer", "loggers", "sweep"},

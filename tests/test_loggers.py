@@ -83,3 +83,17 @@ def test_train_and_validation_share_a_chart(tmp_path):
     assert ["train/loss", "val/loss"] in charts.values()
     tags = {tag for chart in charts.values() for tag in chart}
     assert {tag.strip("^$") for tag in tags} <= set(METRICS)
+
+
+def test_text_that_is_no_utf_8_reaches_tensorboard_as_escapes(tmp_path):
+    """What Python makes of the bytes of a path that are not UTF-8: lone surrogates, which protobuf refuses."""
+    path = b"caf\xe9.txt".decode(errors="surrogateescape")
+    board = TensorBoard(tmp_path / "run", 0)
+    board.log_hyperparams({"corpus": {"path": path}, "overrides": [f"corpus.path={path}"]})
+    board.finalize("success")
+    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    data = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    values = plugin_data_pb2.HParamsPluginData.FromString(data).session_start_info.hparams
+    assert values["corpus.path"].string_value == r"caf\udce9.txt"
+    (event,) = events.Tensors("config/text_summary")
+    assert b"caf" in event.tensor_proto.string_val[0]

@@ -138,3 +138,21 @@ def test_train_loss_is_plain_whatever_is_minimised(nano):
 def test_ranges(fields, message):
     with pytest.raises(ValueError, match=message):
         LossConfig(**fields)
+
+
+@pytest.mark.parametrize("cap", [1.0, 5.0, 15.0])
+@pytest.mark.parametrize("grad", [True, False])
+def test_a_soft_cap_in_bf16_is_one_figure_on_every_path(cap, grad):
+    """Training by chunks, training at once and validation: the cap is applied in fp32, whatever the products are in."""
+    torch.manual_seed(0)
+    n, C, V = 64, 32, 300
+    x, weight = (0.5 * torch.randn(n, C)).requires_grad_(grad), torch.randn(V, C)
+    targets = torch.randint(V, (n,))
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = F.linear(x, weight).detach()  # in bf16: the products are allowed to be
+        nats = [head_loss(x, weight, None, targets, LossConfig(chunk=chunk), V, cap)[1].detach() for chunk in (0, 16)]
+        with torch.no_grad():
+            nats.append(head_loss(x, weight, None, targets, LossConfig(chunk=16), V, cap)[1])
+    exact = F.cross_entropy(cap * torch.tanh(logits.double() / cap), targets, reduction="sum")
+    for value in nats:
+        assert abs(value.item() / exact.item() - 1) < 2e-6

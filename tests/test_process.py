@@ -1,13 +1,18 @@
 """Real processes: train.py as a user starts, stops, kills and sweeps it."""
 
+import fcntl
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
+from pathlib import Path
 
 import pytest
+import torch
 from conftest import NANO, ROOT, equal, weights
 
 pytestmark = pytest.mark.slow
@@ -55,7 +60,7 @@ def test_ctrl_c_saves_and_the_same_command_continues(tmp_path):
     process.send_signal(signal.SIGINT)
     status, out, err = finish(process)
     assert status == 128 + signal.SIGINT and "Traceback" not in out + err
-    assert "saving at the end of this step" in out and "goes on from here" in out
+    assert "saving at the end of this step" in out and "stopped by SIGINT; resume with:" in out
     record = json.loads((tmp_path / "outputs/halted/run.json").read_text())
     assert record["status"] == "stopped"
     out = train(tmp_path, *LONG, "name=halted")
@@ -184,3 +189,92 @@ def test_the_run_has_its_log(tmp_path):
     out = train(tmp_path, "name=run")
     log = (tmp_path / "outputs/run/train.log").read_text()
     assert "val/loss" in log and "parameters" in log and "python scripts/generate.py outputs/run" in out
+
+
+# ---- consoles that go away
+
+
+def finishes_with_its_log(run):
+    assert json.loads((run / "run.json").read_text())["status"] == "finished"
+    log = (run / "train.log").read_text(encoding="utf-8")
+    assert "finished in" in log
+    return log
+
+
+def test_a_pipe_that_nobody_reads_does_not_end_training(tmp_path):
+    """As in `python train.py ... | head -1`."""
+    process = start(tmp_path, *LONG, "name=run")
+    assert process.stdout.readline()
+    process.stdout.close()
+    err = process.stderr.read()
+    assert process.wait(300) == 0 and "Traceback" not in err
+    log = finishes_with_its_log(tmp_path / "outputs/run")
+    assert log.count("can no longer be written to (") == 1
+
+
+def test_a_full_disk_under_the_console_does_not_end_training(tmp_path):
+    command = [sys.executable, str(ROOT / "train.py"), *NANO, "name=run"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, cwd=tmp_path, env=ENV, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert "No space left on device" in finishes_with_its_log(tmp_path / "outputs/run")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_a_console_without_the_texts_characters_does_not_end_training(tmp_path, encoding):
+    (tmp_path / "he.txt").write_text("שלום עולם 🎉\n" * 300, encoding="utf-8")
+    command = [sys.executable, str(ROOT / "train.py"), *(o for o in NANO if not o.startswith("corpus"))]
+    command += ["corpus=text", "corpus.path=he.txt", "name=run"]
+    env = ENV | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert rb"\u05" in done.stdout
+    assert "ש" in finishes_with_its_log(tmp_path / "outputs/run")
+
+
+def test_a_closed_terminal_saves_and_the_same_command_resumes(tmp_path):
+    """A real terminal that is closed: SIGHUP comes, and every write to it fails."""
+    train(tmp_path, *LONG, "name=straight")
+    master, slave = pty.openpty()
+    command = [sys.executable, str(ROOT / "train.py"), *NANO, *LONG, "name=run"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=ENV, stdin=slave, stdout=slave, stderr=slave,
+                               preexec_fn=own_terminal)  # fmt: skip
+    os.close(slave)
+    wait_for(tmp_path / "outputs/run/checkpoints/last.ckpt", process)
+    os.close(master)
+    assert process.wait(60) == 128 + signal.SIGHUP
+    record = json.loads((tmp_path / "outputs/run/run.json").read_text())
+    assert record["status"] == "stopped" and record["error"] == "stopped by SIGHUP"
+    train(tmp_path, *LONG, "name=run")
+    assert equal(weights(tmp_path / "outputs/straight"), weights(tmp_path / "outputs/run"))
+
+
+def own_terminal():
+    """Make standard input the controlling terminal of a session of its own."""
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_every_signal_that_ends_a_run_saves_first(tmp_path, number):
+    process = start(tmp_path, *LONG, "trainer.max_steps=100000", "trainer.save_every=100000", "name=run")
+    wait_for(tmp_path / "outputs/run/metrics.csv", process)
+    while "\n40," not in (tmp_path / "outputs/run/metrics.csv").read_text():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(number)
+    if number == signal.SIGHUP:
+        process.send_signal(number)  # the kernel and the shell both send it: a second one means nothing
+    status, out, err = finish(process)
+    assert status == 128 + number and "Traceback" not in out + err
+    saved = torch.load(tmp_path / "outputs/run/checkpoints/last.ckpt", weights_only=True)["global_step"]
+    last = int((tmp_path / "outputs/run/metrics.csv").read_text().splitlines()[-1].split(",")[0])
+    assert saved == last
+
+
+def test_nohup_keeps_a_run_training(tmp_path):
+    command = ["nohup", sys.executable, str(ROOT / "train.py"), *NANO, *LONG, "name=run"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=ENV, stdout=-1, stderr=-1, text=True)
+    wait_for(tmp_path / "outputs/run/checkpoints/last.ckpt", process)
+    process.send_signal(signal.SIGHUP)
+    assert finish(process)[0] == 0

@@ -17,6 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from test_process import LONG, finish, start, train, wait_for
 
 import train as train_script
+from lm import command
 from lm.config import errors, plain
 from lm.module import LanguageModule
 from lm.run import Pruned
@@ -191,7 +192,7 @@ def test_a_sweep_is_no_part_of_what_a_run_is():
         (["sweep.trails=3"], "did you mean 'sweep.trials'?"),
         (["-m", "optimizer.lr=interval(1e-4,1e-2)"], "is a range to search in: sweep=search does"),
         (["optimizer.lr=interval(1e-4,1e-2)"], "requires --multirun"),
-        (["-m", "seed=1,2", "hydra/launcher=slurm"], "submitit_slurm is not installed: pip install hydra-submitit"),
+        (["-m", "seed=1,2", "hydra/launcher=slurm"], "-m pip install hydra-submitit-launcher"),
         (["-m", "seed=1,2", "hydra/launcher=joblb"], "hydra/launcher=joblb is no option; did you mean 'joblib'?"),
         (["sweep=search", "sweep.sampler=tpa"], "sweep.sampler=tpa must be one of tpe, random; did you mean 'tpe'?"),
         (["sweep=search", "optimizer.lr=0.1"], "a search needs something to search"),
@@ -212,7 +213,7 @@ def test_a_launcher_that_is_not_installed_is_named(sweep, capsys, monkeypatch):
 
     monkeypatch.delitem(ConfigStore.instance().repo["hydra"]["launcher"], "joblib.yaml")
     assert sweep("-m", "seed=1,2", "hydra/launcher=joblib")[0] == 1
-    assert "hydra/launcher=joblib is not installed: pip install -e '.[sweep]'" in capsys.readouterr().err
+    assert f"hydra/launcher=joblib is not installed: {command.install('.[sweep]')}" in capsys.readouterr().err
 
 
 def test_a_sweep_does_not_lie_in_a_run(sweep, nano, tmp_path, capsys):
@@ -264,7 +265,7 @@ def test_values_side_by_side_are_a_choice(typed):
 def test_a_search_without_optuna_says_what_to_install(sweep, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     status, directory = sweep("sweep=search")
-    assert status == 1 and "sweep=search needs Optuna: pip install -e '.[sweep]'" in capsys.readouterr().err
+    assert status == 1 and f"sweep=search needs Optuna: {command.install('.[sweep]')}" in capsys.readouterr().err
     assert not directory.exists()
 
 
@@ -281,9 +282,9 @@ def test_a_search_reports_its_best_and_goes_on(sweep, capsys):
     assert [len(record(directory / str(n))["sessions"]) for n in range(3)] == [1, 1, 1]
     best = min(found["jobs"], key=lambda job: job["best"])
     assert found["best"] == best["number"]
-    command = out.splitlines()[-1]
-    assert all(f"{key}={value}" in command for key, value in best["overrides"].items())
-    assert command.startswith("  python train.py name=a-best ") and "sweep" not in command
+    line = out.splitlines()[-1]
+    assert all(f"{key}={value}" in line for key, value in best["overrides"].items())
+    assert line.startswith(f"  {command.train(['name=a-best'])} ") and "sweep" not in line
     rows = list(csv.DictReader((directory / "study.csv").open()))
     assert [float(row["val/loss"]) for row in rows] == [min(curve(directory / str(n)).values()) for n in range(3)]
     lrs = {job["overrides"]["optimizer.lr"] for job in found["jobs"]}
@@ -444,3 +445,14 @@ def test_a_population_that_is_killed_goes_on_as_if_it_had_not_been(tmp_path):
     for key in ("number", "parent", "status", "best", "step"):
         assert [job[key] for job in a["jobs"]] == [job[key] for job in b["jobs"]]
     assert [len(record(killed / str(n))["sessions"]) for n in range(8)] == [1, 1, 1, 1, 1, 2, 1, 1]
+
+
+@pytest.mark.parametrize("key", ["name=a,b", "sweep.metric=val/loss,val/bpb", "sweep.fail_fast=true,false"])
+@pytest.mark.parametrize("kind", [[], ["sweep=search", "sweep.trials=1"], ["sweep=population"]])
+def test_what_belongs_to_the_whole_sweep_cannot_be_swept(sweep, capsys, key, kind):
+    status, directory = sweep(
+        "-m", *kind, "seed=1", *([key] if key[:4] != "name" else []), name="a,b" if key[:4] == "name" else "s"
+    )
+    assert status == 1
+    assert f"{key.partition('=')[0]} takes one value: a sweep's jobs are the runs" in capsys.readouterr().err
+    assert not directory.exists()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from lm.check import Check
 from lm.corpus import CorpusConfig
 from lm.generate import Sampling, Wanted
+from lm.observers import guard
 from lm.sweep import SweepConfig
 from lm.tasks import TASKS
 from lm.trainer import TrainerConfig
@@ -127,8 +128,11 @@ class CallbacksConfig:
         sweep: SweepConfig | None = None,
         language: CorpusConfig | None = None,
     ) -> list[L.Callback]:
-        """In the order in which they act; `peak` is the FLOP/s of one device, `new` says that the weights are, and
-        `language` is the corpus, which a task asks about."""
+        """Return the callbacks in the order in which they act; those that only observe the run cannot end it.
+
+        `peak` is the FLOP/s of one device, `new` says that the weights are untrained, and `language` is the corpus,
+        which a task asks about.
+        """
         from lm.callbacks.average import Average
         from lm.callbacks.checkpoints import Checkpoints
         from lm.callbacks.health import HealthChecks
@@ -138,20 +142,21 @@ class CallbacksConfig:
         from lm.callbacks.samples import Samples
         from lm.callbacks.stopping import EarlyStopping
 
-        callbacks: list[L.Callback] = [StepMetrics(trainer.log_every, peak), Progress()]  # first: they hold the clock
+        callbacks: list[L.Callback] = [StepMetrics(trainer.log_every, peak)]  # first: it holds the clock
+        callbacks.append(guard(Progress(), "the progress display"))
         if self.average.enabled:  # before all that looks at weights
             callbacks.append(Average(self.average))
         if self.health.enabled:
-            callbacks.append(HealthChecks(trainer.log_every, new))
+            callbacks.append(guard(HealthChecks(trainer.log_every, new), "health advice"))
         callbacks.append(Plateau(trainer.val_every))  # what it is to do stands in the module's schedule
         if self.early_stopping.enabled:
             callbacks.append(EarlyStopping(self.early_stopping))
         if self.sample.enabled:
-            callbacks.append(Samples(self.sample, directory))
+            callbacks.append(guard(Samples(self.sample, directory), "sampling"))
         if self.task.name:
             from lm.callbacks.tasks import TaskScores
 
-            callbacks.append(TaskScores(self.task, language))
+            callbacks.append(guard(TaskScores(self.task, language), f"callbacks.task.name={self.task.name}"))
         if sweep and sweep.trial is not None and sweep.pruner != "none":
             from lm.callbacks.pruning import Pruning
 

@@ -24,19 +24,23 @@ class Average(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         named = pl_module.named_weights()
-        if not pl_module.average:  # else it came out of the checkpoint
-            pl_module.average = {name: p.detach().clone() for name, p in named.items()}
-        pl_module.average = {name: pl_module.average[name].to(p.device) for name, p in named.items()}
+        # in fp32: in bf16 one step of the average would be less than its last digit, and it would stand still
+        source = pl_module.average or {name: p.detach().clone() for name, p in named.items()}  # else the checkpoint's
+        pl_module.average = {name: source[name].to(p.device, torch.float32) for name, p in named.items()}
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
         if pl_module.stepped:
             step = trainer.global_step
             stays = min(self.decay, (step + 1) / (step + 10))
             weights = [p.detach() for p in pl_module.named_weights().values()]
-            torch._foreach_lerp_(list(pl_module.average.values()), weights, 1 - stays)
+            if weights[0].dtype == torch.float32:
+                torch._foreach_lerp_(list(pl_module.average.values()), weights, 1 - stays)
+                return
+            for average, weight in zip(pl_module.average.values(), weights, strict=True):
+                average.lerp_(weight.float(), 1 - stays)  # one at a time: a copy of all would take their memory again
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        pl_module.swap_average()
+        pl_module.use_average()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        pl_module.swap_average()
+        pl_module.use_trained()

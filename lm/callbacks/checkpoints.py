@@ -47,6 +47,7 @@ class Checkpoints(Checkpoint):
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         trainer.strategy.checkpoint_io = self.io
+        self.requests.listen()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         if (path := self.folder / "best.ckpt").exists():  # which may be younger than the checkpoint that we go on from
@@ -57,7 +58,6 @@ class Checkpoints(Checkpoint):
             except ValueError as error:
                 log.warning("%s: the best of the validations from here on takes its place", error)
         self.saved = time.monotonic()
-        self.requests.listen()
 
     # ---- when
 

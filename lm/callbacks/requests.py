@@ -14,19 +14,25 @@ log = logging.getLogger("lm")
 
 
 class Requests:
-    """SIGINT (Ctrl-C) and SIGTERM stop, and a second one ends the process at once. SIGUSR1 saves; SIGUSR2 pauses, and
-    goes on."""
+    """SIGINT (Ctrl-C), SIGTERM and SIGHUP stop; a second SIGINT or SIGTERM of the same kind ends the process at once.
+
+    SIGUSR1 saves; SIGUSR2 pauses, and resumes. A closed terminal may send SIGHUP twice (the kernel and the shell both
+    do), so a second one means nothing; where nohup ignores it, it stays ignored.
+    """
 
     def __init__(self) -> None:
+        self.seen: set[int] = set()
         self.stop: int | None = None  # the signal that asked for it
         self.save = False
         self.paused = False
         self.handlers: dict[int, Any] = {}
 
     def listen(self) -> None:
-        actions = {"INT": self._on_stop, "TERM": self._on_stop, "USR1": self._on_save, "USR2": self._on_pause}
+        stop = self._on_stop
+        actions = {"INT": stop, "TERM": stop, "HUP": stop, "USR1": self._on_save, "USR2": self._on_pause}
         for name, action in actions.items():
-            if signum := getattr(signal, f"SIG{name}", None):  # Windows has no SIGUSR
+            signum = getattr(signal, f"SIG{name}", None)  # Windows has neither SIGHUP nor SIGUSR
+            if signum and not (name == "HUP" and signal.getsignal(signum) == signal.SIG_IGN):
                 self.handlers[signum] = signal.signal(signum, action)
 
     def forget(self) -> None:
@@ -35,11 +41,15 @@ class Requests:
         self.handlers = {}
 
     def _on_stop(self, signum: int, frame: FrameType | None) -> None:
-        if self.stop is not None:
+        name = signal.Signals(signum).name
+        if signum in self.seen and name != "SIGHUP":
             rich.get_console().show_cursor()
             os._exit(128 + signum)
-        self.stop = signum
-        log.info("%s: saving at the end of this step; once more ends at once", signal.Signals(signum).name)
+        self.seen.add(signum)
+        if self.stop is None:
+            self.stop = signum
+            again = "" if name == "SIGHUP" else "; once more ends at once"
+            log.info("%s: saving at the end of this step%s", name, again)
 
     def _on_save(self, signum: int, frame: FrameType | None) -> None:
         self.save = True

@@ -15,6 +15,7 @@ from lm.callbacks.occasion import Occasion
 from lm.generate import write
 
 log = logging.getLogger("lm")
+HEADING = re.compile(rb"^## step (\d+)$", re.MULTILINE)
 
 
 class Samples(Occasion):
@@ -23,29 +24,43 @@ class Samples(Occasion):
     def __init__(self, config: SampleConfig, directory: Path) -> None:
         super().__init__(config.every)
         self.config, self.path = config, directory / "samples.md"
-        self.size = 0  # of samples.md at the checkpoint that the run goes on from
+        self.size: int | None = None  # bytes of samples.md at the checkpoint that the run resumes from, if it says so
         self.prompts: list[str] = []
 
     def state_dict(self) -> dict[str, Any]:
-        return {"bytes": self.path.stat().st_size if self.path.exists() else 0}
+        return super().state_dict() | {"bytes": self.path.stat().st_size if self.path.exists() else 0}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
         self.size = state_dict["bytes"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         if not trainer.is_global_zero:
             return
-        with self.path.open("ab") as file:  # take back what a killed process wrote beyond its checkpoint
-            file.truncate(min(self.size, self.path.stat().st_size))
+        self._take_back(trainer.global_step)
+        tokenizer = pl_module.tokenizer
         for prompt in self.config.prompts:
             try:
-                pl_module.tokenizer.encode(prompt)
+                if not len(tokenizer.encode(prompt)):  # such as a new line, where words are split at white space
+                    raise ValueError("the tokenizer makes no token of it")
                 self.prompts.append(prompt)
             except ValueError as error:
                 log.info("no samples from %r: %s", prompt, error)
-        if not self.prompts:  # a language without the newline that the default prompt is, say
-            first = trainer.datamodule.tokens.val[:1].tolist()  # type: ignore[attr-defined]
-            self.prompts = [pl_module.tokenizer.decode(first)]
+        if not self.prompts:  # the validation text begins with something that the tokenizer can spell
+            ids = trainer.datamodule.tokens.val[:16].tolist()  # type: ignore[attr-defined]
+            texts = (tokenizer.decode(ids[:n]) for n in range(1, len(ids) + 1))
+            self.prompts = [next(text for text in texts if text and len(tokenizer.encode(text)))]
+
+    def _take_back(self, step: int) -> None:
+        """Remove the samples that a killed process wrote after the checkpoint that the run resumes from.
+
+        Where the checkpoint does not say how long the file was, since its session made no samples, the headings do.
+        """
+        written = self.path.read_bytes() if self.path.exists() and step else b""
+        later = (m.start() for m in HEADING.finditer(written) if int(m[1]) > step)
+        kept = next(later, len(written)) if self.size is None else self.size
+        with self.path.open("ab") as file:
+            file.truncate(min(kept, len(written)))
 
     def act(self, trainer: L.Trainer, pl_module: Any) -> None:
         with pl_module.as_validated() as model:

@@ -15,8 +15,9 @@ import numpy as np
 import yaml
 
 from lm import curve
+from lm.changes import flatten
 from lm.config import SCHEMAS, Config, usual
-from lm.run import flatten, read_config, read_record, state
+from lm.run import read_config, read_record, state
 
 # Of samples.md: a step's heading, or a text in the fence that lm/callbacks/samples.py gives it. One that was cut by a
 # kill has no end, and is passed over.

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING as MISSING_FIELD
 from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -23,10 +21,12 @@ from lm.attention import AttentionConfig
 from lm.batches import DataConfig
 from lm.callbacks import CallbacksConfig
 from lm.check import Check
+from lm.command import RUN_NAME
 from lm.config.errors import explain, unknown_key
 from lm.config.help import CONF
+from lm.config.typed import keep_typed
 from lm.corpus import CORPORA, CorpusConfig
-from lm.hardware import device_type, require_compiler
+from lm.hardware import device_count, device_type, require_compiler
 from lm.loggers import LoggerConfig
 from lm.loss import LossConfig
 from lm.model import GPTConfig
@@ -117,7 +117,8 @@ def composed(overrides: Sequence[str], here: bool = True) -> Config:
     register()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return resolve(compose("train", ["name=script", *overrides]), here)
+            typed = keep_typed(list(overrides), Config, SCHEMAS)
+            return resolve(compose("train", ["name=script", *typed]), here)
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(explain(error)) from error
 
@@ -185,10 +186,8 @@ def across(config: Config, here: bool) -> list[str]:
         attempt(c.attention.require, device, c.model.dropped("attn"))
         if c.trainer.compile:
             attempt(require_compiler, device)
-        if device != "cpu" and wanted > torch.cuda.device_count():
-            problems.append(
-                f"trainer.devices={wanted} must be at most the {torch.cuda.device_count()} that torch finds here"
-            )
+        if wanted > (most := device_count(device)):
+            problems.append(f"trainer.devices={wanted} must be at most {most}, as torch finds {most} {device} here")
     attempt(c.data.accumulate, wanted)
     check = Check("", c)
     for key in ("init_tokenizer", "init_optimizer"):
@@ -198,7 +197,7 @@ def across(config: Config, here: bool) -> list[str]:
         c.trainer.fork is None or c.init_from is None, "init_from", "be null with trainer.fork, which brings all"
     )
     problems += [problem.removeprefix(".") for problem in check.problems]
-    if not re.fullmatch(r"\w[\w.+=@ /-]*", config.name) or ".." in config.name:
+    if not RUN_NAME.fullmatch(config.name):
         problems.append(f"name={config.name!r} must be a directory name, of letters, digits and any of . _ - + / =")
     if not 0 <= config.seed < 2**63:
         problems.append(f"seed={config.seed} must be at least 0 and below 2**63")

@@ -18,20 +18,19 @@ from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
+from lm import command
 from lm.check import nearest
 from lm.config.help import CONF, help_text
+from lm.config.typed import keep_typed
+from lm.console import protect_console
 from lm.owner import Owned
 from lm.run import Pruned
 
 USER_ERRORS = (HydraException, OmegaConfBaseException, ValueError, OSError)
 
 
-# What runs a sweep's jobs side by side is installed apart: how, by how its name begins.
-LAUNCHERS = {
-    "joblib": "is not installed: pip install -e '.[sweep]'",
-    "submitit": "is not installed: pip install hydra-submitit-launcher",
-    "ray": "is not installed: pip install hydra-ray-launcher",
-}
+# What to install for a launcher, by how its name begins: they are no dependencies.
+LAUNCHERS = {"joblib": ".[sweep]", "submitit": "hydra-submitit-launcher", "ray": "hydra-ray-launcher"}
 
 
 class Refused(SystemExit):
@@ -43,6 +42,7 @@ def run(main: Callable[[], None]) -> None:
 
     HYDRA_FULL_ERROR=1 brings the traceback. Errors that no user can cause always have one.
     """
+    protect_console()
     if {"--help", "-h"} & set(sys.argv[1:]):  # Hydra's own would copy every config twice first
         print(help_text())
         sys.exit(0)
@@ -50,6 +50,9 @@ def run(main: Callable[[], None]) -> None:
         if re.match("--(?!config|cfg|info|package|experimental)[^=]*=", typed):
             print(f"error: {typed}: settings are typed without dashes, e.g. model.n_layer=8", file=sys.stderr)
             sys.exit(1)
+    from lm.config import SCHEMAS, Config  # which imports this module
+
+    sys.argv[1:] = keep_typed(sys.argv[1:], Config, SCHEMAS)
     # Hydra takes flags before or after the overrides; people type -m in between as well
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda typed: typed not in ("-m", "--multirun"))
     asked = os.environ.get("HYDRA_FULL_ERROR", "0")
@@ -76,6 +79,7 @@ def job() -> Iterator[None]:
     Alone it ends the process; in a sweep only the job fails.
     """
     hydra = HydraConfig.get()
+    protect_console()  # once more: a launcher may have started this process
     try:
         yield
     except KeyboardInterrupt:  # before training, which has a handler of its own
@@ -130,7 +134,9 @@ def unknown_option(error: MissingConfigException) -> str:
     if missing.startswith("hydra/"):
         group, _, option = missing.rpartition("/")
         plugin = option.partition("_")[0]
-        return f"{group}={option} {LAUNCHERS.get(plugin, 'is no option' + nearest(option, list(LAUNCHERS)))}"
+        if plugin in LAUNCHERS:
+            return f"{group}={option} is not installed: {command.install(LAUNCHERS[plugin])}"
+        return f"{group}={option} is no option{nearest(option, list(LAUNCHERS))}"
     group, _, option = missing.partition("/")
     files = (path.relative_to(CONF / group) for path in sorted((CONF / group).rglob("*.yaml")))
     options = [path.with_suffix("").as_posix() for path in files]

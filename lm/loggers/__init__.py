@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lm.observers import guard
+
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
+
+HOOKS = ("log_metrics", "log_hyperparams", "save", "finalize")  # what Lightning and we call
 
 
 @dataclass
@@ -18,8 +22,8 @@ class LoggerConfig:
     tensorboard: bool = True
 
     def build(self, directory: Path, step: int) -> list[Logger]:
-        """The loggers of a run that goes on after `step`; points beyond it are taken back."""
+        """Return the loggers of a run that resumes after `step`. They drop points beyond it, and cannot end the run."""
         from lm.loggers.curves import CSVCurve, TensorBoard
 
-        loggers: list[Logger] = [CSVCurve(directory, step)] if self.csv else []
-        return [*loggers, TensorBoard(directory, step)] if self.tensorboard else loggers
+        loggers: list[Logger] = [guard(CSVCurve(directory, step), "metrics.csv", HOOKS)] if self.csv else []
+        return [*loggers, guard(TensorBoard(directory, step), "TensorBoard", HOOKS)] if self.tensorboard else loggers

@@ -12,8 +12,8 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard.summary import hparams
 
+from lm.changes import flatten
 from lm.files import write_text
-from lm.run import flatten
 
 METRICS = (
     "train/loss", "val/loss", "val/ppl", "val/bpb", "train/grad_norm", "lr",
@@ -46,22 +46,24 @@ class CSVCurve(Logger):
         super().__init__()
         self.path = directory / "metrics.csv"
         self.row: dict[str, float] = {}
+        self.start = self.end = 0  # bytes before the newest row, and before what follows it
         self.resume_step = step
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        if not self.row:
+        if not self.end:
             self._take_back()
+            self.end = self.path.stat().st_size
         if self.row.get("step") != step:
-            self.row = {"step": step or 0}
-            self.row_start = self.path.stat().st_size
+            self.row, self.start = {"step": step or 0}, self.end
         self.row |= metrics
         line = io.StringIO()
         csv.DictWriter(line, ("step", *METRICS), lineterminator="\n").writerow(self.row)
-        with self.path.open("r+") as file:
-            file.seek(self.row_start)
-            file.write(line.getvalue())
+        with self.path.open("r+b") as file:
+            file.seek(self.start)
+            file.write(line.getvalue().encode())
             file.truncate()
+        self.end = self.start + len(line.getvalue())  # only now: half a row, on a full disk, is written over
 
     def _take_back(self) -> None:
         """Drop the rows after the step that the run goes on from, and a last row that was cut by a kill."""
@@ -91,11 +93,17 @@ class TensorBoard(TensorBoardLogger):
         typed = dict(override.lstrip("+~").partition("=")[::2] for override in overrides)
         wanted = {key: flat.get(key, value) for key, value in typed.items() if not key.startswith(ASIDE)}
         wanted |= {"optimizer.lr": flat["chosen.lr"]} if "chosen.lr" in flat else {}
-        columns = {k: v if isinstance(v, bool | int | float) else str(v) for k, v in wanted.items()}
+        # what is not text, such as a path with bytes that are not UTF-8, protobuf would refuse
+        columns = {k: v if isinstance(v, bool | int | float) else printable(str(v)) for k, v in wanted.items()}
         for summary in hparams(columns, {"val/loss": 0.0}):
             self.experiment._get_file_writer().add_summary(summary)
         self.experiment.add_custom_scalars(CHARTS)
-        self.experiment.add_text("config", f"```yaml\n{yaml.safe_dump(params, sort_keys=False)}```")
+        self.experiment.add_text("config", f"```yaml\n{printable(yaml.safe_dump(params, sort_keys=False))}```")
 
     def save(self) -> None:
         self.experiment.flush()  # and no hparams.yaml beside config.yaml
+
+
+def printable(text: str) -> str:
+    """Return the text with lone surrogates, which stand for bytes that are not UTF-8, as escapes."""
+    return text.encode(errors="backslashreplace").decode()

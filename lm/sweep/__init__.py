@@ -117,13 +117,15 @@ def changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 @contextmanager
 def stopping(directory: Path) -> Iterator[None]:
-    """What SIGINT and SIGTERM do while jobs run in processes of their own: the jobs save, and the sweep ends."""
+    """Make SIGINT, SIGTERM and SIGHUP end a sweep whose jobs run in processes of their own, once they have saved."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        end(directory, tell=signum == signal.SIGTERM)  # a terminal sends SIGINT to all processes itself
+        end(directory, tell=signum != signal.SIGINT)  # a terminal sends SIGINT to all processes itself
         raise SystemExit(128 + signum)
 
-    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+    signals = [signal.SIGINT, signal.SIGTERM]
+    signals += [signal.SIGHUP] * (signal.getsignal(signal.SIGHUP) != signal.SIG_IGN)  # nohup has it ignored
+    before = {signum: signal.signal(signum, stop) for signum in signals}
     try:
         yield
     finally:

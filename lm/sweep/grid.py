@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import sys
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -23,10 +25,12 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from lm import command
+from lm.changes import FREE
 from lm.console import table
 from lm.files import write_text
 from lm.owner import claim
-from lm.run import FREE, Pruned
+from lm.run import Pruned
 from lm.sweep import Job, SweepConfig, changed, combinations, end_strays, groups, least, stopping, winner
 
 
@@ -59,6 +63,9 @@ class Grid(Sweeper):
         parsed = OverridesParser.create(self.hydra_context.config_loader).parse_overrides(lines)
         typed = {override.get_key_element(): override for override in parsed}  # the last word on each key
         self.swept = {key: o for key, o in typed.items() if o.is_sweep_override()}
+        for key in self.swept:
+            if re.fullmatch(r"name|sweep(\..*)?", key):
+                raise ValueError(f"{key} takes one value: a sweep's jobs are the runs 0, 1, ... in outputs/<name>/")
         self.fixed = {key: str(o.input_line) for key, o in typed.items() if key not in self.swept}
         for name in ("hydra", "hydra_plugins"):
             logging.getLogger(name).setLevel(logging.WARNING)  # the launchers say what we say better
@@ -66,10 +73,20 @@ class Grid(Sweeper):
         with claim(self.directory):
             self.guard(typed)
             end_strays(self.directory)
-            self.explore(jobs)
+            try:
+                self.explore(jobs)
+            except (SystemExit, KeyboardInterrupt):
+                print(f"the sweep was interrupted; resume it with:\n  {self.same_command()}", flush=True)
+                raise
             self.conclude(jobs)
         if any(job.status == "failed" for job in jobs):
             raise SystemExit(1)
+
+    def same_command(self) -> str:
+        """Return the command that was typed, with the sweep's name, which by default is the date and time."""
+        named = any(re.match(r"\+*name=", word) for word in sys.argv[1:])
+        name = [] if named else [command.override("name", self.config.name)]
+        return command.shell(command.python(), command.located("train.py"), *sys.argv[1:], *name)
 
     def plan(self) -> list[Job]:
         """The jobs that are known from the start, after a look at whether they can be composed."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 import csv
 import io
 import re
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
+from lm import command
 from lm.files import write_text
 from lm.sweep import Job, SweepConfig, winner
 from lm.sweep.grid import Grid
@@ -117,8 +117,9 @@ class Search(Grid):
             print("what mattered: " + ", ".join(f"{key} {weight:.0%}" for key, weight in weights.items()))
         if best := winner(jobs):
             fixed = [line for key, line in self.fixed.items() if not key.startswith(("name", "sweep", "hydra"))]
-            typed = [f"name={self.config.name}-best", *fixed, *(f"{k}={v}" for k, v in best.overrides.items())]
-            print(f"the best again:\n  python train.py {shlex.join(typed)}", flush=True)
+            typed = [*fixed, *(f"{key}={value}" for key, value in best.overrides.items())]
+            name = command.override("name", f"{self.config.name}-best")
+            print(f"to train the best again:\n  {command.train([name, *typed])}", flush=True)
 
     def tabulate(self, jobs: list[Job]) -> None:
         """study.csv: a row for each trial."""
@@ -135,7 +136,7 @@ def require_optuna() -> None:
     try:
         import optuna
     except ImportError as error:
-        raise ValueError("sweep=search needs Optuna: pip install -e '.[sweep]'") from error
+        raise ValueError(f"sweep=search needs Optuna: {command.install('.[sweep]')}") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 

