@@ -111,6 +111,7 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 def close(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Logits that are equal to 1e-5, or to 1e-5 of the largest where that is more than 1."""
+    a, b = a.detach(), b.detach()
     return a.shape == b.shape and float((a - b).abs().max()) <= 1e-5 * max(1.0, float(b.abs().max()))
 
 

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from lm import hf
 from lm.hf import gpt2, llama
 from lm.hf.settings import FIXED, IGNORED
+from lm.model import GPTConfig
+from lm.model.layers import mlp_width
 from lm.tokenizer import Chars
 
 transformers = pytest.importorskip("transformers")
@@ -219,10 +221,17 @@ def test_other_spellings_and_harmless_keys_are_read(kind, edits):
     assert is_exact_or_refused(kind, arguments, edits)
 
 
-@pytest.mark.parametrize("arguments", [{"intermediate_size": n} for n in (1, 37, 63, 65)], ids=str)
-def test_an_mlp_of_any_width_is_read(arguments):
+@pytest.mark.parametrize("hidden", [1, 37, 63, 65])
+def test_an_mlp_of_any_width_is_read(hidden):
     usual = {key: values[0] for key, values in BUILT["llama"].items()}
-    assert is_exact_or_refused("llama", usual | arguments | {"mlp_bias": True}, {})
+    assert is_exact_or_refused("llama", usual | {"intermediate_size": hidden, "mlp_bias": True}, {})
+
+
+@pytest.mark.parametrize("n_embd", [16, 52, 100, 768, 1000, 4094])  # some of these need another last bit
+def test_an_mlp_ratio_gives_exactly_the_width(n_embd):
+    for hidden in range(64, 64 * 300, 64):
+        ours = GPTConfig(n_embd=n_embd, n_head=2, mlp="swiglu", mlp_ratio=llama.ratio(hidden, n_embd))
+        assert mlp_width(ours) == hidden
 
 
 @pytest.mark.parametrize(("kind", "module"), [("gpt2", gpt2), ("llama", llama)])
