@@ -117,7 +117,7 @@ def test_evaluate_scores_over_the_whole_vocabulary(forms, tmp_path, monkeypatch,
     evaluate.main()
     ids = torch.tensor(TOKENIZER.encode(PROSE[:17]))
     expected = -model(ids[None, :-1]).log_softmax(-1)[0].gather(1, ids[1:, None]).mean()
-    assert json.loads(capsys.readouterr().out)["loss"] == pytest.approx(float(expected), abs=1e-5)
+    assert json.loads(capsys.readouterr().out)["loss"] == pytest.approx(expected.item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("multiple", [1, 64, 320])

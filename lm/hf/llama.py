@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lm.hf.fields import COMMON, Rule
+from lm.hf.fields import COMMON, Rule, accept
 from lm.hf.settings import Keys, naming, read_settings, show
 from lm.hf.weights import Weights
 from lm.model import GPT, GPTConfig, with_weights
@@ -19,7 +19,7 @@ RULES: dict[str, Rule] = COMMON | {
     "position": lambda c: c.position == "rope",
     "norm": lambda c: c.norm == "rmsnorm",
     "mlp": lambda c: c.mlp == "swiglu",
-    "n_kv_head": lambda c: True,
+    "n_kv_head": accept,
 }
 
 KEYS = Keys(

@@ -1,4 +1,4 @@
-"""Read the settings of a config.json; refuse those that would change the model in a way that this GPT has not."""
+"""Read the settings of a config.json; refuse those that this GPT does not have."""
 
 from __future__ import annotations
 
