@@ -31,6 +31,15 @@ class Checkpoint:
     step: int
     metrics: dict[str, float]  # the newest of each when it was saved
 
+    def __post_init__(self) -> None:
+        """The vocabulary of the model may be larger than that of the tokenizer, as in padded models, never smaller."""
+        rows, ids = self.model.vocab_size, self.tokenizer.vocab_size
+        if rows < ids:
+            raise ValueError(
+                f"{self.path} cannot be loaded: its tokenizer has {ids:,} ids, but its model only has {rows:,} rows "
+                "for them; the tokenizer must be the one that the model was trained with"
+            )
+
 
 def describe(model: GPT, tokenizer: Tokenizer) -> dict[str, Any]:
     """What a checkpoint says of itself, in plain values, beside what Lightning writes."""
@@ -38,7 +47,7 @@ def describe(model: GPT, tokenizer: Tokenizer) -> dict[str, Any]:
         "format_version": FORMAT,
         "version": __version__,
         "model": asdict(model.config),
-        "vocab_size": tokenizer.vocab_size,
+        "vocab_size": model.vocab_size,
         "tokenizer": tokenizer.to_json(),
     }
 
@@ -171,7 +180,7 @@ def load(path: Path | str) -> Checkpoint:
     Raises ValueError with one clear line. Logs a warning when the run is still training.
     """
     folder = Path(str(path).removeprefix("hf:")).expanduser()
-    if str(path).startswith("hf:") or (folder / hf.WEIGHTS).exists():
+    if str(path).startswith("hf:") or (folder / hf.CONFIG).exists():
         return Checkpoint(folder, *hf.load(folder), step=0, metrics={})
     if folder.suffix == ".safetensors":
         return load_safetensors(folder)
@@ -202,13 +211,14 @@ def load_safetensors(path: Path) -> Checkpoint:
             about, weights = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} cannot be loaded: it is truncated, or no safetensors file") from error
-    if "tokenizer" not in about or "model" not in about:
+    if not {"model", "vocab_size", "tokenizer", "step"} <= about.keys():
         raise ValueError(f"{path} cannot be loaded: it was not exported from this project")
-    config = json.loads(about["model"])
-    if config["tie_embeddings"]:
-        weights["head.weight"] = weights["wte.weight"]
     try:
-        model = with_weights(GPTConfig(**config), int(about["vocab_size"]), weights)
+        config = GPTConfig(**json.loads(about["model"]))
+        if config.tie_embeddings and "wte.weight" in weights:
+            weights["head.weight"] = weights["wte.weight"]
+        model = with_weights(config, int(about["vocab_size"]), weights)
+        tokenizer, step = from_json(about["tokenizer"]), int(about["step"])
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} cannot be loaded: {error}") from error
-    return Checkpoint(path, model.eval(), from_json(about["tokenizer"]), int(about["step"]), metrics={})
+    return Checkpoint(path, model.eval(), tokenizer, step, metrics={})

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lm.checkpoint import Checkpoint, read
-from lm.model import GPT
+from lm.model import GPT, GPTConfig
+from lm.model.layers import make_norm, mlp_width
 from lm.tokenizer import Tokenizer, spellings
 
 # What may differ: no other function of the same weights, or another number of rows.
@@ -39,7 +41,9 @@ def inherit(model: GPT, tokenizer: Tokenizer, source: Checkpoint) -> Inherited:
     positions beyond the old context, stay as they were initialised (femtoGPT's `init-with` makes all of them anew).
     Raises ValueError, with the difference, when the blocks are not of the same shape.
     """
-    mine, other = asdict(source.model.config), asdict(model.config)
+    mine, other = effective(source.model.config), effective(model.config)
+    if mlp_width(source.model.config) == mlp_width(model.config):
+        mine["mlp_ratio"] = other["mlp_ratio"]  # Llama's exports say it in whole tiles
     shaping = [key for key in mine if not key.startswith(FREE) and mine[key] != other[key]]
     if shaping:
         table = "\n".join(f"  model.{key}={other[key]}, but the checkpoint has {mine[key]}" for key in shaping)
@@ -70,10 +74,24 @@ def inherit(model: GPT, tokenizer: Tokenizer, source: Checkpoint) -> Inherited:
     return found
 
 
+def effective(config: GPTConfig) -> dict[str, Any]:
+    """Return the fields with null replaced by what it stands for, as one model can be written in several ways."""
+    return asdict(config) | {
+        "n_kv_head": config.n_kv_head or config.n_head,
+        "norm_eps": make_norm(config).eps,
+        "bias": None,  # only the default of these
+        "bias_qkv": config.biased("qkv"),
+        "bias_proj": config.biased("proj"),
+        "bias_mlp": config.biased("mlp"),
+        "bias_norm": config.norm == "layernorm" and config.norm_gain and config.biased("norm"),
+    }
+
+
 def inherited_state(source: Checkpoint, found: Inherited, kind: str) -> Callable[[torch.optim.Optimizer], None]:
     """What gives an optimizer of this kind the state that the source's has of each tensor that was `found` whole.
 
-    Raises ValueError when the source has none of this kind.
+    An embedding with other padding (model.vocab_multiple) gets none, as the state has the shape of the tensor. Raises
+    ValueError when the source has none of this kind.
     """
     data = read(source.path) if source.path.is_file() else {}
     theirs = data.get("lm", {}).get("optimizer")
@@ -82,12 +100,13 @@ def inherited_state(source: Checkpoint, found: Inherited, kind: str) -> Callable
         raise ValueError(f"init_optimizer=keep: {source.path} holds {was}; init_optimizer=new does without")
     (saved,) = data["optimizer_states"]
     numbers = {n: i for g in saved["param_groups"] for n, i in zip(g["param_names"], g["params"], strict=True)}
+    shapes = {name: p.shape for name, p in source.model.named_parameters()}
 
     def begin(optimizer: torch.optim.Optimizer) -> None:
         own = optimizer.state_dict()
-        for group in own["param_groups"]:
-            for name, i in zip(group["param_names"], group["params"], strict=True):
-                if name in found.loaded and numbers[name] in saved["state"]:
+        for group, parameters in zip(own["param_groups"], optimizer.param_groups, strict=True):
+            for name, i, p in zip(group["param_names"], group["params"], parameters["params"], strict=True):
+                if name in found.loaded and numbers[name] in saved["state"] and p.shape == shapes[name]:
                     own["state"][i] = copy.deepcopy(
                         saved["state"][numbers[name]]
                     )  # what is read is mapped from the file
@@ -97,10 +116,18 @@ def inherited_state(source: Checkpoint, found: Inherited, kind: str) -> Callable
 
 
 def shared_tokens(new: Tokenizer, old: Tokenizer) -> tuple[Tensor, Tensor]:
-    """The ids (K,) of tokens that both vocabularies have, in the new one and in the old one."""
-    known: dict[bytes, int] = {}
-    for i, spelt in spellings(old).items():
-        known.setdefault(spelt, i)
-    pairs = [(i, known[spelt]) for i, spelt in spellings(new).items() if spelt in known]
+    """The ids (K,) of tokens that both vocabularies have, in the new one and in the old one.
+
+    Several ids can have one spelling, such as `A` and the byte `<0x41>` in Llama's files. Such an id is paired with
+    itself if the old vocabulary spells it in the same way, and with the first of that spelling otherwise.
+    """
+    theirs, known = spellings(old), dict[bytes, int]()
+    for i, spelling in theirs.items():
+        known.setdefault(spelling, i)
+    pairs = [
+        (i, i if theirs.get(i) == spelling else known[spelling])
+        for i, spelling in spellings(new).items()
+        if spelling in known
+    ]
     both = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)  # (K, 2)
     return both[:, 0], both[:, 1]

@@ -37,10 +37,10 @@ def main() -> None:
 
 def export(run: Path, form: str, out: Path | None) -> dict:
     source = checkpoint.load(run)
-    folder = run if run.is_dir() else run.parent
-    out = out or folder / f"{form}{SUFFIX[form]}"
-    if out.is_dir() and any(out.iterdir()) and not (out / "config.json").exists():
-        raise ValueError(f"{out} holds other files; name a new directory")
+    place = Path(str(run).removeprefix("hf:"))
+    out = out or (place if place.is_dir() else place.parent) / f"{form}{SUFFIX[form]}"
+    if out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"{out} already holds files; remove it, or name another place with --out")
     model, about = source.model, checkpoint.describe(source.model, source.tokenizer)
     if form == "hf":
         hf.export(model, source.tokenizer, out)

@@ -115,6 +115,12 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
+def close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Logits that are equal to 1e-5, or to 1e-5 of the largest where that is more than 1."""
+    a, b = a.detach(), b.detach()
+    return a.shape == b.shape and float((a - b).abs().max()) <= 1e-5 * max(1.0, float(b.abs().max()))
+
+
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
     """Name a test after the value only where the value is short, plain text.
 

@@ -5,7 +5,7 @@ import torch
 import yaml
 from conftest import config_of, weights
 
-from lm import checkpoint
+from lm import checkpoint, hf
 from lm.inherit import inherit, shared_tokens
 from lm.model import GPT, GPTConfig
 from lm.tokenizer import Bytes, Chars, spellings
@@ -92,6 +92,47 @@ def test_other_blocks_are_refused():
     tokenizer = Chars("abc")
     model = fresh(GPTConfig(**SMALL | {"n_layer": 3}, mlp="relu"), tokenizer)
     with pytest.raises(ValueError, match="(?s)model.n_layer=3, but the checkpoint has 2.*model.mlp=relu, but"):
+        inherit(model, tokenizer, source(GPTConfig(**SMALL), tokenizer))
+
+
+LLAMA = {"position": "rope", "norm": "rmsnorm", "mlp": "swiglu"}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"n_kv_head": 2}, {"mlp_ratio": 3.3}, {"norm_eps": 1e-5}, LLAMA | {"bias": False}, LLAMA | {"bias": True},
+     LLAMA | {"n_kv_head": 1}, LLAMA | {"norm_eps": 1e-6, "bias_mlp": False}],
+    ids=str,
+)  # fmt: skip
+def test_a_model_begins_from_its_own_export(fields, tmp_path):
+    """However its settings were written: the directory of transformers says them in its own way."""
+    tokenizer, config = Chars("abc"), GPTConfig(**SMALL | fields)
+    parent = source(config, tokenizer)
+    hf.export(parent.model, tokenizer, tmp_path / "hf")
+    model = fresh(config, tokenizer)
+    assert not inherit(model, tokenizer, checkpoint.load(tmp_path / "hf")).resized
+    ids = torch.tensor([[0, 1, 2, 0]])
+    torch.testing.assert_close(model(ids), parent.model(ids))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("bias_qkv", False), ("bias_norm", False), ("norm_eps", 1e-3), ("mlp_ratio", 2.0), ("n_kv_head", 1), ("bias_head", True),
+     ("norm_gain", False), ("window", 3)],
+)  # fmt: skip
+def test_another_function_is_refused_by_name(field, value):
+    tokenizer = Chars("abc")
+    model = fresh(GPTConfig(**SMALL | {field: value}), tokenizer)
+    with pytest.raises(ValueError, match=f"model.{field}={value}, but the checkpoint has"):
+        inherit(model, tokenizer, source(GPTConfig(**SMALL), tokenizer))
+
+
+def test_a_difference_is_shown_with_the_values_that_count():
+    tokenizer = Chars("abc")
+    model = fresh(GPTConfig(**SMALL, bias=False), tokenizer)
+    with pytest.raises(
+        ValueError, match="(?s)model.bias_qkv=False, but the checkpoint has True.*model.bias_norm=False, but"
+    ):
         inherit(model, tokenizer, source(GPTConfig(**SMALL), tokenizer))
 
 

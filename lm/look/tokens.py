@@ -72,7 +72,8 @@ def near(source: Checkpoint, n: int, ids: Sequence[int] = (), by_head: bool = Fa
     `by_head` looks at the C/H channels of each head by themselves, as femtoGPT's `cluster-tokens` does.
     """
     called, H = names(source.tokenizer), source.model.config.n_head
-    embedding = source.model.wte.weight.detach()[: source.model.vocab_size].float()  # (V, C)
+    # V is the vocabulary of the tokenizer: a model may have more rows, which belong to no token
+    embedding = source.model.wte.weight.detach()[: len(called)].float()  # (V, C)
     found = []
     for head, part in enumerate(embedding.chunk(H, dim=1)) if by_head else [(None, embedding)]:
         unit = F.normalize(part, dim=1)

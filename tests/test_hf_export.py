@@ -1,0 +1,207 @@
+"""An export is exact or refused, whatever GPTConfig says; the other two formats give back every number."""
+
+import json
+import tempfile
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import close
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lm import checkpoint, hf
+from lm.hf.fields import COMMON
+from lm.hf.gpt2 import RULES as GPT2_RULES
+from lm.hf.llama import RULES as LLAMA_RULES
+from lm.model import GPT, GPTConfig
+from lm.tokenizer import Chars
+from scripts.export import export
+
+transformers = pytest.importorskip("transformers")
+transformers.utils.logging.disable_progress_bar()
+pytestmark = pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+
+CHARS = Chars("abcdefghijklmnopqrstuvwxyz")
+ROWS = 29  # of the model's vocabulary: three belong to no character
+LLAMA = {"position": "rope", "norm": "rmsnorm", "mlp": "swiglu", "bias": False}
+BASES = {"gpt2": {}, "llama": LLAMA}
+SMALL = {"n_layer": 1, "n_head": 4, "n_embd": 16, "block_size": 12}
+
+# Values of every field of GPTConfig, the default and others. A field that is missing here fails a test.
+DROPOUT = [None, 0.0, 0.5]
+BIAS = [None, False, True]
+VALUES = {
+    "n_layer": [1, 2], "n_head": [1, 2, 4], "n_kv_head": [None, 1, 2, 4], "n_embd": [16, 24], "block_size": [1, 12],
+    "dropout": [0.0, 0.5], "dropout_embd": DROPOUT, "dropout_attn": DROPOUT, "dropout_resid": DROPOUT,
+    "dropout_mlp": [0.0, 0.5],
+    "bias": [False, True], "bias_qkv": BIAS, "bias_proj": BIAS, "bias_mlp": BIAS, "bias_norm": BIAS,
+    "bias_head": [False, True],
+    "position": ["learned", "sinusoidal", "rope", "none"], "position_scale": [None, 0.5], "rope_theta": [10000.0, 3.0, 50],
+    "window": [None, 3, 12, 100],
+    "norm": ["layernorm", "rmsnorm"], "norm_eps": [None, 1e-5, 1e-6, 0.1, 1], "norm_gain": [True, False],
+    "norm_stream": [False, True], "qk_norm": [False, True],
+    "mlp": ["gelu", "gelu_tanh", "relu", "relu2", "swiglu"], "mlp_ratio": [4.0, 1.3, 0.7, 0.01],
+    "norm_embd": [False, True], "tie_embeddings": [True, False], "logit_softcap": [None, 2.0],
+    "init": ["normal", "zero_proj", "unit", "he_uniform", "femtogpt"], "vocab_multiple": [1, 8, 64],
+    "recompute_every": [0, 1],
+}  # fmt: skip
+
+
+def build(**choices) -> GPT:
+    """A model with random numbers in every parameter, large enough that each of them matters to the logits."""
+    model = GPT(GPTConfig(**SMALL | choices), ROWS).eval()
+    draw = torch.Generator().manual_seed(1)
+    for p in model.parameters():
+        p.data = (p.dim() == 1) + 0.3 * torch.randn(p.shape, generator=draw)
+    if choices.get("tie_embeddings", True):
+        model.head.weight = model.wte.weight
+    return model
+
+
+def typed(field: str, value: object) -> str:
+    """As Hydra takes it: JSON, except that strings have no quotes."""
+    return f"model.{field}={value if isinstance(value, str) else json.dumps(value)}"
+
+
+@torch.no_grad()
+def is_exact_or_refused(choices: dict) -> bool:
+    """Export the model. Check its logits in transformers, and after an import; or the message of the refusal."""
+    model = build(**choices)
+    ids = torch.arange(2 * model.config.block_size).view(2, -1) * 5 % ROWS
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "out")
+        try:
+            hf.export(model, CHARS, out)
+        except ValueError as error:
+            named = [typed(key, value) for key, value in choices.items() if typed(key, value) in str(error)]
+            assert named, error
+            assert not out.exists()
+            return False
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
+        assert close(theirs(ids).logits, model(ids)), choices
+        assert close(hf.load(out)[0](ids), model(ids)), choices
+    return True
+
+
+def test_every_field_has_values_here_and_every_rule_is_about_a_field():
+    names = {field.name for field in fields(GPTConfig)}
+    assert set(VALUES) == names
+    assert set(COMMON) | set(GPT2_RULES) | set(LLAMA_RULES) <= names
+    for field in fields(GPTConfig):
+        assert any(value != field.default for value in VALUES[field.name]), field.name
+
+
+# What is exported when one field is changed: (field, value) -> architectures that can express it. Written down by hand.
+EXACT = {
+    "n_layer": "both", "n_head": "both", "n_embd": "both", "block_size": "both", "mlp_ratio": "both",
+    "dropout": "both", "dropout_embd": "both", "dropout_attn": "both", "dropout_resid": "both", "dropout_mlp": "both",
+    "bias": "both", "bias_qkv": "both", "bias_proj": "both", "bias_mlp": "both", "bias_norm": "both",
+    "position_scale": "both", "rope_theta": "both", "norm_eps": "both", "tie_embeddings": "both", "init": "both",
+    "vocab_multiple": "both", "recompute_every": "both", "n_kv_head": "llama",
+}  # fmt: skip
+ALONE = [
+    (base, field, value)
+    for base in BASES
+    for field, values in VALUES.items()
+    for value in values
+    if value != ({f.name: f.default for f in fields(GPTConfig)} | BASES[base])[field]
+]
+
+
+@pytest.mark.parametrize(("base", "field", "value"), ALONE)
+def test_a_field_alone_is_exported_exactly_or_refused_by_name(base, field, value):
+    choices = BASES[base] | {field: value}
+    if value == "unit":
+        choices |= {"tie_embeddings": False}
+    exact = is_exact_or_refused(choices)
+    if value == 0.01:  # of mlp_ratio: no hidden unit is left, except by Llama's tiles of 64
+        assert exact == (base == "llama")
+    elif EXACT.get(field) in ("both", base):
+        assert exact
+    elif field == "window":
+        assert exact == (value >= SMALL["block_size"])
+    elif field == "n_kv_head":
+        assert exact == (value == SMALL["n_head"])
+    elif field == "mlp":
+        assert exact == (base == "gpt2" and value != "swiglu")
+    else:
+        assert not exact
+
+
+@st.composite
+def choices(draw, most: int):
+    """A valid choice of up to `most` fields, beginning at one of the two shapes that transformers has."""
+    base = draw(st.sampled_from(sorted(BASES)))
+    names = draw(st.lists(st.sampled_from(sorted(VALUES)), max_size=most, unique=True))
+    found = BASES[base] | {name: draw(st.sampled_from(VALUES[name])) for name in names}
+    try:
+        GPTConfig(**SMALL | found)
+    except ValueError:
+        found = {name: value for name, value in found.items() if name not in ("init", "norm_gain", "n_head", "n_embd")}
+        found["n_kv_head"] = None
+    return found
+
+
+def combinations(examples: int, most: int):
+    quick = settings(
+        max_examples=examples, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    return lambda test: quick(given(choices(most))(test))
+
+
+@combinations(40, most=6)
+def test_fields_together_are_exported_exactly_or_refused_by_name(choices):
+    is_exact_or_refused(choices)
+
+
+@pytest.mark.slow
+@combinations(3000, most=12)
+def test_many_fields_together_are_exported_exactly_or_refused_by_name(choices):
+    is_exact_or_refused(choices)
+
+
+def test_a_field_that_is_added_later_is_refused_until_it_has_a_rule():
+    @dataclass
+    class Later(GPTConfig):
+        novelty: bool = False
+
+    assert hf.architecture(Later()) == "gpt2"
+    with pytest.raises(ValueError, match=r"GPT-2 has no model\.novelty=true; Llama has no .*model\.novelty=true"):
+        hf.architecture(Later(novelty=True))
+
+
+@torch.no_grad()
+def round_trip(choices: dict, form: str, folder: Path) -> None:
+    model = build(**choices)
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    about = checkpoint.describe(model, CHARS) | {"metrics": {"val/loss": 1.5}}
+    checkpoint.write({"state_dict": state, "global_step": 7, "lm": about}, folder / "run.ckpt")
+    again = checkpoint.load(export(folder / "run.ckpt", form, None)["out"])
+    ids = torch.arange(2 * model.config.block_size).view(2, -1) * 5 % ROWS
+    assert torch.equal(again.model(ids), model(ids)) and again.model.vocab_size == ROWS
+    assert asdict(again.model.config) == asdict(model.config)
+    assert again.tokenizer.to_json() == CHARS.to_json() and again.step == 7
+
+
+@pytest.mark.parametrize("form", ["inference", "safetensors"])
+@pytest.mark.parametrize("field", VALUES)
+def test_the_other_formats_give_back_every_number(field, form, tmp_path):
+    for value in VALUES[field]:
+        choices = {field: value} | ({"tie_embeddings": False} if value == "unit" else {})
+        round_trip(choices, form, tmp_path)
+
+
+def test_an_export_does_not_overwrite_a_directory(tmp_path):
+    round_trip({}, "inference", tmp_path)
+    export(tmp_path / "run.ckpt", "hf", tmp_path / "out")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(ValueError, match="out already holds files; remove it, or name another place with --out"):
+        export(tmp_path / "run.ckpt", "hf", tmp_path / "out")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_what_is_exported_of_an_hf_directory_is_put_into_it(tmp_path):
+    hf.export(build(), CHARS, tmp_path / "theirs")
+    assert export(Path(f"hf:{tmp_path}/theirs"), "inference", None)["out"] == str(tmp_path / "theirs/inference.ckpt")
