@@ -124,8 +124,9 @@ def open_run(
     if any(directory.glob("checkpoints/*.ckpt")):
         run.record = read_record(directory / "run.json")
         old = read_config(directory / "config.yaml")
-        if old.get("tokenizer") == {"kind": "InitFrom"}:  # where it began is history, typed again or not
-            run.config = config = config | {"tokenizer": old["tokenizer"], "init_from": old["init_from"]}
+        if (old.get("tokenizer") or {}).get("kind") == "InitFrom":  # where it began is history, typed again or not
+            parsing = {"parse_special": True} if config.get("tokenizer", {}).get("parse_special") else {}
+            run.config = config = config | {"tokenizer": {"kind": "InitFrom"} | parsing, "init_from": old["init_from"]}
         changes = difference(old, config, usual or {})
         if refused := {key: pair for key, pair in changes.items() if not key.startswith(FREE)}:
             raise ValueError(
@@ -159,6 +160,18 @@ def read_config(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise ValueError(f"{path} is missing, which says how the run was trained")
     return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def run_of(path: Path) -> Path | None:
+    """Return the directory of the run that a checkpoint, or what was exported of it, is in."""
+    return next((folder for folder in path.absolute().parents[:2] if (folder / "run.json").exists()), None)
+
+
+def parses_special(directory: Path | None) -> bool:
+    """Tell whether a run was trained with tokenizer.parse_special."""
+    if directory is None or not (directory / "config.yaml").exists():
+        return False
+    return bool(flatten(read_config(directory / "config.yaml") or {}).get("tokenizer.parse_special"))
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ FLOORS = [
     {"download", "cache", "hardware", "loss"},
     {"pip_download", "precision", "owner"},
     {"attention", "schedule", "corpus", "batches", "optim"},
-    {"tokenizer", "model", "run"},
+    {"tokenizer", "model", "run", "user_text"},
     {"tokens", "vocabulary", "generate", "hf", "grow", "memory"},
     {"checkpoint", "tasks"},
     {"inherit", "look", "evaluate"},

@@ -30,16 +30,19 @@ class Sampling:
     repetition_penalty: float = 1.0  # above 1: tokens already in the text become less likely (Keskar et al. 2019)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < math.inf:
-            raise ValueError(f"temperature={self.temperature} must be 0 (greedy) or above, and finite")
+        if not self.temperature >= 0:  # nan included
+            raise ValueError(f"temperature={self.temperature} must be 0 (greedy) or above")
+        for key in ("temperature", "repetition_penalty"):
+            if math.isinf(getattr(self, key)):
+                raise ValueError(f"{key}={getattr(self, key)} must be finite")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k={self.top_k} must be at least 1")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p={self.top_p} must be above 0 and at most 1")
         if self.min_p is not None and not 0 <= self.min_p <= 1:
             raise ValueError(f"min_p={self.min_p} must be from 0 to 1")
-        if not 0 < self.repetition_penalty < math.inf:
-            raise ValueError(f"repetition_penalty={self.repetition_penalty} must be above 0 (1: none), and finite")
+        if not self.repetition_penalty > 0:
+            raise ValueError(f"repetition_penalty={self.repetition_penalty} must be above 0 (1: none)")
 
     def filtered(self, logits: Tensor, seen: Tensor | None = None) -> Tensor:
         """Return the logits (B, V) of the distribution that is drawn from: -inf for tokens that are filtered out.
