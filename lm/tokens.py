@@ -97,12 +97,13 @@ def notes(counts: dict[str, int], tokenizer: Tokenizer) -> Iterator[str]:
     """Say what could be done about special tokens that the training text spells."""
     if known := {name: count for name, count in counts.items() if name in tokenizer.special_tokens}:
         told = ", ".join(f"{name} {count:,} times" for name, count in known.items())
-        yield f"the training text spells {told}, as ordinary text; tokenizer.parse_special=true makes that the token"
+        cure = "tokenizer.parse_special=true makes tokens of them"
+        yield f"the training text spells {told}, encoded as ordinary text; {cure}"
     if count := counts.get(END_OF_TEXT, 0) * (END_OF_TEXT not in tokenizer.special_tokens):
         yield (
-            f"the training text spells {END_OF_TEXT} {count:,} times, as ordinary text; where it is a line of its own, "
-            f"'corpus.separator=\"{END_OF_TEXT}\"' makes documents of the text, and anywhere "
-            f"'tokenizer.special_tokens=[\"{END_OF_TEXT}\"]' tokenizer.parse_special=true makes that the token"
+            f"the training text spells {END_OF_TEXT} {count:,} times, encoded as ordinary text. Where it is a line of "
+            f"its own, 'corpus.separator=\"{END_OF_TEXT}\"' splits the text into documents; elsewhere, "
+            f"'tokenizer.special_tokens=[\"{END_OF_TEXT}\"]' tokenizer.parse_special=true makes tokens of it"
         )
 
 

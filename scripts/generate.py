@@ -144,8 +144,8 @@ def generate(args: argparse.Namespace, wanted: Wanted, device: str) -> None:
     checkpoint = source(args)
     model = checkpoint.model.to(device)
     if not wanted.parse_special and (names := spelled_specials(checkpoint.tokenizer, asked)):
-        what = f"the prompt spells {', '.join(names)}, taken as ordinary text"
-        print(f"hint: {what}; --parse-special makes that the token", file=sys.stderr)
+        what = f"the prompt spells {', '.join(names)}, encoded as ordinary text"
+        print(f"hint: {what}; with --parse-special it becomes a token", file=sys.stderr)
     alone = len(asked) * wanted.num_samples == 1 and not args.json
     unsaid = [asked[0]] if alone else []  # the prompt goes in front of what is told first
 

@@ -128,7 +128,9 @@ def test_a_prompt_gives_special_tokens_when_it_is_to(monkeypatch, script):
     plain = list(b"<|user|>hi")
     ids, _, err = first_ids(monkeypatch, script, "--prompt", "<|user|>hi")
     assert ids == [plain]
-    assert err == "hint: the prompt spells <|user|>, taken as ordinary text; --parse-special makes that the token\n"
+    assert (
+        err == "hint: the prompt spells <|user|>, encoded as ordinary text; with --parse-special it becomes a token\n"
+    )
     ids, out, err = first_ids(monkeypatch, script, "--prompt", "<|user|>hi", "--parse-special")
     assert ids == [[USER, *b"hi"]] and not err and out.startswith("<|user|>hi")
     ids, _, err = first_ids(monkeypatch, script, "--prompt", "hi", "--parse-special")
@@ -163,7 +165,7 @@ def test_a_session_has_both_settings():
         "/set parse_special maybe", "/set document_start off", "", wanted=Wanted(2, GREEDY), tokenizer=TOKENIZER,
     )  # fmt: skip
     assert "parse_special       off\ndocument_start      off\n" in said
-    assert said.count("[<|user|> taken as ordinary text; /set parse_special on makes that the token]\n") == 1
+    assert said.count("[<|user|> encoded as ordinary text; with /set parse_special on it becomes a token]\n") == 1
     assert "parse_special on\n" in said and "document_start on\n" in said
     assert "parse_special=maybe must be on or off\n" in said
     assert session.prompt == "\0\0" and not session.wanted.document_start  # the empty prompt's text, of /more

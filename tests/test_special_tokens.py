@@ -171,7 +171,7 @@ def test_a_note_counts_what_is_not_parsed_at_every_start(tmp_path, caplog):
     for _ in range(2):
         (line,) = notes(caplog, CHATS, tokenizer, downloads)
         assert line.startswith(
-            "note     the training text spells <|user|> 30 times, <|bot|> 30 times, as ordinary text;"
+            "note     the training text spells <|user|> 30 times, <|bot|> 30 times, encoded as ordinary text;"
         )
         assert "tokenizer.parse_special=true" in line and "idle" not in line
     assert notes(caplog, CHATS, tokenizer, downloads, True) == []

@@ -110,7 +110,7 @@ class Session:
     def go_on(self, prompt: str) -> None:
         self.prompt, self.text = prompt, ""
         if not self.wanted.parse_special and (names := spelled_specials(self.tokenizer, [prompt])):
-            self.say(f"[{', '.join(names)} taken as ordinary text; /set parse_special on makes that the token]\n")
+            self.say(f"[{', '.join(names)} encoded as ordinary text; with /set parse_special on it becomes a token]\n")
 
         def watch(row: int, text: str) -> None:
             self.text += text

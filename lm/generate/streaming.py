@@ -39,13 +39,13 @@ class Row:
         if len(c.ids) == w.max_new_tokens:
             return self.end("length")
         certain = self.certain()
-        if (place := first(w.stop, c.text[:certain], self.told)) is not None:
+        if (place := first(w.stop, c.text, self.told, certain)) is not None:
             c.text = c.text[:place]
             return self.end("stop")
         if len(self.window) > 2 * WINDOW and len(kept := tail(self.tokenizer, self.window)) < len(self.window):
             self.offset = len(self.tokenizer.decode(kept)) - (len(c.text) - certain)
             self.settled, self.window = c.text[:certain], kept
-        return self.tell(certain - begun(c.text[:certain], w.stop))
+        return self.tell(certain - begun(w.stop, c.text, certain))
 
     def certain(self) -> int:
         """Return how many characters of the text no later token changes.
@@ -60,7 +60,7 @@ class Row:
     def end(self, why: str) -> str:
         c = self.completion
         self.done, c.ended = True, why
-        if (place := first(self.wanted.stop, c.text, self.told)) is not None:
+        if (place := first(self.wanted.stop, c.text, self.told, len(c.text))) is not None:
             c.text, c.ended = c.text[:place], "stop"
         return self.tell(len(c.text))
 
@@ -85,11 +85,11 @@ def tail(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
     return list(ids)
 
 
-def first(stops: Sequence[str], text: str, start: int) -> int | None:
-    """Return where the first of the stop strings begins, at `start` or later; None: nowhere."""
-    return min((place for s in stops if (place := text.find(s, start)) >= 0), default=None)
+def first(stops: Sequence[str], text: str, start: int, end: int) -> int | None:
+    """Return where the first of the stop strings begins that is within text[start:end]; None: there is none."""
+    return min((place for s in stops if (place := text.find(s, start, end)) >= 0), default=None)
 
 
-def begun(text: str, stops: Sequence[str]) -> int:
-    """Return how many characters at the end may be the beginning of a stop string."""
-    return max((n for s in stops for n in range(1, min(len(s), len(text) + 1)) if text.endswith(s[:n])), default=0)
+def begun(stops: Sequence[str], text: str, end: int) -> int:
+    """Return how many characters at the end of text[:end] may be the beginning of a stop string."""
+    return max((n for s in stops for n in range(1, min(len(s), end + 1)) if text.endswith(s[:n], 0, end)), default=0)
