@@ -51,7 +51,7 @@ class Sampling:
         penalty is applied. Raises ValueError when the model gives no token of a row a probability.
         """
         logits = logits.float()
-        wide = not self._fits_float32(logits.amax(-1))
+        wide = not self._fits_float32(logits.amax(-1).tolist())
         if wide:
             logits = widened(logits)
         if self.repetition_penalty != 1 and seen is not None:
@@ -77,10 +77,10 @@ class Sampling:
             logits = logits.masked_fill(logits < least, -torch.inf)
         return logits
 
-    def _fits_float32(self, top: Tensor) -> bool:
-        """Tell whether float32 holds all that becomes of rows with the highest logits `top` (B,)."""
+    def _fits_float32(self, highest: Sequence[float]) -> bool:
+        """Tell whether float32 holds all that becomes of rows with these highest logits."""
         factors = (self.temperature or 1.0, self.repetition_penalty)
-        return all(1 / LARGE <= factor <= LARGE for factor in factors) and bool((top.abs() <= LARGE).all())
+        return all(1 / LARGE <= factor <= LARGE for factor in factors) and all(abs(x) <= LARGE for x in highest)
 
     def choose(self, logits: Tensor, u: Tensor, seen: Tensor | None = None) -> Tensor:
         """One token for each row of logits (B, V): (B,). The same `u` (B,), uniform in [0, 1), gives the same token."""
@@ -121,13 +121,12 @@ class Uniforms:
         self.length = length
         self.streams = [stream(seed, n) for n in rows]
         self.drawn = np.empty((len(rows), BLOCK))
-        self.blocks = np.full(len(rows), -1)  # which block of its stream each row of `drawn` holds
+        self.blocks = [-1] * len(rows)  # which block of its stream each row of `drawn` holds
 
     def at(self, places: Sequence[int]) -> Tensor:
         """Return number `places[b]` of each row's stream: (B,). In a row, places only grow."""
-        block, place = np.divmod(places, BLOCK)
-        while len(late := np.flatnonzero(block > self.blocks)):
-            for row in late:
+        for row, place in enumerate(places):
+            while self.blocks[row] < place // BLOCK:
                 self.drawn[row] = self.streams[row].random(BLOCK)
-            self.blocks[late] += 1
-        return torch.from_numpy(self.drawn[np.arange(len(place)), place])
+                self.blocks[row] += 1
+        return torch.from_numpy(self.drawn[range(len(places)), [place % BLOCK for place in places]])
