@@ -63,7 +63,7 @@ def fit(config: Config, directory: Path, overrides: Sequence[str]) -> float:
     run.require_text(text.digest)
     keep = source if origin or c.init_tokenizer == "keep" else None
     tokenizer = keep.tokenizer if keep else cached_tokenizer(c.tokenizer, text, downloads)
-    tokens = cache_tokens(text, tokenizer, downloads)
+    tokens = cache_tokens(text, tokenizer, downloads, c.tokenizer.parse_special)
     c = capacity.fitted(c, tokenizer.vocab_size, device, memory_bytes(device))
     data = TokenData(tokens, c.data, c.model.block_size, c.seed, c.trainer.val_batches, c.trainer.devices)
     horizon = c.trainer.horizon(data.windows, c.data.batch_size, c.model.block_size, step)

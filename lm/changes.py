@@ -43,8 +43,9 @@ def with_origin(config: dict[str, Any], old: dict[str, Any], directory: Path) ->
                 f"{directory} has begun already, {began[0]}, and would be resumed: {key}={value} has no effect on it. "
                 "Choose another name="
             )
-    if old.get("tokenizer") == {"kind": "InitFrom"}:
-        config = config | {"tokenizer": old["tokenizer"]}
+    if (old.get("tokenizer") or {}).get("kind") == "InitFrom":  # which tokenizer it is has been decided
+        parsing = {"parse_special": True} if config["tokenizer"].get("parse_special") else {}
+        config = config | {"tokenizer": {"kind": "InitFrom"} | parsing}
     trainer = config["trainer"] | {"fork": before["trainer.fork"]}
     return config | {"init_from": before["init_from"], "trainer": trainer}
 

@@ -129,7 +129,7 @@ def losses(config: Config, lrs: Sequence[float]) -> Iterator[float]:
     text = c.corpus.load(downloads)
     keep = source if c.init_tokenizer == "keep" else None
     tokenizer = keep.tokenizer if keep else cached_tokenizer(c.tokenizer, text, downloads)
-    tokens = cache_tokens(text, tokenizer, downloads)
+    tokens = cache_tokens(text, tokenizer, downloads, c.tokenizer.parse_special)
     c = capacity.fitted(c, tokenizer.vocab_size, device, memory_bytes(device))
     capacity.require(c, tokenizer.vocab_size, device, memory_bytes(device))
     batches = TrainBatches(tokens.train, c.model.block_size, c.data, c.seed)

@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from lm import __version__, owner
-from lm.changes import FORKED, FREE, difference, effects, table, with_origin
+from lm.changes import FORKED, FREE, difference, effects, flatten, table, with_origin
 from lm.files import write_text
 from lm.hardware import is_main_process
 
@@ -159,6 +159,18 @@ def read_config(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise ValueError(f"{path} is missing, which says how the run was trained")
     return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def run_of(path: Path) -> Path | None:
+    """Return the directory of the run that a checkpoint, or what was exported of it, is in."""
+    return next((folder for folder in path.absolute().parents[:2] if (folder / "run.json").exists()), None)
+
+
+def parses_special(directory: Path | None) -> bool:
+    """Tell whether a run was trained with tokenizer.parse_special."""
+    if directory is None or not (directory / "config.yaml").exists():
+        return False
+    return bool(flatten(read_config(directory / "config.yaml") or {}).get("tokenizer.parse_special"))
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,9 +15,13 @@ import tokenizers
 from lm import cache
 from lm.console import progress
 from lm.corpus import Split, Text
+from lm.corpus.text import BORDER
 from lm.download import Downloads
 from lm.tokenizer import Tokenizer, TokenizerConfig, from_json
+from lm.tokenizer.base import any_of, outside
 
+log = logging.getLogger("lm")
+SPELLED = "spelled.json"  # of an entry: how often the training text spells each special token
 AT_ONCE = 1 << 21  # characters encoded at a time: the tokenizers library holds some 50 bytes for each
 
 
@@ -33,16 +39,18 @@ def cached_tokenizer(config: TokenizerConfig, text: Text, downloads: Downloads) 
     def build(folder: Path) -> None:
         (folder / "tokenizer.json").write_text(config.build(text, downloads).to_json(), encoding="utf-8")
 
-    name, options = type(config).__name__, json.dumps(asdict(config), sort_keys=True)
+    fields = {key: value for key, value in asdict(config).items() if key != "parse_special" or value}
+    name, options = type(config).__name__, json.dumps(fields, sort_keys=True)
     key = cache.digest(text.digest, name, options, config.identity(), tokenizers.__version__)
     entry = cache.entry(downloads.root, "tokenizer", key, cache.brief(config), build)
     return from_json((entry / "tokenizer.json").read_text(encoding="utf-8"))
 
 
-def cache_tokens(text: Text, tokenizer: Tokenizer, downloads: Downloads) -> Tokens:
-    """Both splits of `text` in ids, encoded now or found in the cache.
+def cache_tokens(text: Text, tokenizer: Tokenizer, downloads: Downloads, parse_special: bool = False) -> Tokens:
+    """Return both splits of `text` in ids, encoded now or found in the cache.
 
-    Raises ValueError when the text has documents and the tokenizer nothing to put between them.
+    With `parse_special`, text that spells a special token gives that token. Without, a note says how often the training
+    text does so. Raises ValueError when the text has documents and the tokenizer nothing to put between them.
     """
     if text.documents and tokenizer.end_of_text is None:
         raise ValueError(
@@ -56,24 +64,51 @@ def cache_tokens(text: Text, tokenizer: Tokenizer, downloads: Downloads) -> Toke
         with progress("tokenizing", text.train.size + text.val.size) as advance:
             for name, split in splits.items():
                 with (folder / name).open("wb") as file:
-                    for ids, size in encoded(split, tokenizer, text.documents):
+                    for ids, size in encoded(split, tokenizer, text.documents, special=parse_special):
                         file.write(ids.astype(dtype).tobytes())
                         advance(size)
                 if not (folder / name).stat().st_size:  # which cannot be mapped
                     raise ValueError(f"the tokenizer finds no token in the text of {name}")
+        if not parse_special:
+            counts = spelled(text.train, tokenizer.special_tokens)
+            (folder / SPELLED).write_text(json.dumps(counts), encoding="utf-8")
 
-    key = cache.digest(text.digest, tokenizer.to_json(), dtype.name)
+    key = cache.digest(text.digest, tokenizer.to_json(), dtype.name, *["parse_special"] * parse_special)
     about = f"{tokenizer.vocab_size:,} ids, {text.train.size + text.val.size:,} bytes of text {text.digest[:12]}"
     entry = cache.entry(downloads.root, "tokens", key, about, build)
+    if (entry / SPELLED).exists():  # an entry of an older version has not counted
+        counts = json.loads((entry / SPELLED).read_text(encoding="utf-8"))
+        for line in notes(counts, tokenizer):
+            log.info("note     %s", line)
     return Tokens(*(np.memmap(entry / name, dtype=dtype, mode="r") for name in splits))
 
 
-def encoded(
-    split: Split, tokenizer: Tokenizer, documents: bool, at_once: int = AT_ONCE
-) -> Iterator[tuple[np.ndarray, int]]:
-    """A split as stretches of ids, each with the bytes of text it stands for; memory is that of `at_once` characters.
+def spelled(split: Split, names: Iterable[str]) -> dict[str, int]:
+    """Count how often each of the names stands in a text, of those that do."""
+    names = sorted(set(names))
+    starts, counts = {name[:2] for name in names}, Counter[str]()
+    for piece, _ in split.pieces(border=outside(BORDER, names)):
+        if any(start in piece for start in starts):  # a fast way to pass over most texts
+            counts.update(any_of(*names).findall(piece))
+    return dict(counts.most_common())
 
-    If the text has `documents`, the end-of-text token stands behind each.
+
+def notes(counts: dict[str, int], tokenizer: Tokenizer) -> Iterator[str]:
+    """Say what could be done about special tokens that the training text spells."""
+    if known := {name: count for name, count in counts.items() if name in tokenizer.special_tokens}:
+        told = ", ".join(f"{name} {count:,} times" for name, count in known.items())
+        cure = "tokenizer.parse_special=true makes tokens of them"
+        yield f"the training text spells {told}, encoded as ordinary text; {cure}"
+
+
+def encoded(
+    split: Split, tokenizer: Tokenizer, documents: bool, at_once: int = AT_ONCE, *, special: bool = False
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield a split as stretches of ids, each with the bytes of text it stands for; memory is that of `at_once`
+    characters.
+
+    If the text has `documents`, the end-of-text token stands behind each, once where a document ends in it anyway. With
+    `special`, text that spells a special token gives that token.
     """
     end = np.array([tokenizer.end_of_text] if documents else [], np.int64)
     batch: list[tuple[str, bool]] = []
@@ -81,8 +116,10 @@ def encoded(
 
     def encode() -> tuple[np.ndarray, int]:
         parts: list[np.ndarray] = []
-        for ids, (_, ends) in zip(tokenizer.encode_batch([piece for piece, _ in batch]), batch, strict=True):
-            parts += [ids, end] if ends else [ids]
+        texts = [piece for piece, _ in batch]
+        found = tokenizer.encode_batch(texts, special)
+        for ids, (_, ends) in zip(found, batch, strict=True):
+            parts += [ids, end] if ends and not np.array_equal(ids[-1:], end) else [ids]
         return np.concatenate(parts), sum(len(piece.encode()) for piece, _ in batch)
 
     for piece in split.pieces(border=tokenizer.border):

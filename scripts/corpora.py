@@ -9,6 +9,7 @@ python scripts/corpora.py cache [--prune --days 30]        prepared texts and to
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -68,6 +69,9 @@ def downloads_of(args: argparse.Namespace) -> Downloads:
 
 def named(args: argparse.Namespace) -> tuple[list[str], list[str]]:
     """Corpora, and overrides."""
+    for word in args.names:
+        if os.path.isfile(word) and word not in options():  # noqa: PTH113  a setting may be too long for a Path
+            raise ValueError(f"{word} is a file, not a corpus; name it with corpus.path: text corpus.path=my.txt")
     names = [word.removeprefix("corpus=") for word in args.names if "=" not in word or word.startswith("corpus=")]
     return names, [word for word in args.names if "=" in word and not word.startswith("corpus=")]
 

@@ -12,7 +12,6 @@ python scripts/evaluate.py outputs/mine --task ten_actions         whether it ha
 
 import argparse
 import json
-import re
 import sys
 import time
 from pathlib import Path
@@ -21,13 +20,15 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
+from lm import user_text
 from lm.checkpoint import Checkpoint, load
 from lm.config import composed, section
+from lm.config.words import files_and_settings
 from lm.console import progress, table, until_closed
-from lm.corpus import Split, reading
+from lm.corpus import Split
 from lm.evaluate import by_position, doubling, score, summary, worst
 from lm.hardware import ACCELERATORS, device_type
-from lm.run import read_record
+from lm.run import parses_special, read_record, run_of
 from lm.tasks import PROCEDURES, TASKS, examine
 from lm.tasks.cases import SEED
 from lm.tasks.scoring import passed
@@ -54,6 +55,8 @@ def main() -> None:
     what.add_argument("--corpus", metavar="NAME", help="a corpus as corpus= names it, with its settings as key=value")
     what.add_argument("--split", choices=("train", "val", "test"), help="of the corpus (default: val)")
     what.add_argument("--max-tokens", type=int, metavar="N", help="only the first N tokens")
+    what.add_argument("--parse-special", action="store_true", help="text that spells a special token gives that token "
+                      "(the default where the run was trained with tokenizer.parse_special=true)")  # fmt: skip
     what.add_argument("--task", choices=TASKS, help="instead of a text: a made-up language's task, asked by greedy "
                       "answers to fresh cases")  # fmt: skip
     what.add_argument("--procedure", choices=PROCEDURES, default="strict", help="log: ten_actions as femtoGPT's log "
@@ -87,7 +90,7 @@ def ask(args: argparse.Namespace) -> dict:
         raise ValueError(f"--cases={args.cases} must be at least 1")
     device = device_type(args.device, "--device")
     checkpoint = load(args.run)
-    folder = run_of(checkpoint)
+    folder = run_of(checkpoint.path)
     language = section(folder / "config.yaml", "corpus") if folder else None
     model = checkpoint.model.to(device)
     started = time.perf_counter()
@@ -129,11 +132,6 @@ def answered(found: dict) -> str:
     return "\n\n".join([head, table([(task, "right", "wrong", "rate", "95 % from", "to"), *rows]), verdict])
 
 
-def run_of(checkpoint: Checkpoint) -> Path | None:
-    """The directory of the run that a checkpoint, or what was exported of it, lies in."""
-    return next((folder for folder in checkpoint.path.absolute().parents[:2] if (folder / "run.json").exists()), None)
-
-
 def evaluate(args: argparse.Namespace) -> dict:
     for key, low in (("batch_size", 1), ("max_tokens", 2), ("worst", 0)):
         if (value := getattr(args, key)) is not None and value < low:
@@ -165,8 +163,7 @@ def evaluate(args: argparse.Namespace) -> dict:
 
 def text_of(args: argparse.Namespace, checkpoint: Checkpoint) -> tuple[str, np.ndarray, int | None]:
     """The text's name, its ids, and the token that attention must not look behind, if any. Raises ValueError."""
-    overrides = [word for word in args.words if re.match(r"[\w.~+]+=", word)]
-    files = [word for word in args.words if word not in overrides]
+    files, overrides = files_and_settings(args.words)
     if overrides and not args.corpus:
         raise ValueError(f"{overrides[0]} is a setting of a corpus: name that with --corpus")
     if len(files) + bool(args.corpus) > 1:
@@ -175,14 +172,15 @@ def text_of(args: argparse.Namespace, checkpoint: Checkpoint) -> tuple[str, np.n
         return of_corpus(args, checkpoint, overrides)
     if args.split:
         raise ValueError(f"--split {args.split}: {files[0]} is one text, and has no splits")
-    split = Split.of(standard_input() if files == ["-"] else reading.whole(Path(files[0])))
-    return files[0], encode(split, checkpoint, False, args.max_tokens), None
+    special = args.parse_special or parses_special(run_of(checkpoint.path))
+    split = Split.of(user_text.read(files[0]))
+    return files[0], encode(split, checkpoint, False, args.max_tokens, special), None
 
 
 def of_corpus(
     args: argparse.Namespace, checkpoint: Checkpoint, overrides: list[str]
 ) -> tuple[str, np.ndarray, int | None]:
-    near = run_of(checkpoint)
+    near = run_of(checkpoint.path)
     if args.corpus:
         config = composed([f"corpus={args.corpus}", *overrides], here=False)
         corpus, data = config.corpus, config.data
@@ -198,35 +196,22 @@ def of_corpus(
     if text.documents and tokenizer.end_of_text is None:
         raise ValueError("the corpus has documents, and the model's tokenizer no end-of-text token to put between "
                          "them: name one FILE")  # fmt: skip
-    name = args.split or "val"
+    name, special = args.split or "val", args.parse_special or parses_special(near)
     if name != "test":
-        ids = getattr(cache_tokens(text, tokenizer, downloads), name)[: args.max_tokens]
+        ids = getattr(cache_tokens(text, tokenizer, downloads, special), name)[: args.max_tokens]
     elif text.test is None:
         raise ValueError("--split test: the corpus has train and val only")
     else:
-        ids = encode(text.test, checkpoint, text.documents, args.max_tokens)
+        ids = encode(text.test, checkpoint, text.documents, args.max_tokens, special)
     apart = section(near / "config.yaml", "data").respect_documents if near else data.respect_documents
     whose = args.corpus or "its own corpus"
     return f"{name} of {whose}", ids, tokenizer.end_of_text if apart and text.documents else None
 
 
-def standard_input() -> str:
-    data = sys.stdin.buffer.read()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"standard input is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}"
-        ) from error
-    if not text or "\0" in text:
-        raise ValueError(f"standard input is {'binary, not text' if text else 'empty'}")
-    return text
-
-
-def encode(split: Split, checkpoint: Checkpoint, documents: bool, most: int | None) -> np.ndarray:
+def encode(split: Split, checkpoint: Checkpoint, documents: bool, most: int | None, special: bool) -> np.ndarray:
     """The ids of a split, or the first of them."""
     parts, size = [], 0
-    for ids, _ in encoded(split, checkpoint.tokenizer, documents):
+    for ids, _ in encoded(split, checkpoint.tokenizer, documents, special=special):
         parts, size = [*parts, ids], size + len(ids)
         if most and size >= most:
             break

@@ -20,9 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs 
 from rich.console import Console
 from rich.text import Text
 
+from lm import user_text
 from lm.checkpoint import Checkpoint, load
 from lm.console import table, until_closed
-from lm.generate import Completion, Sampling, Wanted, write
+from lm.generate import Completion, Sampling, Wanted, drawable, spelled_specials, write
 from lm.generate.session import Session, stops
 from lm.hardware import ACCELERATORS, device_type
 from lm.model import GPT
@@ -46,8 +47,14 @@ def main() -> None:
         metavar="TEXT",
         help="what the model continues (default: a new line); may be given several times; - reads standard input",
     )
-    add("--prompt-file", action="append", type=Path, default=[], metavar="FILE", help="the file's text is a prompt")
+    add("--prompt-file", action="append", default=[], metavar="FILE", help="the file's text is a prompt")
     add("--lines", action="store_true", help="each line of files and standard input is a prompt of its own")
+    add("--parse-special", action="store_true", help="a prompt that spells a special token gives that token")
+    add(
+        "--prompt-from-document-start",
+        action="store_true",
+        help="each prompt follows the end-of-text token, as a document does; without a prompt, that token alone is one",
+    )
     add("--max-new-tokens", type=int, default=200)
     add("--temperature", type=float, default=0.8, help="0: always the likeliest token (default: 0.8)")
     add("--top-k", type=int, help="choose among the k likeliest tokens")
@@ -85,8 +92,9 @@ def main() -> None:
         wanted = Wanted(
             args.max_new_tokens,
             Sampling(args.temperature, args.top_k, args.top_p, args.min_p, args.repetition_penalty),
-            args.num_samples, args.seed, stops(args.stop),
+            args.num_samples, args.seed, stops([user_text.argument("--stop", typed) for typed in args.stop]),
             not args.ignore_end, args.show_probs, not args.no_cache,
+            args.parse_special, args.prompt_from_document_start,
         )  # fmt: skip
         device = device_type(args.device, "--device")
         with until_closed():
@@ -117,19 +125,17 @@ def source(args: argparse.Namespace) -> Checkpoint:
 
 def prompts(args: argparse.Namespace) -> list[str]:
     if args.prompt is None and not args.prompt_file:
-        return ["\n"]
+        return ["" if args.prompt_from_document_start else "\n"]
 
-    def taken(text: str) -> list[str]:
-        return [line for line in text.splitlines() if line] if args.lines else [text]
+    def read(name: str) -> list[str]:
+        text = user_text.read(name)
+        return [line for line in user_text.lines(text) if line] if args.lines else [text]
 
     found: list[str] = []
     for prompt in args.prompt or []:
-        found += taken(sys.stdin.read()) if prompt == "-" else [prompt]
-    for path in args.prompt_file:
-        try:
-            found += taken(path.read_text(encoding="utf-8"))
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is no text in UTF-8: {error.reason} at byte {error.start}") from error
+        found += read(prompt) if prompt == "-" else [user_text.argument("--prompt", prompt)]
+    for name in args.prompt_file:
+        found += read(name)
     return found
 
 
@@ -137,6 +143,9 @@ def generate(args: argparse.Namespace, wanted: Wanted, device: str) -> None:
     asked = prompts(args)
     checkpoint = source(args)
     model = checkpoint.model.to(device)
+    if not wanted.parse_special and (names := spelled_specials(checkpoint.tokenizer, asked)):
+        what = f"the prompt spells {', '.join(names)}, encoded as ordinary text"
+        print(f"hint: {what}; with --parse-special it becomes a token", file=sys.stderr)
     alone = len(asked) * wanted.num_samples == 1 and not args.json
     unsaid = [asked[0]] if alone else []  # the prompt goes in front of what is told first
 
@@ -170,15 +179,17 @@ def generate(args: argparse.Namespace, wanted: Wanted, device: str) -> None:
 def show(checkpoint: Checkpoint, completion: Completion) -> None:
     """The text in colours, where there are any, and a table of its tokens."""
 
-    def spelt(token: int) -> str:
-        return repr(checkpoint.tokenizer.decode([token]))
+    mask = drawable(checkpoint.tokenizer, checkpoint.model.vocab_size)
 
-    legend, text = Text("\nprobability "), Text()
+    def spelt(token: int) -> str:
+        return f"#{token} (no token)" if mask is not None and not mask[token] else repr(tokenizer.decode([token]))
+
+    tokenizer, legend, text = checkpoint.tokenizer, Text("\nprobability "), Text()
     for least, shade in SHADES:
         legend.append(f"from {least:g} " if least else "below", shade)
     for piece in completion.pieces:
         shade = next(shade for least, shade in SHADES if piece.prob >= least)
-        text.append(checkpoint.tokenizer.decode([piece.id]), shade)
+        text.append(tokenizer.decode([piece.id]), shade)
     console = Console(highlight=False, soft_wrap=True)
     if console.is_terminal:
         console.print(legend, Text(completion.prompt, "dim") + text, sep="\n")

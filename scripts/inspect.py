@@ -31,15 +31,16 @@ else:
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
+    from lm import user_text
     from lm.checkpoint import load
     from lm.console import table, until_closed
-    from lm.corpus import reading
     from lm.evaluate import score
     from lm.inherit import shared_tokens
     from lm.look.difference import Difference, diff
     from lm.look.passages import Passage, passages
     from lm.look.tensors import Stats, total, weights
     from lm.look.tokens import near, quoted, token_id
+    from lm.run import parses_special, run_of
 
 SHOWN = 10  # passages, where no number is named
 WIDTH = 100  # columns of a table
@@ -86,7 +87,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     sub.add_argument("other", type=Path, metavar="OTHER", help="another run or checkpoint")
     sub.add_argument("--top", type=int, default=10, metavar="N", help="tokens that turned most (default: 10)")
     sub = made["chunks"]
-    sub.add_argument("file", type=Path, metavar="FILE", help="a text in UTF-8")
+    sub.add_argument("file", type=Path, metavar="FILE", help="a text in UTF-8, - for standard input")
     sub.add_argument("--size", type=int, metavar="N", help="tokens of a passage (default: half the context)")
     sub.add_argument("--top", type=int, metavar="N", help="how many (default: 10, with --json all)")
     order = sub.add_mutually_exclusive_group()
@@ -164,8 +165,8 @@ def of_chunks(args: argparse.Namespace) -> tuple[dict, str]:
     source = load(args.run)
     block = source.model.config.block_size
     size = args.size or max(2, block // 2)
-    text = reading.whole(args.file)
-    ids = source.tokenizer.encode(text)
+    text = user_text.read(args.file)
+    ids = source.tokenizer.encode(text, special=parses_special(run_of(source.path)))
     nats = score(source.model, ids, stride=min(size, max(1, block // 2))).nats
     found = passages(ids, nats, source.tokenizer, size, len(text.encode()))
     order = sorted(found, key=lambda p: p.nats, reverse=not args.easiest)

@@ -25,10 +25,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs 
 
 from lm import checkpoint, command
 from lm.config import Config, composed, section
+from lm.config.words import files_and_settings
 from lm.console import progress
 from lm.corpus import Split, Text
 from lm.download import Downloads
 from lm.files import replacing, write_text
+from lm.run import parses_special
 from lm.tokenizer import BPEConfig, CharConfig, Tokenizer, from_json
 from lm.tokens import cache_tokens, cached_tokenizer, encoded
 from lm.vocabulary import report
@@ -95,7 +97,7 @@ def train(args: argparse.Namespace) -> None:
     source = f"{args.out}, made in {time.perf_counter() - began:.2f} s"
     write_text(args.out, tokenizer.to_json())
     vocabulary = take_apart(tokenizer)
-    counts = counted(text, tokenizer)
+    counts = counted(text, tokenizer, config.tokenizer.parse_special)
     tell([report.summary(source, vocabulary, counts), report.both_texts(vocabulary, counts)])
     rest = [word for word in args.words if not word.startswith("tokenizer")] or ["corpus=shakespeare"]
     path = command.override("tokenizer.path", args.out)
@@ -109,13 +111,13 @@ def show(args: argparse.Namespace) -> None:
         raise ValueError(f"--top={args.top} must be at least 1")
     check_texts(args.text or [])
     check_outputs(args.html, args.png)
-    source, tokenizer, text, downloads = opened(args.words)
+    source, tokenizer, text, special, downloads = opened(args.words)
     for typed in args.text or []:
         tokenizer.encode(typed)  # refuse what was asked for and cannot be spelt
     if args.png and not text:
         raise ValueError("--png draws how often tokens come in a text: name one, e.g. corpus=shakespeare")
     vocabulary = take_apart(tokenizer)
-    counts = counted(text, tokenizer, downloads) if text else None
+    counts = counted(text, tokenizer, special, downloads) if text else None
     texts = args.text or [example(text.val) if text else "To be, or not to be: that is the question.", SENTENCE]
     sections = list(report.show(source, vocabulary, counts, texts, args.top))
     found = report.show_json(source, vocabulary, counts, texts) if args.json else {}
@@ -133,7 +135,7 @@ def compare(args: argparse.Namespace) -> None:
         began = time.perf_counter()
         tokenizer = config.tokenizer.build(text, downloads)
         built = time.perf_counter()
-        counts = counted(text, tokenizer)
+        counts = counted(text, tokenizer, config.tokenizer.parse_special)
         encoding = time.perf_counter() - built
         learning = built - began if isinstance(config.tokenizer, BPEConfig | CharConfig) else None
         rows.append(report.Candidate(kind(config), take_apart(tokenizer), counts, learning, encoding))
@@ -181,17 +183,17 @@ def kind(config: Config) -> str:
     return type(config.tokenizer).__name__.removesuffix("Config").lower()
 
 
-def opened(words: Sequence[str]) -> tuple[str, Tokenizer, Text | None, Downloads | None]:
+def opened(words: Sequence[str]) -> tuple[str, Tokenizer, Text | None, bool, Downloads | None]:
     """What to call it, the tokenizer, and the text to look at it with: the one that was named, or a run's own.
 
-    And where their ids are cached, if they are what a run trains on.
+    And whether the text's special tokens are parsed, and where their ids are cached, if they are what a run trains on.
     """
-    paths = [word for word in words if "=" not in word or Path(word).exists()]
-    typed = [word for word in words if word not in paths]
+    paths, typed = files_and_settings(words)
     if not paths:
         config = composed(typed)
         text, downloads = load(config), config.data.downloads()
-        return about(typed), cached_tokenizer(config.tokenizer, text, downloads), text, downloads
+        tokenizer = cached_tokenizer(config.tokenizer, text, downloads)
+        return about(typed), tokenizer, text, config.tokenizer.parse_special, downloads
     if len(paths) > 1:
         raise ValueError(f"one run or file at a time, not {', '.join(paths)}")
     path = Path(paths[0])
@@ -202,13 +204,13 @@ def opened(words: Sequence[str]) -> tuple[str, Tokenizer, Text | None, Downloads
         raise ValueError(f"the tokenizer is that of {path}; leave out tokenizer=")
     if "corpus" in groups and not keys & {"corpus", "experiment"}:
         raise ValueError("a setting of the corpus needs the corpus named: corpus=...")
-    config = composed(typed)
+    config, special = composed(typed), parses_special(run.parent if run else None)
     if keys & {"corpus", "experiment"}:
-        return str(path), tokenizer, load(config), None
+        return str(path), tokenizer, load(config), special, None
     if not run:
-        return str(path), tokenizer, None, None
+        return str(path), tokenizer, None, special, None
     corpus, data = section(run, "corpus"), config.data if "data" in groups else section(run, "data")
-    return str(path), tokenizer, corpus.load(data.downloads()), data.downloads()
+    return str(path), tokenizer, corpus.load(data.downloads()), special, data.downloads()
 
 
 def from_path(path: Path) -> tuple[Tokenizer, Path | None]:
@@ -224,7 +226,7 @@ def from_path(path: Path) -> tuple[Tokenizer, Path | None]:
         if not file.exists():
             raise ValueError(f"{path} holds no tokenizer.json; give a run, a checkpoint or a tokenizer.json")
         try:
-            content = file.read_text(encoding="utf-8")
+            content = file.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError:
             raise ValueError(f"{file}: not a tokenizer.json, nor a checkpoint (.ckpt)") from None
     config = run / "config.yaml"
@@ -235,10 +237,10 @@ def from_path(path: Path) -> tuple[Tokenizer, Path | None]:
         raise ValueError(f"{path}: {error}") from error
 
 
-def counted(text: Text, tokenizer: Tokenizer, cache: Downloads | None = None) -> tuple[Counts, Counts]:
+def counted(text: Text, tokenizer: Tokenizer, special: bool, cache: Downloads | None = None) -> tuple[Counts, Counts]:
     """Of training and held-out text, encoded now or, where there is a `cache`, as it was for a run."""
     if cache:
-        tokens = cache_tokens(text, tokenizer, cache)
+        tokens = cache_tokens(text, tokenizer, cache, special)
         train, val = (count(blocks(ids, split.size), tokenizer.vocab_size)
                       for ids, split in ((tokens.train, text.train), (tokens.val, text.val)))  # fmt: skip
         return train, val
@@ -246,7 +248,7 @@ def counted(text: Text, tokenizer: Tokenizer, cache: Downloads | None = None) ->
     with progress("counting", text.train.size + text.val.size) as advance:
 
         def stretches(split: Split) -> Iterator[tuple[np.ndarray, int]]:
-            for ids, size in encoded(split, tokenizer, documents):
+            for ids, size in encoded(split, tokenizer, documents, special=special):
                 advance(size)
                 yield ids, size
 

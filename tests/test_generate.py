@@ -316,7 +316,7 @@ def test_prompts_that_cannot_be_continued_are_refused(model):
 # ---- a session
 
 
-def talk(model, *lines, wanted=None):
+def talk(model, *lines, wanted=None, tokenizer=None):
     """What is said to these lines, an exception among them being raised where it stands; and the session."""
     said, lines = [], iter(lines)
 
@@ -326,7 +326,7 @@ def talk(model, *lines, wanted=None):
             raise line
         return line
 
-    session = Session(model, Chars(LETTERS, []), wanted or Wanted(8, GREEDY), read, said.append)
+    session = Session(model, tokenizer or Chars(LETTERS, []), wanted or Wanted(8, GREEDY), read, said.append)
     session.run()
     return "".join(said), session
 
@@ -437,7 +437,11 @@ def test_the_generate_script(nano, tmp_path):
         (run / "checkpoints" / "last.ckpt", "--top-k", 0): "top_k=0 must be at least 1",
         (run / "checkpoints" / "last.ckpt", "--prompt", ""): "the prompt is empty",
         (run / "checkpoints" / "last.ckpt", "--prompt", "XY"): "the character vocabulary lacks 'X', 'Y'",
-        (run / "checkpoints" / "last.ckpt", "--prompt-file", cut): f"{cut} is no text in UTF-8",
+        (
+            run / "checkpoints" / "last.ckpt",
+            "--prompt-file",
+            cut,
+        ): f"{cut} is UTF-16; convert it: iconv -f utf-16 -t utf-8",
         (run,): f"{run / 'checkpoints' / 'best.ckpt'} cannot be loaded: it is truncated",
         (tmp_path / "none",): f"{tmp_path / 'none'}: no such run or checkpoint",
         (): "name one run",

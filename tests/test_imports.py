@@ -17,7 +17,7 @@ FLOORS = [
     {"download", "cache", "hardware", "loss", "pictures"},
     {"pip_download", "precision", "owner"},
     {"attention", "schedule", "corpus", "batches", "optim"},
-    {"tokenizer", "model", "run"},
+    {"tokenizer", "model", "run", "user_text"},
     {"observers", "tokens", "vocabulary", "generate", "hf", "grow", "memory"},
     {"checkpoint", "tasks"},
     {"inherit", "look", "evaluate"},

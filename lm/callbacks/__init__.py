@@ -44,7 +44,8 @@ class SampleConfig:
             raise ValueError(f"callbacks.sample.{error}") from error
 
     def wanted(self, seed: int) -> Wanted:
-        return Wanted(self.max_new_tokens, Sampling(self.temperature, self.top_k), seed=seed)
+        sampling = Sampling(self.temperature, self.top_k)
+        return Wanted(self.max_new_tokens, sampling, seed=seed, parse_special=True)
 
 
 @dataclass

@@ -41,7 +41,9 @@ class Samples(Occasion):
         tokenizer = pl_module.tokenizer
         for prompt in self.config.prompts:
             try:
-                if not len(tokenizer.encode(prompt)):  # such as a new line, where words are split at white space
+                if not len(
+                    tokenizer.encode(prompt, special=True)
+                ):  # such as a new line, where words are split at white space
                     raise ValueError("the tokenizer makes no token of it")
                 self.prompts.append(prompt)
             except ValueError as error:

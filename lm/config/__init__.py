@@ -152,7 +152,10 @@ def plain(config: Config) -> dict[str, Any]:
     for group, schemas in SCHEMAS.items():
         if len(schemas) > 1:
             values[group] = {"kind": type(getattr(config, group)).__name__.removesuffix("Config"), **values[group]}
-    return values | ({"tokenizer": {"kind": "InitFrom"}} if kept else {})
+    if kept:
+        parsing = {"parse_special": True} if config.tokenizer.parse_special else {}
+        values["tokenizer"] = {"kind": "InitFrom"} | parsing
+    return values
 
 
 def usual(config: Config) -> dict[str, Any]:

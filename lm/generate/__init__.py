@@ -2,6 +2,8 @@
 
 from lm.generate.decoding import decode
 from lm.generate.sampling import Sampling
-from lm.generate.writing import Completion, Piece, Wanted, write
+from lm.generate.writing import Completion, Piece, Wanted, drawable, spelled_specials, write
 
-__all__ = ["Completion", "Piece", "Sampling", "Wanted", "decode", "write"]
+__all__ = [
+    "Completion", "Piece", "Sampling", "Wanted", "decode", "drawable", "spelled_specials", "write",
+]  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 
 from lm.check import nearest
 from lm.generate.sampling import Sampling
-from lm.generate.writing import Wanted, write
+from lm.generate.writing import Wanted, spelled_specials, write
 from lm.model import GPT
 from lm.tokenizer import Tokenizer
 
@@ -27,6 +27,7 @@ A prompt that begins with / is typed with //.
 """
 BLOCK = '"""'
 QUIT = ("/quit", "/exit")
+SWITCHES = ("parse_special", "document_start")  # settings that are on or off
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Session:
     read: Callable[[str], str]
     say: Callable[[str], None]
     show: Callable[[Any], None] = lambda completion: None  # of a completion whose alternatives were asked for
-    prompt: str = ""  # the last
+    prompt: str | None = None  # the last
     text: str = ""  # and what came of it
 
     def run(self) -> None:
@@ -76,7 +77,7 @@ class Session:
 
     def obey(self, typed: str) -> None:
         """Raises ValueError for what cannot be done, with a line to be shown."""
-        if not typed:
+        if not typed and not self.wanted.document_start:
             return
         if not typed.startswith("/") or typed.startswith("//"):
             self.go_on(typed.removeprefix("/"))
@@ -102,12 +103,14 @@ class Session:
 
     def last(self) -> str:
         """The last prompt."""
-        if not self.prompt:
+        if self.prompt is None:
             raise ValueError("there is no text yet to go on with: type a prompt")
         return self.prompt
 
     def go_on(self, prompt: str) -> None:
         self.prompt, self.text = prompt, ""
+        if not self.wanted.parse_special and (names := spelled_specials(self.tokenizer, [prompt])):
+            self.say(f"[{', '.join(names)} encoded as ordinary text; with /set parse_special on it becomes a token]\n")
 
         def watch(row: int, text: str) -> None:
             self.text += text
@@ -146,7 +149,8 @@ def split(typed: str) -> list[str]:
 
 def settings(wanted: Wanted) -> dict[str, Any]:
     sampling = {f.name: getattr(wanted.sampling, f.name) for f in fields(Sampling)}
-    return sampling | {key: getattr(wanted, key) for key in ("max_new_tokens", "seed", "stop")}
+    others = ("max_new_tokens", "seed", "stop", *SWITCHES)
+    return sampling | {key: getattr(wanted, key) for key in others}
 
 
 def changed(wanted: Wanted, key: str, words: list[str]) -> Wanted:
@@ -154,6 +158,11 @@ def changed(wanted: Wanted, key: str, words: list[str]) -> Wanted:
     if key == "stop":
         return replace(wanted, stop=() if words == ["off"] else stops(words))
     value: Any
+    if key in SWITCHES:
+        if words[0] not in ("on", "off"):
+            raise ValueError(f"{key}={words[0]} must be on or off")
+        value = words[0] == "on"
+        return replace(wanted, **{key: value})
     if words[0] in ("off", "none", "null"):
         value = 1.0 if key in ("repetition_penalty", "temperature") else None
     elif key in ("top_k", "max_new_tokens", "seed"):
@@ -185,4 +194,6 @@ def whole(key: str, word: str) -> int:
 def shown(value: Any) -> str:
     if isinstance(value, tuple):
         return " ".join(map(repr, value)) or "off"
+    if isinstance(value, bool):
+        return "on" if value else "off"
     return "off" if value is None else str(value)

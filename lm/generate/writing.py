@@ -6,13 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from lm.generate.decoding import decode
-from lm.generate.sampling import Sampling, uniforms
+from lm.generate.sampling import Sampling, Uniforms
+from lm.generate.streaming import Row
 from lm.model import GPT
 from lm.tokenizer import Tokenizer
 
-WINDOW = 16  # tokens, at least
+BATCH = 128  # completions that are written side by side
+MOST = 1_000_000  # completions of one call: they all stay in memory
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Wanted:
     end_of_text: bool = True  # and in front of the end-of-text token; False: it is a token like others
     alternatives: int = 0  # so many of the likeliest tokens are told at each place, and the probability of the chosen
     cached: bool = True
+    parse_special: bool = False  # a prompt that spells a special token gives that token
+    document_start: bool = False  # each prompt follows an end-of-text token, and may be empty
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -71,32 +76,56 @@ def write(
     watch: Watch = lambda row, text: None,
     numbers: Sequence[int] | None = None,
 ) -> list[Completion]:
-    """The completions of each prompt, its samples side by side; all of them are one batch.
+    """Return the completions of each prompt, its samples side by side, written BATCH at a time.
 
     `watch` is told of text as soon as it is certain: characters that are whole, and no beginning of a stop string.
     Sample n of every prompt is drawn with the same random numbers, those that it would have alone; `numbers` gives
     other n, one for each completion.
-    Raises ValueError for an empty prompt, and for one that the tokenizer cannot spell.
+    Raises ValueError for an empty prompt, for one that the tokenizer cannot spell, and for too many completions.
     """
-    if not prompts or not all(prompts):
+    if not prompts or not (all(prompts) or wanted.document_start):
         raise ValueError("the prompt is empty: give at least one character to go on from")
-    encoded = [torch.from_numpy(ids) for ids in map(tokenizer.encode, prompts)]
-    for prompt, ids in zip(prompts, encoded, strict=True):
-        if not len(ids):
-            raise ValueError(f"the tokenizer makes no token of the prompt {prompt!r}")
-    samples = range(wanted.num_samples)
-    batch = [ids for ids in encoded for _ in samples]
-    found = [Completion(prompt, n) for prompt in prompts for n in samples]
-    rows = [Row(tokenizer, wanted, c, ids.tolist()) for c, ids in zip(found, batch, strict=True)]
-    drawn = uniforms(wanted.seed, numbers or [*samples] * len(prompts), wanted.max_new_tokens)  # (B, N)
-    at = min(map(len, batch))
-    for column, logits in decode(model, batch, wanted.sampling, drawn, wanted.cached):
+    total = len(prompts) * wanted.num_samples
+    if total > MOST:
+        raise ValueError(f"num_samples={wanted.num_samples} of {len(prompts):,} prompts are {total:,} texts, and must "
+                         f"be at most {MOST:,} in all")  # fmt: skip
+    encoded = [prompt_ids(tokenizer, prompt, wanted) for prompt in prompts]
+    mask, found = drawable(tokenizer, model.vocab_size), []
+    for start in range(0, total, BATCH):
+        places = range(start, min(start + BATCH, total))
+        batch = [encoded[i // wanted.num_samples] for i in places]
+        drawn = Uniforms(wanted.seed, [numbers[i] if numbers else i % wanted.num_samples for i in places],
+                         wanted.max_new_tokens)  # fmt: skip
+        completions = [Completion(prompts[i // wanted.num_samples], i % wanted.num_samples) for i in places]
+        found += completions
+
+        def tell(row: int, text: str, start: int = start) -> None:
+            watch(start + row, text)
+
+        write_batch(model, tokenizer, batch, completions, wanted, drawn, mask, tell)
+    return found
+
+
+def write_batch(
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Tensor],
+    completions: Sequence[Completion],
+    wanted: Wanted,
+    drawn: Uniforms,
+    mask: Tensor | None,
+    watch: Watch,
+) -> None:
+    """Fill the completions of prompts (T_b,), one of each."""
+    rows = [Row(tokenizer, wanted, c, ids.tolist()) for c, ids in zip(completions, prompts, strict=True)]
+    at = min(map(len, prompts))
+    for column, logits in decode(model, prompts, wanted.sampling, drawn, wanted.cached, mask):
         told = None
         if wanted.alternatives:
             probs = logits.softmax(-1)
             told = probs.cpu(), probs.topk(min(wanted.alternatives, probs.size(-1)))
-        for i, (row, prompt_ids, token) in enumerate(zip(rows, batch, column.tolist(), strict=True)):
-            if row.done or at < len(prompt_ids):
+        for i, (row, ids, token) in enumerate(zip(rows, prompts, column.tolist(), strict=True)):
+            if row.done or at < len(ids):
                 continue
             if text := row.add(token):
                 watch(i, text)
@@ -106,53 +135,32 @@ def write(
                 row.completion.pieces.append(Piece(token, float(probs[i, token]), likeliest))
         at += 1
         if all(row.done for row in rows):
-            break
-    return found
+            return
 
 
-class Row:
-    """A completion as it grows behind the ids of its prompt."""
-
-    def __init__(self, tokenizer: Tokenizer, wanted: Wanted, completion: Completion, prompt: list[int]) -> None:
-        self.tokenizer, self.wanted, self.completion = tokenizer, wanted, completion
-        # what is decoded with the next token, as a tokenizer may join or part what neighbours say
-        self.window, self.said = prompt[-WINDOW:], tokenizer.decode(prompt[-WINDOW:])
-        self.settled = ""  # of the completion's text, what the window says nothing of any more
-        self.offset = len(self.said)  # characters of `said` that are not the completion's
-        self.told = 0  # characters of the text that have been given away
-        self.done = False
-
-    def add(self, token: int) -> str:
-        """The text that has become certain with this token."""
-        c, w = self.completion, self.wanted
-        if w.end_of_text and token == self.tokenizer.end_of_text:
-            return self.end("end_of_text")
-        c.ids.append(token)
-        self.window.append(token)
-        self.said = self.tokenizer.decode(self.window)
-        c.text = self.settled + self.said[self.offset :]
-        if found := [place for s in w.stop if (place := c.text.find(s, self.told)) >= 0]:
-            c.text = c.text[: min(found)]
-            return self.end("stop")
-        if len(c.ids) == w.max_new_tokens:
-            return self.end("length")
-        if len(self.window) > 2 * WINDOW and not self.said.endswith("\ufffd"):
-            self.settled, self.window = c.text, self.window[-1:]
-            self.offset = len(self.tokenizer.decode(self.window))
-        return self.tell(len(c.text) - unsure(c.text, w.stop))
-
-    def end(self, why: str) -> str:
-        self.done, self.completion.ended = True, why
-        return self.tell(len(self.completion.text))
-
-    def tell(self, upto: int) -> str:
-        text = self.completion.text[self.told : upto]
-        self.told = max(self.told, upto)
-        return text
+def prompt_ids(tokenizer: Tokenizer, prompt: str, wanted: Wanted) -> Tensor:
+    """Encode a prompt: (T,). Raises ValueError when no token comes of it."""
+    ids = torch.from_numpy(tokenizer.encode(prompt, special=wanted.parse_special))
+    if wanted.document_start:
+        if tokenizer.end_of_text is None:
+            raise ValueError("the tokenizer has no end-of-text token, so no prompt can follow the start of a document")
+        ids = torch.cat((torch.tensor([tokenizer.end_of_text]), ids))
+    if not len(ids):
+        raise ValueError(f"the tokenizer makes no token of the prompt {prompt!r}")
+    return ids
 
 
-def unsure(text: str, stops: Sequence[str]) -> int:
-    """How many characters at the end may still turn out otherwise: half a character, or a stop string begun."""
-    half = len(text) - len(text.rstrip("\ufffd"))
-    begun = [n for s in stops for n in range(1, min(len(s), len(text) + 1)) if text.endswith(s[:n])]
-    return max([half, *begun])
+def drawable(tokenizer: Tokenizer, rows: int) -> Tensor | None:
+    """Mark the ids of a model with `rows` ids that have a token: (V,), or None when all have one.
+
+    A model may have more ids than its tokenizer, and the ids of a tokenizer may have gaps.
+    """
+    mask = torch.zeros(rows, dtype=torch.bool)
+    mask[: tokenizer.vocab_size] = True
+    mask[tokenizer.unused_ids] = False
+    return None if mask.all() else mask
+
+
+def spelled_specials(tokenizer: Tokenizer, prompts: Sequence[str]) -> list[str]:
+    """Return the special tokens whose names stand in the prompts."""
+    return [name for name in tokenizer.special_tokens if any(name in prompt for prompt in prompts)]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
 
 from lm.check import Check
-from lm.corpus.text import Text
+from lm.corpus.text import BORDER, Split, Text
 from lm.download import Downloads
 
 END_OF_TEXT = "<|endoftext|>"
@@ -20,8 +21,9 @@ UNKNOWN = "<unk>"
 class Tokenizer(Protocol):
     """`token_bytes` (V,) holds how many bytes of UTF-8 each id stands for: what bits per byte are counted with.
 
-    Special tokens have 0 bytes, in our own kinds the highest ids, and `encode` never gives one, whatever the text says;
-    but for the one that stands for what the vocabulary lacks, which counts as a byte.
+    Special tokens have 0 bytes and in our own kinds the highest ids. `encode` never gives one, whatever the text says,
+    unless it is called with special=True: then text that spells one gives it, as in Hugging Face's `tokenizers`. The
+    token for what the vocabulary lacks is an exception: it counts as a byte, and any text may give it.
     """
 
     vocab_size: int
@@ -29,14 +31,19 @@ class Tokenizer(Protocol):
     special_tokens: dict[str, int]
     end_of_text: int | None  # the id that stands between documents
     border: re.Pattern[str] | None  # where a text may be cut without changing an id; None: nowhere
+    unused_ids: list[int]  # ids below vocab_size that have no token
 
-    def encode(self, text: str) -> np.ndarray: ...  # (N,) int64; ValueError for text it cannot spell
+    def encode(self, text: str, special: bool = False) -> np.ndarray: ...  # (N,) int64; ValueError: it cannot spell it
 
-    def encode_batch(self, texts: list[str]) -> list[np.ndarray]: ...
+    def encode_batch(self, texts: list[str], special: bool = False) -> list[np.ndarray]: ...
 
     def decode(self, ids: list[int]) -> str: ...
 
     def decode_batch(self, batch: list[list[int]]) -> list[str]: ...
+
+    def settled(self, ids: list[int]) -> int: ...  # so many first ids give text that no later id changes; but for half
+
+    # a character at its end, which is one U+FFFD until it is whole
 
     def to_json(self) -> str: ...  # the file that Hugging Face's `tokenizers` opens
 
@@ -45,6 +52,7 @@ class Tokenizer(Protocol):
 class TokenizerConfig:
     special_tokens: list[str] = field(default_factory=list)  # e.g. ["<|user|>"]; ids behind all others
     reserved_tokens: int = 0  # room for special tokens that a later training may name
+    parse_special: bool = False  # text that spells a special token becomes that token; false: it is ordinary text
 
     def __post_init__(self) -> None:
         check = Check("tokenizer", self)
@@ -71,15 +79,39 @@ class TokenizerConfig:
         named = [END_OF_TEXT] * text.documents + self.special_tokens
         return list(dict.fromkeys(named + [f"<|reserved_{i}|>" for i in range(self.reserved_tokens)]))
 
+    def left_out(self, text: Text) -> list[str]:
+        """Return the special tokens that the text spells as such, so that no vocabulary is learned from their names."""
+        return self.specials(text) if self.parse_special else []
 
-def sample(text: Text, chars: int | None, size: int = 1 << 16) -> Iterator[str]:
-    """The first `chars` characters of the training text, in pieces."""
-    left = chars
-    for piece, _ in text.train.pieces(size):
-        if left is None:
-            yield piece
-        elif left > 0:
-            yield piece[:left]
-            left -= len(piece)
-        else:
+
+@lru_cache(maxsize=8)
+def any_of(*names: str) -> re.Pattern[str]:
+    """Match any of the names, the longest where several begin; nothing at all without a name."""
+    longest_first = sorted(names, key=len, reverse=True)
+    return re.compile("(" + ("|".join(map(re.escape, longest_first)) or "(?!)") + ")")
+
+
+def outside(
+    border: re.Pattern[str], names: Iterable[str], before: Iterable[str] = (), behind: Iterable[str] = ()
+) -> re.Pattern[str]:
+    """Return `border` without the places within a spelled name, before one of `before` and behind one of `behind`.
+
+    What follows may not have been read yet: so a place within a name is told from what precedes and one character.
+    """
+    banned = [f"(?={re.escape(name[0])})" for name in before] + [f"(?<={re.escape(name)})" for name in behind]
+    for name in names:
+        for place in (match.start() - 1 for match in border.finditer(f"a{name}a")):
+            if 0 < place < len(name):
+                banned.append(f"(?<={re.escape(name[:place])})(?={re.escape(name[place])})")
+    return re.compile(f"(?!{'|'.join(banned)})(?:{border.pattern})") if banned else border
+
+
+def sample(split: Split, chars: int | None, size: int = 1 << 16, names: Iterable[str] = ()) -> Iterator[str]:
+    """Yield the first `chars` characters of a text, in pieces, without `names` where they are spelled."""
+    border, spelled, left = outside(BORDER, names), any_of(*names), chars
+    for piece, _ in split.pieces(size, border):
+        if left is not None and left <= 0:
             return
+        kept = piece if left is None else piece[:left]
+        left = None if left is None else left - len(piece)
+        yield from spelled.split(kept)[::2]

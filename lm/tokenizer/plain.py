@@ -17,7 +17,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 from lm.check import Check
 from lm.corpus.text import BORDER, Text
 from lm.download import Downloads
-from lm.tokenizer.base import END_OF_TEXT, UNKNOWN, Tokenizer, TokenizerConfig, sample
+from lm.tokenizer.base import END_OF_TEXT, UNKNOWN, Tokenizer, TokenizerConfig, any_of, outside, sample
 
 CODES = 0x110000  # Unicode's code points
 LOWERCASE = normalizers.Lowercase()
@@ -54,9 +54,10 @@ class CharConfig(TokenizerConfig):
 
     def build(self, text: Text, downloads: Downloads) -> Tokenizer:
         unknown = self.unknown or self.min_frequency > 1
-        counts = self.counts(sample(text, self.train_chars, 1 << 20))
+        names = self.left_out(text)
+        counts = self.counts(sample(text.train, self.train_chars, 1 << 20, names))
         if not unknown:  # or a character that only validation has could not be spelt
-            counts = counts + self.counts(piece for piece, _ in text.val.pieces(1 << 20))
+            counts = counts + self.counts(sample(text.val, None, 1 << 20, names))
         characters = "".join(map(chr, np.flatnonzero(counts >= self.min_frequency)))
         if not characters:
             raise ValueError(f"no character of the text occurs tokenizer.min_frequency={self.min_frequency} times")
@@ -73,8 +74,6 @@ class CharConfig(TokenizerConfig):
 class Table:
     """What Bytes and Chars share: a base vocabulary, then special tokens."""
 
-    border: re.Pattern[str] | None = BORDER
-
     def __init__(self, base_bytes: list[int], specials: list[str], unknown: bool = False) -> None:
         names = list(dict.fromkeys([UNKNOWN] * unknown + specials))
         self.base = len(base_bytes)
@@ -84,25 +83,38 @@ class Table:
         self.vocab_size = self.base + len(names)
         # a character that nobody knows counts as one byte, the fewest it can have had
         self.token_bytes = np.array(base_bytes + [int(name == UNKNOWN) for name in names], dtype=np.int64)
+        self.border: re.Pattern[str] | None = outside(BORDER, names)
+        self.unused_ids: list[int] = []
 
-    def encode(self, text: str) -> np.ndarray:
+    def encode(self, text: str, special: bool = False) -> np.ndarray:
         raise NotImplementedError
 
     def decode(self, ids: list[int]) -> str:
         raise NotImplementedError
 
-    def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
-        return [self.encode(text) for text in texts]
+    def encode_batch(self, texts: list[str], special: bool = False) -> list[np.ndarray]:
+        return [self.with_special(text) if special else self.encode(text) for text in texts]
+
+    def with_special(self, text: str) -> np.ndarray:
+        """Encode text in which the name of a special token stands for the token."""
+        parts = any_of(*self.special_tokens).split(text)  # text, name, text, ..., text
+        named = self.special_tokens
+        return np.concatenate([[named[part]] if i % 2 else self.encode(part) for i, part in enumerate(parts)])
 
     def decode_batch(self, batch: list[list[int]]) -> list[str]:
         return [self.decode(ids) for ids in batch]
+
+    def settled(self, ids: list[int]) -> int:
+        return len(ids)
 
 
 class Bytes(Table):
     def __init__(self, specials: Iterable[str] = ()) -> None:
         super().__init__([1] * 256, list(specials))
 
-    def encode(self, text: str) -> np.ndarray:
+    def encode(self, text: str, special: bool = False) -> np.ndarray:
+        if special:
+            return self.with_special(text)
         return np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int64)
 
     def decode(self, ids: list[int]) -> str:
@@ -129,7 +141,9 @@ class Chars(Table):
         self._ids = np.full(int(codes.max(initial=0)) + 2, -1 if self.unknown is None else self.unknown)
         self._ids[codes] = np.arange(len(codes))  # the last place stands for all higher code points
 
-    def encode(self, text: str) -> np.ndarray:
+    def encode(self, text: str, special: bool = False) -> np.ndarray:
+        if special:
+            return self.with_special(text)
         codes = code_points(lower(text) if self.lowercase else text)
         ids = self._ids[np.minimum(codes, len(self._ids) - 1)]
         if self.unknown is None and (ids < 0).any():

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from lm.check import Check
 from lm.console import progress
 from lm.corpus.text import BORDER, Text
 from lm.download import Downloads
-from lm.tokenizer.base import END_OF_TEXT, Tokenizer, TokenizerConfig, sample
+from lm.tokenizer.base import END_OF_TEXT, Tokenizer, TokenizerConfig, outside, sample
 from lm.tokenizer.plain import plain_from_json, speller
 
 ENDLESS = re.compile(r"\S{1000}|\s{1000}")  # learning takes time by the square of a word's length: here it is cut
@@ -55,7 +56,7 @@ class BPEConfig(TokenizerConfig):
         with progress("learning the vocabulary", whole) as advance:
 
             def pieces() -> Iterator[str]:
-                for piece in sample(text, self.train_chars):
+                for piece in sample(text.train, self.train_chars, names=self.left_out(text)):
                     advance(len(piece.encode()))
                     yield from shortened(piece)
 
@@ -85,9 +86,11 @@ class Subword:
         if getattr(hf.model, "dropout", None):
             hf.model.dropout = None  # the same text, the same ids
         self.hf = hf
-        self.vocab_size = 1 + max(hf.get_vocab().values(), default=-1)
+        used = set(hf.get_vocab().values())
+        self.vocab_size = 1 + max(used, default=-1)
         if not self.vocab_size:
             raise ValueError("its vocabulary is empty")
+        self.unused_ids = [i for i in range(self.vocab_size) if i not in used]
         added = hf.get_added_tokens_decoder()
         self.special_tokens = {token.content: i for i, token in sorted(added.items()) if token.special}
         self.end_of_text = next((self.special_tokens[name] for name in ENDS if name in self.special_tokens), None)
@@ -95,13 +98,22 @@ class Subword:
         model, words = about["model"], about["pre_tokenizer"] or {}
         unknown = model["vocab"][model["unk_id"]][0] if model.get("unk_id") is not None else model.get("unk_token")
         self.token_bytes = self._token_bytes(about, unknown)
+        self._local, self._open = is_local(about["decoder"]), set(self.unused_ids)
+        if any(step["type"] == "ByteFallback" for step in flat(about["decoder"])):
+            # of bytes in a row, one that is not UTF-8 spoils all: a decoder of bytes waits for the end of the row
+            self._open |= {i for token, i in hf.get_vocab().items() if re.fullmatch("<0x[0-9A-Fa-f]{2}>", token)}
         self.border: re.Pattern[str] | None = None
         if self._cut(unknown) or about["normalizer"] is not None or len(added) > len(self.special_tokens):
             return  # words that are added without being special may reach over a border
         if words.get("type") == "ByteLevel" and words["use_regex"] and not words["add_prefix_space"]:
-            self.border = BORDER
+            border = BORDER
         elif words == LINES:
-            self.border = re.compile(r"(?<=\n)(?=[^\n])")
+            border = re.compile(r"(?<=\n)(?=[^\n])")
+        else:
+            return
+        before = [token.content for token in added.values() if token.lstrip or token.single_word]
+        behind = [token.content for token in added.values() if token.rstrip or token.single_word]
+        self.border = outside(border, self.special_tokens, before, behind)
 
     def _cut(self, unknown: str | None) -> list[str]:
         """Where text has special tokens that it would be spelt with, as Unigram and WordLevel do, cut inside them."""
@@ -134,8 +146,13 @@ class Subword:
 
         return np.array([count(i) for i in range(self.vocab_size)], dtype=np.int64)
 
-    def encode(self, text: str) -> np.ndarray:
-        return np.concatenate([np.zeros(0, np.int64), *self.encode_batch(self._pieces(text))])
+    @cached_property
+    def _parsing(self) -> HFTokenizer:
+        """The same tokenizer as Hugging Face opens it: text that spells a special token gives that token."""
+        return HFTokenizer.from_str(self.to_json())
+
+    def encode(self, text: str, special: bool = False) -> np.ndarray:
+        return np.concatenate([np.zeros(0, np.int64), *self.encode_batch(self._pieces(text), special)])
 
     def _pieces(self, text: str, size: int = 1 << 16) -> list[str]:
         """For parallel work."""
@@ -145,9 +162,10 @@ class Subword:
             cuts.append(start)
         return [text[a:b] for a, b in zip(cuts, [*cuts[1:], len(text)], strict=True)]
 
-    def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
+    def encode_batch(self, texts: list[str], special: bool = False) -> list[np.ndarray]:
+        hf = self._parsing if special else self.hf
         try:
-            found = self.hf.encode_batch_fast(texts, add_special_tokens=False)
+            found = hf.encode_batch_fast(texts, add_special_tokens=False)
         except Exception as error:  # tokenizers raises bare Exception: words that are not there, and no token for those
             raise ValueError(f"the tokenizer cannot spell the text: {error}") from error
         return [np.array(encoding.ids, dtype=np.int64) for encoding in found]
@@ -158,8 +176,34 @@ class Subword:
     def decode_batch(self, batch: list[list[int]]) -> list[str]:
         return self.hf.decode_batch(batch, skip_special_tokens=False)
 
+    def settled(self, ids: list[int]) -> int:
+        count = len(ids) if self._local else 0
+        while count and ids[count - 1] in self._open:
+            count -= 1
+        return count
+
     def to_json(self) -> str:
         return self.hf.to_str(pretty=False)
+
+
+def is_local(decoder: dict[str, Any] | None) -> bool:
+    """Tell whether the text of tokens stays as it is when others follow, but for half a character at its end.
+
+    It does unless the decoder looks at the whole text once the tokens are joined.
+    """
+    joined = False
+    for step in flat(decoder):
+        if joined and step["type"] not in ("Fuse", "Strip"):
+            return False
+        joined = joined or step["type"] in ("Fuse", "ByteLevel")
+    return True
+
+
+def flat(decoder: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Return the steps of a decoder as a tokenizer.json writes it, those of sequences within it in their place."""
+    if decoder and decoder["type"] == "Sequence":
+        return [step for part in decoder["decoders"] for step in flat(part)]
+    return [decoder] if decoder else []
 
 
 def spellings(tokenizer: Tokenizer) -> dict[int, bytes]:

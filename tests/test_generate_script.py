@@ -1,0 +1,187 @@
+"""scripts/generate.py in this process: what is read for prompts, special tokens, ids without a token."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_drawable import indifferent
+from test_generate import GREEDY, talk
+
+from lm import user_text
+from lm.checkpoint import Checkpoint
+from lm.generate import Wanted, write
+from lm.tokenizer import Bytes, Chars
+from scripts import generate
+
+END, USER = 256, 257
+TOKENIZER = Bytes(["<|endoftext|>", "<|user|>"])
+ODD = "a\x0cb\u2028c\x85d\x1ce\rf\x0bg"  # one line, though str.splitlines makes seven of it
+
+
+def checkpoint(tokenizer=TOKENIZER, more=0):
+    return Checkpoint(Path("mine.ckpt"), indifferent(tokenizer.vocab_size + more), tokenizer, 3, {})
+
+
+@pytest.fixture
+def script(monkeypatch, capsys):
+    """script(..., stdin=b"") runs it on a model that likes all ids alike: (0 or what it ends with, stdout, stderr)."""
+
+    def run(*args, stdin=b"", encoding="ascii", source=None):
+        monkeypatch.setattr(generate, "load", lambda path: source or checkpoint())
+        monkeypatch.setattr(sys, "argv", ["generate.py", "mine", *map(str, args), "--device", "cpu"])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding=encoding))
+        status = 0
+        capsys.readouterr()
+        try:
+            generate.main()
+        except SystemExit as stop:
+            status = stop.code
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def asked(script):
+    """The prompts that the script takes of its arguments."""
+
+    def run(*args, **kwargs):
+        status, out, _ = script(*args, "--json", "--max-new-tokens", 1, **kwargs)
+        assert status == 0, status
+        return [c["prompt"] for c in json.loads(out)["completions"]]
+
+    return run
+
+
+# ---- what is read
+
+
+@pytest.mark.parametrize("where", ["file", "standard input", "file called -"])
+def test_prompts_are_read_as_utf8_whatever_the_locale(asked, tmp_path, where):
+    def taken(data, *args):
+        if where == "file":
+            (tmp_path / "p.txt").write_bytes(data)
+            return asked("--prompt-file", tmp_path / "p.txt", *args)
+        return asked("--prompt" if where == "standard input" else "--prompt-file", "-", *args, stdin=data)
+
+    for text in ("naïve 漢字 🙂\n", ODD, "two\r\nlines\n"):
+        for mark in (b"", b"\xef\xbb\xbf"):
+            assert taken(mark + text.encode()) == [text]
+            assert taken(mark + text.encode(), "--lines") == [
+                line for line in text.replace("\r\n", "\n").split("\n") if line
+            ]
+    assert taken(f"{ODD}\r\nh\n\n\r\ni".encode(), "--lines") == [ODD, "h", "i"]
+
+
+@pytest.mark.parametrize("stdin", [False, True])
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [("ba".encode("utf-16"), "is UTF-16; "), ("ba".encode("utf-16-be"), "is binary, not text"),
+     (b"caf\xe9 ba", "is not UTF-8: byte 0xe9 at offset 3"), (b"", "is empty"), (b"a\0b", "is binary, not text")],
+    ids=str,
+)  # fmt: skip
+def test_what_is_no_text_is_refused_in_one_line(script, tmp_path, data, message, stdin):
+    path = tmp_path / "p.txt"
+    path.write_bytes(data)
+    status, out, _ = script("--prompt-file", "-" if stdin else path, stdin=data)
+    assert status.startswith(f"error: {'standard input' if stdin else path} {message}") and "\n" not in status
+    assert ("iconv -f utf-16 -t utf-8" in status) == (message == "is UTF-16; ") and not out
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=st.text(st.characters(codec="utf-8") | st.sampled_from("\n\r\x0b\x0c\x1c\x85\u2028"), max_size=20))
+def test_lines_are_parted_by_newlines_alone(text):
+    lines = user_text.lines(text)
+    assert "\n".join(lines) == text.replace("\r\n", "\n") and not any("\n" in line for line in lines)
+
+
+def test_a_prompt_on_the_command_line_is_utf8_too(asked, script, monkeypatch):
+    assert asked("--prompt", "naïve") == ["naïve"]
+    typed = b"caf\xe9".decode("utf-8", "surrogateescape")  # as Python hands on what a Latin-1 terminal types
+    for flag in ("--prompt", "--stop"):
+        status, out, _ = script(flag, typed)
+        assert status == f"error: {flag}={typed!r} is not UTF-8: byte 0xe9" and not out
+    monkeypatch.setattr(user_text.os, "fsencode", lambda typed: typed.encode("latin-1"))  # another locale
+    assert user_text.argument("--prompt", "naïve".encode().decode("latin-1")) == "naïve"
+
+
+# ---- special tokens
+
+
+def first_ids(monkeypatch, script, *args, source=None):
+    """What the model reads first."""
+    seen = []
+    source = source or checkpoint()
+    features = source.model.features
+    monkeypatch.setattr(source.model, "features", lambda ids, **k: seen.append(ids.tolist()) or features(ids, **k))
+    status, out, err = script(*args, "--max-new-tokens", 2, "--temperature", 0, source=source)
+    assert status == 0, status
+    return seen[0], out, err.rpartition("2 tokens in")[0]
+
+
+def test_a_prompt_gives_special_tokens_when_it_is_to(monkeypatch, script):
+    plain = list(b"<|user|>hi")
+    ids, _, err = first_ids(monkeypatch, script, "--prompt", "<|user|>hi")
+    assert ids == [plain]
+    assert (
+        err == "hint: the prompt spells <|user|>, encoded as ordinary text; with --parse-special it becomes a token\n"
+    )
+    ids, out, err = first_ids(monkeypatch, script, "--prompt", "<|user|>hi", "--parse-special")
+    assert ids == [[USER, *b"hi"]] and not err and out.startswith("<|user|>hi")
+    ids, _, err = first_ids(monkeypatch, script, "--prompt", "hi", "--parse-special")
+    assert ids == [list(b"hi")] and not err
+
+
+def test_a_prompt_may_follow_the_start_of_a_document(monkeypatch, script):
+    flag = "--prompt-from-document-start"
+    assert first_ids(monkeypatch, script, flag)[::2] == ([[END]], "")
+    ids, out, err = first_ids(monkeypatch, script, flag, "--prompt", "hi")
+    assert ids == [[END, *b"hi"]] and out.startswith("hi") and not err
+    ids, out, _ = first_ids(monkeypatch, script, flag, "--parse-special", "--prompt", "<|user|>hi")
+    assert ids == [[END, USER, *b"hi"]]
+    assert first_ids(monkeypatch, script)[0] == [[10]]
+    status, out, _ = script(flag, source=checkpoint(Bytes()))
+    assert status == "error: the tokenizer has no end-of-text token, so no prompt can follow the start of a document"
+    assert not out
+
+
+def test_wishes_of_a_prompt_hold_in_batches_and_for_characters():
+    chars = Chars("ab", ["<|endoftext|>"])
+    model = indifferent(3)
+    for prompts, wanted in ((["<|endoftext|>", "ab"], Wanted(3, GREEDY, parse_special=True)), (["", "ab"], Wanted(3, GREEDY, document_start=True))):  # fmt: skip
+        assert [c.prompt for c in write(model, chars, prompts, wanted)] == prompts
+    with pytest.raises(ValueError, match="lacks '<'"):
+        write(model, chars, ["<|endoftext|>"], Wanted(3))
+
+
+def test_a_session_has_both_settings():
+    said, session = talk(
+        indifferent(258), "/set", "<|user|>", "/set parse_special on", "<|user|>", "/set document_start on", "", "/more",
+        "/set parse_special maybe", "/set document_start off", "", wanted=Wanted(2, GREEDY), tokenizer=TOKENIZER,
+    )  # fmt: skip
+    assert "parse_special       off\ndocument_start      off\n" in said
+    assert said.count("[<|user|> encoded as ordinary text; with /set parse_special on it becomes a token]\n") == 1
+    assert "parse_special on\n" in said and "document_start on\n" in said
+    assert "parse_special=maybe must be on or off\n" in said
+    assert session.prompt == "\0\0" and not session.wanted.document_start  # the empty prompt's text, of /more
+
+
+# ---- ids without a token
+
+
+def test_probabilities_of_ids_without_a_token_are_shown(script):
+    source = checkpoint(more=62)
+    with torch.no_grad():
+        source.model.head.bias = torch.nn.Parameter(torch.zeros(320))
+        source.model.head.bias[300] = 5.0
+    for flags in ((), ("--json",)):
+        status, out, _ = script("--prompt", "hi", "--show-probs", 2, *flags, source=source)
+        assert status == 0
+        assert ("#300 (no token)" in out) == (not flags)
+    pieces = json.loads(out)["completions"][0]["pieces"]
+    assert all(piece["id"] < 258 and piece["top"][0][0] == 300 for piece in pieces)
