@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 import rich
@@ -79,12 +79,6 @@ def protect_console() -> None:
             setattr(sys, name, SafeStream(stream))
 
 
-def show_all_characters() -> None:
-    """Let standard output write characters that its encoding lacks as escapes, as standard error does anyway."""
-    with suppress(AttributeError):  # replaced by something that is no file
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-
-
 @contextmanager
 def progress(what: str, total: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:
     """Yields a function that counts so many bytes as done: a bar with speed and time left, or a line now and then."""
@@ -111,16 +105,6 @@ def progress(what: str, total: int | None, done: int = 0) -> Iterator[Callable[[
                 log.info("%s: %.1f MB, %.1f MB/s", what, (done + count) / 1e6, rate / 1e6)
 
     yield advance
-
-
-@contextmanager
-def until_closed() -> Iterator[None]:
-    """Around what prints: it ends where nobody reads on, as in `| head`."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain when it ends
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
+from lm import cli
 from lm.bench.runs import trained
 from lm.bench.speed import bare_step
 from lm.bench.timing import alternate
@@ -28,7 +29,7 @@ from lm.hardware import device_type
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("directory", type=Path, help="where the runs go")
+    parser.add_argument("directory", type=cli.path, help="where the runs go")
     parser.add_argument("variants", nargs="+", help="overrides on top of the base; several in quotes")
     parser.add_argument("--base", default="model=tiny", help="overrides of all runs, in quotes (default: model=tiny)")
     parser.add_argument("--steps", type=int, default=1000, help="of the base (default: 1000)")
@@ -124,4 +125,4 @@ def written(value: object) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -12,6 +12,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
+from lm import cli
 from lm.bench import BENCHES, GPU
 from lm.console import table
 from lm.hardware import ACCELERATORS, device_name, device_type
@@ -27,9 +28,9 @@ def main() -> None:
     parser.add_argument("--device", default="auto", choices=ACCELERATORS)
     parser.add_argument("--vocab", type=int, default=2048, help="vocabulary of `step` (default: 2048)")
     parser.add_argument("--corpus", default="shakespeare", help="of the tokenizer bench")
-    parser.add_argument("--dir", default="data", help="where downloads lie (default: data)")
+    parser.add_argument("--dir", type=cli.path, default=Path("data"), help="where downloads lie (default: data)")
     parser.add_argument("--repeats", type=int, help="runs of each, of which the median counts")
-    parser.add_argument("--against", type=Path, metavar="DIR", help="a checkout of nanoGPT, for `peer`, `loss_curve`")
+    parser.add_argument("--against", type=cli.path, metavar="DIR", help="nanoGPT, for `peer`, `loss_curve`")
     parser.add_argument("--loss", type=float, default=1.88, help="that `loss_curve` waits for (default: 1.88)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_intermixed_args()
@@ -71,4 +72,4 @@ def written(key: str, value: object) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

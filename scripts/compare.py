@@ -16,6 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
+from lm import cli
 from lm.compare import page, reading, table
 from lm.pictures import pyplot
 
@@ -24,13 +25,13 @@ DRAWN = 10  # curves with a colour of their own in --png
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run, a sweep, a directory of runs")
+    parser.add_argument("runs", nargs="+", type=cli.path, metavar="RUN", help="a run, a sweep, a directory of runs")
     parser.add_argument("--sort", metavar="KEY", help="a column; -KEY: downwards (default: what the best is marked by)")
     parser.add_argument("--where", action="append", default=[], metavar="KEY=VALUE", help="a config key, or status")
     parser.add_argument("--seeds", action="store_true", help="one row for runs that differ in seed: mean ± deviation")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table")
-    parser.add_argument("--png", type=Path, metavar="FILE", help="draw val/loss (needs matplotlib)")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="a page to look into: curves, table, samples")
+    parser.add_argument("--csv", type=cli.path, metavar="FILE", help="write the table")
+    parser.add_argument("--png", type=cli.path, metavar="FILE", help="draw val/loss (needs matplotlib)")
+    parser.add_argument("--html", type=cli.path, metavar="FILE", help="a page to look into: curves, table, samples")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args(joined(sys.argv[1:]))
     try:
@@ -101,4 +102,4 @@ def draw(runs: list[reading.Run], out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

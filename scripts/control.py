@@ -13,13 +13,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
-from lm import curve, owner
+from lm import cli, curve, owner
 from lm.run import read_record, state
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run directory")
+    parser.add_argument("run", type=cli.path, metavar="RUN", help="a run directory")
     parser.add_argument("action", choices=["status", *owner.SIGNALS])
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     args = parser.parse_args()
@@ -84,4 +84,4 @@ def status(run: Path) -> dict:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

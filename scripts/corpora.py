@@ -20,7 +20,7 @@ from rich.text import Text
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
-from lm import cache
+from lm import cache, cli
 from lm.config import CONF, composed, option
 from lm.config.help import describe
 from lm.corpus import CorpusConfig, Split
@@ -36,7 +36,12 @@ def main() -> None:
         sub = verbs.add_parser(verb, description=run.__doc__)
         sub.set_defaults(run=run)
         sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
-        sub.add_argument("--dir", default="data", help="where downloads and caches lie: data.root (default: data)")
+        sub.add_argument(
+            "--dir",
+            type=cli.path,
+            default=Path("data"),
+            help="data.root: downloads and caches",
+        )
         if verb in ("fetch", "show"):
             sub.add_argument("names", nargs="*" if verb == "fetch" else "+", metavar="NAME or key=value")
             sub.add_argument("--offline", action="store_true", help="download nothing")
@@ -64,7 +69,7 @@ def corpus_of(name: str, overrides: list[str]) -> CorpusConfig:
 
 
 def downloads_of(args: argparse.Namespace) -> Downloads:
-    return Downloads(Path(args.dir), args.offline, args.mirror)
+    return Downloads(args.dir, args.offline, args.mirror)
 
 
 def named(args: argparse.Namespace) -> tuple[list[str], list[str]]:
@@ -107,7 +112,7 @@ def fetch(args: argparse.Namespace) -> None:
     for name in names:
         corpus = corpus_of(name, overrides)
         corpus.identity(downloads_of(args))
-        where = "nothing to download" if corpus.download_size == 0 else f"whole, in {Path(args.dir) / 'corpora'}"
+        where = "nothing to download" if corpus.download_size == 0 else f"whole, in {args.dir / 'corpora'}"
         rows.append({"corpus": name, "download": where})
     print(json.dumps(rows) if args.json else "\n".join(f"{row['corpus']}: {row['download']}" for row in rows))
 
@@ -141,7 +146,7 @@ def statistics(split: Split) -> dict[str, int]:
 
 def list_cache(args: argparse.Namespace) -> None:
     """Prepared texts, tokenizers and token files, longest unused first; with --prune, remove them."""
-    root = Path(args.dir)
+    root = args.dir
     entries = cache.prune(root, args.days) if args.prune else list(cache.entries(root))
     rows = [{"entry": e.path.name, "bytes": e.bytes, "used": e.used, "of": e.about} for e in entries]
     if args.json:
@@ -173,4 +178,4 @@ def draw(rows: list[dict[str, str]]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -20,11 +20,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
-from lm import user_text
+from lm import cli, user_text
 from lm.checkpoint import Checkpoint, load
 from lm.config import composed, section
 from lm.config.words import files_and_settings
-from lm.console import progress, table, until_closed
+from lm.console import progress, table
 from lm.corpus import Split
 from lm.evaluate import by_position, doubling, score, summary, worst
 from lm.hardware import ACCELERATORS, device_type
@@ -79,8 +79,7 @@ def main() -> None:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
-    with until_closed():
-        print(json.dumps(found) if args.json else answered(found) if args.task else shown(found))
+    print(json.dumps(found) if args.json else answered(found) if args.task else shown(found))
 
 
 def ask(args: argparse.Namespace) -> dict:
@@ -235,4 +234,4 @@ def shown(found: dict) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs 
 
 import torch
 
+from lm import cli
 from lm.capacity import vocabulary
 from lm.check import nearest
 from lm.config import CONF, composed
@@ -95,4 +96,4 @@ def shown(name: str, facts: dict) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
-from lm import checkpoint, hf
+from lm import checkpoint, cli, hf
 from lm.files import replacing
 
 SUFFIX = {"hf": "", "inference": ".ckpt", "safetensors": ".safetensors"}
@@ -23,9 +23,9 @@ SUFFIX = {"hf": "", "inference": ".ckpt", "safetensors": ".safetensors"}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run directory (its best checkpoint) or a .ckpt file")
+    parser.add_argument("run", type=cli.path, metavar="RUN", help="a run (its best checkpoint) or a .ckpt file")
     parser.add_argument("--format", choices=SUFFIX, default="hf")
-    parser.add_argument("--out", type=Path, help="where to (default: the format's name in the run directory)")
+    parser.add_argument("--out", type=cli.path, help="where to (default: the format's name in the run directory)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a line")
     args = parser.parse_args()
     try:
@@ -37,7 +37,7 @@ def main() -> None:
 
 def export(run: Path, form: str, out: Path | None) -> dict:
     source = checkpoint.load(run)
-    place = Path(str(run).removeprefix("hf:"))
+    place = Path(str(run).removeprefix("hf:")).expanduser()
     out = out or (place if place.is_dir() else place.parent) / f"{form}{SUFFIX[form]}"
     if out.is_dir() and any(out.iterdir()):
         raise ValueError(f"{out} already holds files; remove it, or name another place with --out")
@@ -65,4 +65,4 @@ def export(run: Path, form: str, out: Path | None) -> dict:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs 
 from rich.console import Console
 from rich.progress import track
 
+from lm import cli
 from lm.config import Config, composed
 from lm.console import table
 from lm.find_lr import Curve, range_test, rates
@@ -29,8 +30,8 @@ def main() -> None:
     parser.add_argument("--min", type=float, default=1e-5, help="the first rate (default: 1e-5)")
     parser.add_argument("--max", type=float, default=1.0, help="the last rate (default: 1)")
     parser.add_argument("--steps", type=int, default=200, help="optimizer steps between them (default: 200)")
-    parser.add_argument("--out", type=Path, metavar="FILE.png", help="also draw a picture (needs matplotlib)")
-    parser.add_argument("--logdir", type=Path, metavar="DIR", help="also write it for TensorBoard, with a picture")
+    parser.add_argument("--out", type=cli.path, metavar="FILE.png", help="also draw a picture (needs matplotlib)")
+    parser.add_argument("--logdir", type=cli.path, metavar="DIR", help="also write it for TensorBoard, with a picture")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_intermixed_args()
     try:
@@ -139,4 +140,4 @@ def record(curve: Curve, found: dict, logdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

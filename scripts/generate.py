@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs 
 from rich.console import Console
 from rich.text import Text
 
-from lm import user_text
+from lm import cli, user_text
 from lm.checkpoint import Checkpoint, load
-from lm.console import table, until_closed
+from lm.console import table
 from lm.generate import Completion, Sampling, Wanted, drawable, spelled_specials, write
 from lm.generate.session import Session, stops
 from lm.hardware import ACCELERATORS, device_type
@@ -83,7 +83,7 @@ def main() -> None:
     )
     add("--interactive", action="store_true", help="a session: prompts, settings, /help")
     add("--random", action="store_true", help="a model of random weights; name it as for train.py, e.g. model=tiny")
-    add("--out", type=Path, metavar="FILE", help="write the texts there; as JSON lines if it ends in .jsonl")
+    add("--out", type=cli.path, metavar="FILE", help="write the texts there; as JSON lines if it ends in .jsonl")
     add("--no-cache", action="store_true", help="compute every token from all before it: slower, and the same")
     add("--device", default="auto", choices=ACCELERATORS)
     add("--json", action="store_true", help="print one JSON object instead of the text")
@@ -97,11 +97,12 @@ def main() -> None:
             args.parse_special, args.prompt_from_document_start,
         )  # fmt: skip
         device = device_type(args.device, "--device")
-        with until_closed():
-            if args.interactive:
-                talk(source(args), wanted, device)
-            else:
-                generate(args, wanted, device)
+        if args.interactive:
+            talk(source(args), wanted, device)
+        else:
+            generate(args, wanted, device)
+    except BrokenPipeError:  # nobody reads on
+        raise
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
@@ -212,4 +213,4 @@ def talk(checkpoint: Checkpoint, wanted: Wanted, device: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -14,14 +14,14 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
-from lm import checkpoint, command
+from lm import checkpoint, cli, command
 from lm.files import replacing
 from lm.grow import insert_layer
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run directory; its last checkpoint is taken")
+    parser.add_argument("run", type=cli.path, metavar="RUN", help="a run directory; its last checkpoint is taken")
     parser.add_argument("--at", type=int, help="in front of which block, from 0 (default: in the middle)")
     parser.add_argument("--name", help="of the new run (default: RUN-grown)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
@@ -65,4 +65,4 @@ def grow(run: Path, at: int | None, name: str | None) -> dict:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

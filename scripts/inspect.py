@@ -31,9 +31,9 @@ else:
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
-    from lm import user_text
+    from lm import cli, user_text
     from lm.checkpoint import load
-    from lm.console import table, until_closed
+    from lm.console import table
     from lm.evaluate import score
     from lm.inherit import shared_tokens
     from lm.look.difference import Difference, diff
@@ -63,14 +63,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.json:
         written = json.dumps({"run": str(args.run), **found})
         text = json.dumps(json.loads(written, parse_constant=lambda nan: None))  # for which JSON has no number
-    with until_closed():
-        print(text)
+    print(text)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run directory (its best checkpoint), a .ckpt file or "
-                        "hf:<directory>")  # fmt: skip
+    parser.add_argument(
+        "run", type=cli.path, metavar="RUN", help="a run (its best checkpoint), a .ckpt or hf:DIRECTORY"
+    )
     commands = parser.add_subparsers(required=True, metavar="tokens|weights|diff|chunks")
     made = {}
     for command in (of_tokens, of_weights, of_diff, of_chunks):
@@ -84,10 +84,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
                      "(default: 10)")  # fmt: skip
     sub.add_argument("--by-head", action="store_true", help="by each head's n_embd / n_head channels for themselves")
     sub = made["diff"]
-    sub.add_argument("other", type=Path, metavar="OTHER", help="another run or checkpoint")
+    sub.add_argument("other", type=cli.path, metavar="OTHER", help="another run or checkpoint")
     sub.add_argument("--top", type=int, default=10, metavar="N", help="tokens that turned most (default: 10)")
     sub = made["chunks"]
-    sub.add_argument("file", type=Path, metavar="FILE", help="a text in UTF-8, - for standard input")
+    sub.add_argument("file", type=cli.path, metavar="FILE", help="a text in UTF-8, - for standard input")
     sub.add_argument("--size", type=int, metavar="N", help="tokens of a passage (default: half the context)")
     sub.add_argument("--top", type=int, metavar="N", help="how many (default: 10, with --json all)")
     order = sub.add_mutually_exclusive_group()
@@ -207,4 +207,4 @@ def clip(text: str, width: int = CLIPPED) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

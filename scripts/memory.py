@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
+from lm import cli
 from lm.capacity import advice, expect, gb, setup, vocabulary
 from lm.config import composed
 from lm.console import table
@@ -97,4 +98,4 @@ def size(typed: str) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -15,6 +15,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
+from lm import cli
 from lm.check import nearest
 from lm.config import CONF, option
 from lm.model import GPT, GPTConfig
@@ -102,4 +103,4 @@ def row(name: str, config: GPTConfig, V: int) -> dict:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

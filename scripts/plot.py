@@ -10,15 +10,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
-from lm import curve
+from lm import cli, curve
 from lm.pictures import pyplot
 from lm.run import read_record
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory")
-    parser.add_argument("--out", type=Path, default=None, help="the picture to write (default: loss.png in the first)")
+    parser.add_argument("runs", nargs="+", type=cli.path, metavar="RUN", help="a run directory")
+    parser.add_argument("--out", type=cli.path, default=None, help="where to (default: loss.png in the first run)")
     args = parser.parse_args()
     try:
         draw(args.runs, args.out or args.runs[0] / "loss.png")
@@ -51,4 +51,4 @@ def panel(axes: Any, run: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

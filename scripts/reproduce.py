@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
-from lm import command
+from lm import cli, command
 from lm.config import register, section
 from lm.console import table
 from lm.files import sha256
@@ -22,7 +22,7 @@ from lm.tokens import cached_tokenizer
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run directory")
+    parser.add_argument("run", type=cli.path, metavar="RUN", help="a run directory")
     parser.add_argument("--name", help="of the run that the command would make (default: the run's, with -again)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args()
@@ -73,4 +73,4 @@ def short(value: object) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
+from lm import cli
 from lm.config import CONF, Config, composed, option
 from lm.pictures import pyplot
 
@@ -26,7 +27,7 @@ WIDTH, HEIGHT = 72, 17  # of the chart, in characters: every fourth line is a qu
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="as for train.py: schedule=wsd schedule.decay_fraction=0.5 ...")
-    parser.add_argument("--out", type=Path, metavar="FILE.png", help="also draw a picture (needs matplotlib)")
+    parser.add_argument("--out", type=cli.path, metavar="FILE.png", help="also draw a picture (needs matplotlib)")
     parser.add_argument("--points", type=int, default=1000, help="at most so many steps, evenly spread (default: 1000)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a chart")
     args = parser.parse_intermixed_args()
@@ -143,4 +144,4 @@ def draw(steps: Sequence[int], curves: dict[str, list[float]], out: Path) -> Non
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -23,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
-from lm import checkpoint, command
+from lm import checkpoint, cli, command
 from lm.config import Config, composed, section
 from lm.config.words import files_and_settings
 from lm.console import progress
@@ -68,7 +68,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         sub.add_argument("words", nargs="*", metavar=words, help="settings as train.py takes them, e.g. corpus=words")
         sub.set_defaults(command=verb)
         if verb is train:
-            sub.add_argument("--out", type=Path, required=True, help="the tokenizer.json to write")
+            sub.add_argument("--out", type=cli.path, required=True, help="the tokenizer.json to write")
             continue
         if verb is show:
             sub.add_argument("--text", action="append", help="a text to split, more than once if you like")
@@ -77,8 +77,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             sub.add_argument("--text", help="the text that all of them split")
             sub.add_argument("--vocab-sizes", metavar="N,N,...", help="of tokenizers that learn so many tokens")
             sub.add_argument("--tokenizers", metavar="NAME,NAME,...", help="options of tokenizer=, e.g. byte,char,bpe")
-        sub.add_argument("--html", type=Path, help="write a page to this file")
-        sub.add_argument("--png", type=Path, help="write its picture to this file")
+        sub.add_argument("--html", type=cli.path, help="write a page to this file")
+        sub.add_argument("--png", type=cli.path, help="write its picture to this file")
         sub.add_argument("--json", action="store_true", help="print JSON, with all tokens, instead of tables")
     args, more = parser.parse_known_args(argv)
     if flags := [word for word in more if word.startswith("-")]:
@@ -293,4 +293,4 @@ def finish(args: argparse.Namespace, title: str, sections: list[Section], found:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
+from lm import cli
 from lm.bench.torture import CONFIGURATIONS, torture
 from lm.console import table
 
@@ -26,7 +27,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="configurations at a time (default: 1)")
     parser.add_argument("--aim", action="store_true", help="into the writing of checkpoints and caches only")
     parser.add_argument("--only", nargs="+", default=[""], help="configurations whose names contain one of these words")
-    parser.add_argument("--out", type=Path, help="keep the runs in this directory")
+    parser.add_argument("--out", type=cli.path, help="keep the runs in this directory")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args()
     names = [name for name in CONFIGURATIONS if any(word in name for word in args.only)]
@@ -54,4 +55,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

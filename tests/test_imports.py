@@ -26,7 +26,7 @@ FLOORS = [
     {"config"},
     {"bare"},
     {"capacity"},
-    {"report", "bench", "find_lr", "compare"},
+    {"cli", "report", "bench", "find_lr", "compare"},
 ]
 
 
