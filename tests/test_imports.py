@@ -13,7 +13,7 @@ FILES = sorted((ROOT / "lm").rglob("*.py"))
 # Who stands on whom, lowest first: a module imports from below its own floor.
 FLOORS = [
     {"lm"},
-    {"check", "files", "console", "health", "pictures", "curve"},
+    {"check", "command", "files", "console", "health", "pictures", "curve"},
     {"download", "cache", "hardware", "loss"},
     {"pip_download", "precision", "owner"},
     {"attention", "schedule", "corpus", "batches", "optim"},
