@@ -34,6 +34,7 @@ FREE = (
     "data.num_workers", "data.root",
     "data.offline", "data.mirror",
     "corpus.licence", "corpus.path", "corpus.val_path", "corpus.train.urls", "corpus.val.urls", "corpus.test.urls",
+    "corpus.whole_documents",
 )  # fmt: skip
 
 
@@ -102,7 +103,9 @@ class Run:
         """Raises ValueError when the run was trained on another text than the one with this digest."""
         if self.record.get("text", digest) != digest:
             raise ValueError(
-                f"{self.directory} was trained on another text than this corpus now holds; choose another name="
+                f"{self.directory} was trained on another text than this corpus now holds; choose another name= (a run "
+                "of an older version may need corpus.whole_documents=true, or its files named one by one with "
+                "corpus.path)"
             )
 
     def write(self, name: str, text: str) -> None:

@@ -13,6 +13,8 @@ import tokenizers
 from lm import cache
 from lm.console import progress
 from lm.corpus import Split, Text
+from lm.corpus.pieces import LONGEST
+from lm.corpus.text import VAL_FRACTION
 from lm.download import Downloads
 from lm.tokenizer import Tokenizer, TokenizerConfig, from_json
 
@@ -25,6 +27,7 @@ class Tokens:
 
     train: np.ndarray
     val: np.ndarray
+    val_key: str = VAL_FRACTION  # as that of the text
 
 
 def cached_tokenizer(config: TokenizerConfig, text: Text, downloads: Downloads) -> Tokenizer:
@@ -34,7 +37,7 @@ def cached_tokenizer(config: TokenizerConfig, text: Text, downloads: Downloads) 
         (folder / "tokenizer.json").write_text(config.build(text, downloads).to_json(), encoding="utf-8")
 
     name, options = type(config).__name__, json.dumps(asdict(config), sort_keys=True)
-    key = cache.digest(text.digest, name, options, config.identity(), tokenizers.__version__)
+    key = cache.digest(text.digest, name, options, config.identity(), tokenizers.__version__, str(LONGEST))
     entry = cache.entry(downloads.root, "tokenizer", key, cache.brief(config), build)
     return from_json((entry / "tokenizer.json").read_text(encoding="utf-8"))
 
@@ -62,10 +65,11 @@ def cache_tokens(text: Text, tokenizer: Tokenizer, downloads: Downloads) -> Toke
                 if not (folder / name).stat().st_size:  # which cannot be mapped
                     raise ValueError(f"the tokenizer finds no token in the text of {name}")
 
-    key = cache.digest(text.digest, tokenizer.to_json(), dtype.name)
+    key = cache.digest(text.digest, tokenizer.to_json(), dtype.name, str(LONGEST))
     about = f"{tokenizer.vocab_size:,} ids, {text.train.size + text.val.size:,} bytes of text {text.digest[:12]}"
     entry = cache.entry(downloads.root, "tokens", key, about, build)
-    return Tokens(*(np.memmap(entry / name, dtype=dtype, mode="r") for name in splits))
+    train, val = (np.memmap(entry / name, dtype=dtype, mode="r") for name in splits)
+    return Tokens(train, val, text.val_key)
 
 
 def encoded(

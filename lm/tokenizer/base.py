@@ -10,10 +10,9 @@ from typing import Protocol
 import numpy as np
 
 from lm.check import Check
-from lm.corpus.text import Text
+from lm.corpus.text import END_OF_TEXT, Text
 from lm.download import Downloads
 
-END_OF_TEXT = "<|endoftext|>"
 UNKNOWN = "<unk>"
 
 

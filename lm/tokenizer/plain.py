@@ -15,7 +15,8 @@ from tokenizers import Tokenizer as HFTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from lm.check import Check
-from lm.corpus.text import BORDER, Text
+from lm.corpus.pieces import ANYWHERE
+from lm.corpus.text import Text
 from lm.download import Downloads
 from lm.tokenizer.base import END_OF_TEXT, UNKNOWN, Tokenizer, TokenizerConfig, sample
 
@@ -73,7 +74,7 @@ class CharConfig(TokenizerConfig):
 class Table:
     """What Bytes and Chars share: a base vocabulary, then special tokens."""
 
-    border: re.Pattern[str] | None = BORDER
+    border: re.Pattern[str] | None = ANYWHERE
 
     def __init__(self, base_bytes: list[int], specials: list[str], unknown: bool = False) -> None:
         names = list(dict.fromkeys([UNKNOWN] * unknown + specials))
