@@ -121,14 +121,17 @@ class ValBatches(Dataset[tuple[Tensor, Tensor]]):
     """The validation text once, in order: every token but the first is a target in exactly one window.
 
     The last window reaches back for its context; the targets it shares with the one before are IGNORE. `limit` takes
-    so many windows instead, spread evenly over the text; which, does not depend on how they are batched.
+    so many windows instead, spread evenly over the text; which, does not depend on how they are batched. `val_key` is
+    the setting that gives more text, if any.
     """
 
-    def __init__(self, tokens: np.ndarray, T: int, batch: int, limit: int | None = None, devices: int = 1) -> None:
+    def __init__(
+        self, tokens: np.ndarray, T: int, batch: int, limit: int | None = None, devices: int = 1, val_key: str = ""
+    ) -> None:
         if len(tokens) <= T:
             raise ValueError(
                 f"the validation text has {len(tokens)} tokens, too few for one window of model.block_size={T}: "
-                "bring more text, raise corpus.val_fraction, or lower model.block_size"
+                f"{f'validate on more text ({val_key}), or ' if val_key else ''}lower model.block_size"
             )
         windows = -(-(len(tokens) - 1) // T)
         if windows < devices:

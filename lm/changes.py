@@ -13,6 +13,7 @@ FREE = (
     "data.num_workers", "data.root",
     "data.offline", "data.mirror",
     "corpus.licence", "corpus.path", "corpus.val_path", "corpus.train.urls", "corpus.val.urls", "corpus.test.urls",
+    "corpus.whole_documents",
 )  # fmt: skip
 
 

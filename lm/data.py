@@ -35,7 +35,7 @@ class TokenData(L.LightningDataModule):
         self.limit = val_batches and val_batches * config.batch_size  # windows
         # both refuse what is too small, before anything is built
         self.windows = TrainBatches(tokens.train, block_size, config, seed).windows
-        ValBatches(tokens.val, block_size, 1, devices=devices)
+        ValBatches(tokens.val, block_size, 1, devices=devices, val_key=tokens.val_key)
 
     def floor(self, val: Split, tokenizer: Tokenizer, log_prob: Callable[[str], float | None]) -> float | None:
         """The least val/loss, in nats per token, that a model can have that sees the text `val` in these windows.

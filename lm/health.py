@@ -44,6 +44,7 @@ class Facts:
     lr: float
     grad_clip: float  # 0: none
     warmup_key: str = "warmup_steps"  # the field of schedule= that decides it
+    val_key: str = "corpus.val_fraction"  # the setting that gives more text to validate on, if any
     new: bool = True  # this process begins with untrained weights, not with a checkpoint's
 
 
@@ -112,8 +113,8 @@ class Health:
             yield (
                 "validation",
                 f"a validation looks at {f.val_tokens:,} tokens only: val/loss is uncertain by about "
-                f"{2 / math.sqrt(f.val_tokens):.2f} nats; raise corpus.val_fraction or trainer.val_batches, or bring "
-                "more text",
+                f"{2 / math.sqrt(f.val_tokens):.2f} nats; "
+                f"{f'validate on more text ({f.val_key}) or ' if f.val_key else ''}raise trainer.val_batches",
             )
 
     def _step(self, step: int, loss: float, norm: float, skipped: int) -> Iterator[tuple[str, str]]:

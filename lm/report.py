@@ -33,7 +33,7 @@ def beginning(
     rows = {
         "model": f"{model.num_params:,} parameters: {c.n_layer} layers of {c.n_embd}, {c.n_head} heads, "
         f"context {c.block_size}, {c.position} positions, {c.norm}, {c.mlp}",
-        "corpus": f"{train:,} tokens to train on, {val:,} to validate"
+        "corpus": f"{train:,} tokens to train on, {val:,} ({100 * val / (train + val):.1f} %) to validate"
         + (f", in {len(text.train.ends):,} and {len(text.val.ends):,} documents" if text.documents else "")
         + f"; vocabulary {tokenizer.vocab_size:,}",
         "training": f"{horizon:,} steps of {batch} x {c.block_size} = {tokens:,} tokens, "

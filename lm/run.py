@@ -106,7 +106,9 @@ class Run:
         """Raises ValueError when the run was trained on another text than the one with this digest."""
         if self.record.get("text", digest) != digest:
             raise ValueError(
-                f"{self.directory} was trained on another text than this corpus now holds; choose another name="
+                f"{self.directory} was trained on another text than this corpus now holds; choose another name= (a run "
+                "of an older version may need corpus.whole_documents=true, or its files named one by one with "
+                "corpus.path)"
             )
 
     def write(self, name: str, text: str) -> None:

@@ -15,7 +15,8 @@ import tokenizers
 from lm import cache
 from lm.console import progress
 from lm.corpus import Split, Text
-from lm.corpus.text import BORDER
+from lm.corpus.pieces import BORDER, LONGEST
+from lm.corpus.text import VAL_FRACTION
 from lm.download import Downloads
 from lm.tokenizer import Tokenizer, TokenizerConfig, from_json
 from lm.tokenizer.base import any_of, outside
@@ -31,6 +32,7 @@ class Tokens:
 
     train: np.ndarray
     val: np.ndarray
+    val_key: str = VAL_FRACTION  # as that of the text
 
 
 def cached_tokenizer(config: TokenizerConfig, text: Text, downloads: Downloads) -> Tokenizer:
@@ -41,7 +43,7 @@ def cached_tokenizer(config: TokenizerConfig, text: Text, downloads: Downloads) 
 
     fields = {key: value for key, value in asdict(config).items() if key != "parse_special" or value}
     name, options = type(config).__name__, json.dumps(fields, sort_keys=True)
-    key = cache.digest(text.digest, name, options, config.identity(), tokenizers.__version__)
+    key = cache.digest(text.digest, name, options, config.identity(), tokenizers.__version__, str(LONGEST))
     entry = cache.entry(downloads.root, "tokenizer", key, cache.brief(config), build)
     return from_json((entry / "tokenizer.json").read_text(encoding="utf-8"))
 
@@ -73,14 +75,15 @@ def cache_tokens(text: Text, tokenizer: Tokenizer, downloads: Downloads, parse_s
             counts = spelled(text.train, tokenizer.special_tokens)
             (folder / SPELLED).write_text(json.dumps(counts), encoding="utf-8")
 
-    key = cache.digest(text.digest, tokenizer.to_json(), dtype.name, *["parse_special"] * parse_special)
+    key = cache.digest(text.digest, tokenizer.to_json(), dtype.name, str(LONGEST), *["parse_special"] * parse_special)
     about = f"{tokenizer.vocab_size:,} ids, {text.train.size + text.val.size:,} bytes of text {text.digest[:12]}"
     entry = cache.entry(downloads.root, "tokens", key, about, build)
     if (entry / SPELLED).exists():  # an entry of an older version has not counted
         counts = json.loads((entry / SPELLED).read_text(encoding="utf-8"))
         for line in notes(counts, tokenizer):
-            log.info("note     %s", line)
-    return Tokens(*(np.memmap(entry / name, dtype=dtype, mode="r") for name in splits))
+            log.info("note      %s", line)
+    train, val = (np.memmap(entry / name, dtype=dtype, mode="r") for name in splits)
+    return Tokens(train, val, text.val_key)
 
 
 def spelled(split: Split, names: Iterable[str]) -> dict[str, int]:

@@ -83,6 +83,10 @@ def test_too_small_texts_are_refused_with_what_to_change():
         ValueError, match="validation text has 16 tokens, too few for one window of model.block_size=16"
     ):
         ValBatches(TOKENS[:16], 16, 1)
+    for key, advice in (("corpus.val_path", "validate on more text (corpus.val_path), or lower"), ("", "lower")):
+        with pytest.raises(ValueError) as caught:
+            ValBatches(TOKENS[:16], 16, 1, val_key=key)
+        assert str(caught.value).endswith(f" of model.block_size=16: {advice} model.block_size")
 
 
 def test_a_batch_that_does_not_divide_is_refused():

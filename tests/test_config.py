@@ -117,7 +117,7 @@ MESSAGES = {
     "n_layer=8": "unknown key n_layer; did you mean 'model.n_layer'?",
     "max_steps=10": "unknown key max_steps; did you mean 'trainer.max_steps'?",
     "--n_layer=8": "--n_layer=8: settings are typed without dashes, e.g. model.n_layer=8",
-    "corpus.pth=my.txt": "unknown key corpus.pth; there are licence, val_fraction, max_chars, clean, requirement, archive, sha256, size, "
+    "corpus.pth=my.txt": "unknown key corpus.pth; there are licence, val_fraction, whole_documents, max_chars, clean, requirement, archive, sha256, size, "
     "members, documents, rstrip, literal",
     "tokenizer.vocab_sise=512": "unknown key tokenizer.vocab_sise; did you mean 'tokenizer.vocab_size'?",
     "trainer.max_steps=0": "trainer.max_steps=0 must be above 0",

@@ -2,10 +2,12 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import NANO, config_of, equal, weights
 
 import train as train_script
@@ -109,6 +111,60 @@ def test_weights_whose_tokenizer_knows_no_documents_are_refused(tmp_path, storie
     with pytest.raises(ValueError, match="tokenizer that init_from brings has no end-of-text token"):
         run(tmp_path, "next", "corpus=jsonl", f"corpus.path={stories}", f"init_from={start}")
     assert not (tmp_path / "next" / "run.json").exists()
+
+
+def texts(tmp_path, **sizes):
+    for name, lines in sizes.items():
+        (tmp_path / "texts").mkdir(exist_ok=True)
+        (tmp_path / "texts" / f"{name}.txt").write_text("the cat sat on the mat\n" * lines)
+    return ["corpus=text", f"corpus.path={tmp_path}/texts"]
+
+
+def test_the_shares_are_told_at_every_start(tmp_path, caplog):
+    for args in (["trainer.max_steps=4"], ["trainer.max_steps=8"]):
+        caplog.clear()
+        with caplog.at_level("INFO", "lm"):
+            run(tmp_path, "run", *texts(tmp_path, a=20, b=400), *args)
+        (row,) = re.findall(
+            "corpus    (.*) tokens to train on, (.*) \\((.*) %\\) to validate, in 2 and 1 documents", caplog.text
+        )
+        train, val, share = (float(number.replace(",", "")) for number in row)
+        assert train + val == 420 * 23 + 3 and abs(100 * val / (train + val) - share) < 0.06 and abs(share - 10) < 0.5
+
+
+def test_a_run_of_a_version_that_kept_documents_whole_goes_on_with_that(tmp_path):
+    corpus = texts(tmp_path, a=20, b=60)
+    whole = run(tmp_path, "run", *corpus, "trainer.max_steps=8", "corpus.whole_documents=true")
+    config = yaml.safe_load((whole / "config.yaml").read_text())
+    del config["corpus"]["whole_documents"]  # as the older version wrote it
+    (whole / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(
+        ValueError, match="(?s)trained on another text than .* older version may need corpus.whole_documents=true"
+    ):
+        run(tmp_path, "run", *corpus, "trainer.max_steps=12")
+    run(tmp_path, "run", *corpus, "trainer.max_steps=12", "corpus.whole_documents=true")
+    assert json.loads((whole / "run.json").read_text())["metrics"]["step"] == 12
+
+
+@pytest.mark.parametrize(
+    ("val", "advice"),
+    [
+        ([], "validate on more text (corpus.val_fraction)"),
+        (["corpus.val_path=VAL"], "validate on more text (corpus.val_path)"),
+    ],
+)
+def test_too_little_validation_text_names_the_setting_it_comes_from(tmp_path, caplog, val, advice):
+    corpus = texts(tmp_path, a=30)
+    (tmp_path / "val.txt").write_text("the cat sat\n")
+    val = [setting.replace("VAL", f"{tmp_path}/val.txt") for setting in val]
+    with pytest.raises(ValueError) as caught:
+        run(tmp_path, "run", *corpus, *val, "model.block_size=100")
+    assert str(caught.value).endswith(
+        f"too few for one window of model.block_size=100: {advice}, or lower model.block_size"
+    )
+    with caplog.at_level("INFO", "lm"):
+        run(tmp_path, "run", *corpus, *val, "model.block_size=8", "trainer.max_steps=4")
+    assert "val/loss is uncertain by about" in caplog.text and f"; {advice} or raise trainer.val_batches" in caplog.text
 
 
 # ---- val/excess

@@ -368,6 +368,19 @@ def test_another_file_under_the_same_path_is_another_tokenizer(tmp_path):
         assert cached_tokenizer(GPT2Config(path=str(tmp_path)), TEXT, downloads).vocab_size == 257 + number
 
 
+def test_home_is_put_in_place_in_paths(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file(tmp_path, '["a", "b"]', "list.json")
+    assert build("~/list.json").vocab_size == 3 and FileConfig(path="~/list.json").identity()
+    gpt2(tmp_path, PAIRS[:2])
+    assert GPT2Config(path="~").build(TEXT, NOWHERE).vocab_size == 259
+    with pytest.raises(ValueError, match="tokenizer.path=~nobody-at-all/list.json: no such file"):
+        build("~nobody-at-all/list.json")
+    with pytest.raises(ValueError, match="tokenizer.path=~nobody-at-all holds neither"):
+        GPT2Config(path="~nobody-at-all").build(TEXT, NOWHERE)
+    assert FileConfig(path="~nobody-at-all/list.json").identity() == GPT2Config(path="~nobody-at-all").identity() == ""
+
+
 # GPT-2
 
 PAIRS = ["h e", "Ġ t", "he l", "Ġt he", "Ċ Ċ", "hel l"]

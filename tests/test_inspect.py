@@ -321,7 +321,7 @@ def test_every_table_fits_and_every_json_is_one_object(tmp_path, typed):
         (["tokens", "--nearest", "0"], "--nearest=0 must be at least 1"),
         (["diff", "nowhere"], "nowhere: no such run or checkpoint"),
         (["chunks", "nowhere.txt"], "nowhere.txt cannot be read"),
-        (["chunks", "a.ckpt"], "a.ckpt is not UTF-8"),
+        (["chunks", "a.ckpt"], "a.ckpt is a zip archive, not text"),
         (["chunks", "one.txt"], "the text has 1 token"),
         (["chunks", "one.txt", "--size", "1"], "--size=1 must be at least 2"),
     ],

@@ -1,23 +1,30 @@
+import bz2
 import gzip
+import io
+import lzma
 import os
 import re
+import shlex
 import shutil
 import struct
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow
 import pytest
 import zstandard
+from conftest import config_of
 from pyarrow import parquet
 
+from lm.command import install
 from lm.corpus import CodeConfig, CorpusConfig, HFConfig, JSONLConfig, StdlibConfig, TextConfig
 from lm.download import Downloads
 
 
 def documents(config: CorpusConfig, root: Path) -> list[str]:
-    text = config.load(Downloads(root))
+    text = replace(config, whole_documents=True).load(Downloads(root))
     parts = [""]
     for split in (text.train, text.val):
         for piece, last in split.pieces():
@@ -32,6 +39,14 @@ def refused(config: CorpusConfig, root: Path) -> str:
         config.load(Downloads(root))
     assert not [p for p in root.glob("cache/*") if p.suffix != ".lock"]
     return str(caught.value)
+
+
+def packed(members: dict[str, bytes]) -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
+    return data.getvalue()
 
 
 @pytest.fixture
@@ -88,7 +103,11 @@ def test_what_a_path_stands_for(tree, path, keys, found):
         ("nowhere/*.txt", {}, "path=nowhere/*.txt: no such file (looked in {tree})"),
         ("a.txt", {"val_path": "b/b.tx"}, "val_path=b/b.tx: no such file (looked in {tree}); did you mean 'b/b.txt'?"),
         ("b/c", {"glob": "*.js"}, "path=b/c holds no file that matches corpus.glob='*.js'; there are: 2 .txt, 1 .md"),
-        ("empty", {}, "path=empty holds no file that matches corpus.glob='**/*.txt'; there are: nothing"),
+        (
+            "empty",
+            {},
+            "path=empty is a folder without files (hidden ones and links to folders do not count)",
+        ),
         ("b", {"exclude": ["*"]}, "exclude=['*'] leaves no file of corpus.path=b"),
     ],
 )
@@ -260,9 +279,7 @@ def test_a_bad_dataset_is_named(tmp_path, suffix):
 def test_without_pyarrow_the_message_names_the_extra(tmp_path, monkeypatch):
     dataset(tmp_path / "t.parquet", ["a", "b"])
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    assert (
-        refused(HFConfig(path=f"{tmp_path}/t.parquet"), tmp_path) == "corpus=hf needs pyarrow: pip install -e '.[hf]'"
-    )
+    assert refused(HFConfig(path=f"{tmp_path}/t.parquet"), tmp_path) == f"corpus=hf needs pyarrow: {install('.[hf]')}"
 
 
 def test_what_is_held_out_is_not_trained_on(tmp_path):
@@ -320,11 +337,122 @@ def test_what_is_no_file_is_passed_over(tmp_path):
     assert [p.name for p in TextConfig(path=str(tmp_path)).paths()["train"]] == ["a.txt"]
 
 
-def test_a_separator_that_stands_alone_on_no_line_is_refused(tmp_path):
-    (tmp_path / "a.txt").write_text("one<|endoftext|>\ntwo<|endoftext|>\n")
-    config = TextConfig(path=str(tmp_path / "a.txt"), separator="<|endoftext|>")
-    with pytest.raises(ValueError, match="no line of .* is corpus.separator=|corpus.separator=.*: no line of"):
-        config.load(Downloads(tmp_path / "data"))
+STORIES = "Once.<|endoftext|>Twice.\n<|endoftext|>\n\nThrice\n<|endoftext|> \n"
+
+
+@pytest.mark.parametrize(
+    ("text", "separator", "wanted"),
+    [
+        (STORIES, "<|endoftext|>", ["Once.", "Twice.\n", "\nThrice\n"]),
+        (STORIES.replace("<|endoftext|>", "</s>"), "</s>", ["Once.", "Twice.\n", "\nThrice\n"]),
+        (STORIES.replace("<|endoftext|>", "[SEP]"), "[SEP]", ["Once.", "Twice.\n", "\nThrice\n"]),
+        ("<eos>One<eos><eos> <eos>two<eos>", "<eos>", ["One", "two"]),
+        ("One<eos>\ntwo<eos>\r\n three<eos>  \n", "<eos>", ["One", "two", " three"]),
+        ("One --- two\n---\nthree---\n", "---", ["One --- two\n", "three---\n"]),
+        ("a <b\n<\nc> [\n", "<", ["a <b\n", "c> [\n"]),  # no special token
+    ],
+)
+def test_a_separator_like_a_special_token_parts_lines_too(tmp_path, text, separator, wanted):
+    (tmp_path / "t.txt").write_bytes(text.encode())
+    assert documents(TextConfig(path=f"{tmp_path}/t.txt", separator=separator), tmp_path) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "separator", "told"),
+    [
+        ("One\ntwo\n", "<|endoftext|>", "does not occur in {}; without it each file is a document"),
+        ("One\ntwo\n", "---", "does not occur in {}; without it each file is a document"),
+        ("One --- two ---\nthree---\n", "---", "occurs 3 times in {}, but never on a line of its own: put it on lines"),
+    ],
+)
+def test_a_separator_that_parts_nothing_is_refused(tmp_path, text, separator, told):
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text(text)
+    for path, where, times in (("a.txt", "a.txt", 1), ("", "a.txt and 1 other files", 2)):
+        message = refused(TextConfig(path=f"{tmp_path}/{path}", separator=separator), tmp_path / "data")
+        expected = told.format(f"{tmp_path}/{where}").replace("3 times", f"{3 * times} times")
+        assert message.startswith(f"corpus.separator={separator} {expected}")
+
+
+def noted(config: CorpusConfig, root: Path, caplog) -> list[str]:
+    caplog.clear()
+    with caplog.at_level("INFO", "lm"):
+        config.load(Downloads(root))
+    return [record.message for record in caplog.records if record.message.startswith("note ")]
+
+
+@pytest.mark.parametrize("name", ["<|endoftext|>", "<|end_of_text|>", "<|eos|>", "<eos>", "</s>", "[EOS]", "[SEP]"])
+def test_ends_of_text_that_part_nothing_are_told_of_with_what_to_type(tmp_path, caplog, name):
+    path = tmp_path / "t.txt"
+    path.write_text(f"One.{name}Two.\n{name}\n" * 400)
+    for _ in range(2):  # the second time out of the cache
+        (line,) = noted(TextConfig(path=str(path)), tmp_path, caplog)
+        assert line.startswith(f"note      the text spells {name} 800 times; if documents end there, type ")
+    typed = shlex.split(line.partition(", type ")[2])
+    corpus = config_of("corpus=text", f"corpus.path={path}", *typed).corpus
+    assert corpus.separator == name and len(documents(corpus, tmp_path)) == 800
+    assert noted(corpus, tmp_path, caplog) == []
+
+
+def test_ends_of_text_are_counted_across_blocks_and_both_splits(tmp_path, caplog):
+    for shift in range(14):  # the block of 1 MiB ends before, within or behind one
+        (tmp_path / "t.txt").write_text(
+            "x" * ((1 << 20) - shift) + "<|endoftext|>" * 2 + "y" * 300_000 + "<|endoftext|>"
+        )
+        (line,) = noted(TextConfig(path=f"{tmp_path}/t.txt"), tmp_path / "data", caplog)
+        assert "<|endoftext|> 3 times" in line
+
+
+# ---- the cache decides nothing
+
+CONTENT = {
+    "plain": "Grüße aus Köln.\n".encode() * 20,
+    "latin1": "Grüße aus Köln.\n".encode("latin1") * 20,
+    "json": b'{"text": "one two three four"}\n' * 20,
+    "utf-16": ("Grüße\n" * 20).encode("utf-16"),
+    "short": b"P",
+    "short gz": b"\x1f",
+    "almost zip": b"PK" * 30,
+}
+CONTENT |= {f"{name}.{pack}": {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zstandard.compress}[pack](data)
+            for name, data in list(CONTENT.items())[:3] for pack in ("gz", "bz2", "xz", "zst")}  # fmt: skip
+CONTENT |= {
+    f"{name}.zip": packed({f"{name}.txt": data, "b.md": b"other\n" * 9}) for name, data in list(CONTENT.items())[:3]
+}
+NAMES = ["t.txt", "t.gz", "t.zip", "t.xz", "t.txt.bz2", "t.zst", "t.jsonl", "t", "T.GZ"]
+
+
+def outcome(config: CorpusConfig, root: Path) -> str:
+    try:
+        return config.load(Downloads(root)).digest
+    except ValueError as error:
+        return re.sub(r"t[\w.]*", "", str(error).partition("\n")[0], flags=re.IGNORECASE)
+
+
+@pytest.mark.parametrize("content", CONTENT)
+@pytest.mark.parametrize("kind", [TextConfig, JSONLConfig, CodeConfig])
+def test_whether_a_file_is_read_and_how_does_not_depend_on_the_cache(tmp_path, monkeypatch, kind, content):
+    monkeypatch.chdir(tmp_path)
+    for name in NAMES:
+        Path(name).write_bytes(CONTENT[content])
+    configs = [kind(path=name, val_fraction=0.3) for name in NAMES]
+    alone = [outcome(config, tmp_path / f"data{i}") for i, config in enumerate(configs)]
+    for order, root in ((range(len(NAMES)), "there"), (reversed(range(len(NAMES))), "back")):
+        for i in order:
+            assert outcome(configs[i], tmp_path / root) == alone[i], NAMES[i]
+    if content.partition(".")[2] in ("gz", "bz2", "xz", "zst"):  # what is packed is unpacked under any name
+        assert len(set(alone)) == 1
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_a_dataset_is_told_by_its_bytes(tmp_path, suffix):
+    dataset(tmp_path / f"t.{suffix}", ["one", "two", "three"])
+    other = {"parquet": "arrow", "arrow": "PARQUET"}[suffix]
+    shutil.copy(tmp_path / f"t.{suffix}", tmp_path / f"u.{other}")
+    for root in ("a", "b"):
+        paths = [f"t.{suffix}", f"u.{other}"][:: 1 if root == "a" else -1]
+        for path in paths:
+            assert documents(HFConfig(path=f"{tmp_path}/{path}"), tmp_path / root) == ["one", "two", "three"]
 
 
 def test_a_zip_is_read_as_its_folder_would_be(tmp_path):

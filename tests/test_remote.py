@@ -15,6 +15,7 @@ from conftest import NANO, config_of
 
 import train as train_script
 from lm.config import option
+from lm.corpus.remote import DownloadConfig, Remote
 from lm.download import Downloads
 from lm.pip_download import fetch
 
@@ -209,6 +210,22 @@ def test_a_text_without_gutenbergs_marks_is_refused(web, tmp_path):
     corpus.train.urls, corpus.train.sha256, corpus.train.size = ["https://example.org/a.txt"], None, None
     with pytest.raises(ValueError, match="no Project Gutenberg text"):
         corpus.load(Downloads(tmp_path, mirror=web.address))
+
+
+def test_separators_of_a_download_part_lines_too(web, tmp_path):
+    def corpus(content):
+        web.files["example.org/a.txt"] = content.encode()
+        return DownloadConfig(
+            "", 0.5, name=f"c{len(content)}", train=Remote(["https://example.org/a.txt"]), separator="</s>"
+        )
+
+    def load(content):
+        return corpus(content).load(Downloads(tmp_path, mirror=web.address))
+
+    text = load("one</s>two\n</s>\nthree</s>\n")
+    assert [s.read() for s in (text.train, text.val)] == ["onetwo\n", "three"] and len(text.train.ends) == 2
+    with pytest.raises(ValueError, match="corpus.separator=</s> does not occur in .*a.txt; without it"):
+        load("one\ntwo\n")
 
 
 # ---- packages

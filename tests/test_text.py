@@ -2,8 +2,10 @@ import hashlib
 import itertools
 import os
 import re
+import tracemalloc
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 
 from lm.corpus import CorpusConfig, Split, Text, TextConfig
-from lm.corpus.text import BORDER, LETTER, write
+from lm.corpus import pieces as pieces_module
+from lm.corpus.pieces import ANYWHERE, BORDER, LETTER
+from lm.corpus.text import near, write
 from lm.download import Downloads
 from lm.tokenizer import BPEConfig
 
@@ -24,6 +28,9 @@ PARTS = [
 ]  # fmt: skip
 adversarial = st.lists(st.one_of(st.sampled_from(PARTS), st.text(max_size=3)), max_size=40).map("".join)
 gpt2 = pre_tokenizers.ByteLevel(add_prefix_space=False)
+BPE = BPEConfig(vocab_size=300).build(
+    Text(Split.of("To be, or not to be\n" * 20), Split.of("x")), Downloads(Path("nowhere"))
+)
 
 
 def words(text: str) -> list[str]:
@@ -42,9 +49,9 @@ def documents(split: Split, size: int = 7, border: re.Pattern[str] | None = BORD
     return found
 
 
-def written(folder: Path, val_fraction: float = 0.1, max_chars: int | None = None, **streams) -> Text:
+def written(folder: Path, val_fraction: float = 0.1, max_chars: int | None = None, whole=False, **streams) -> Text:
     folder.mkdir(parents=True, exist_ok=True)
-    write(folder, {name: iter(s) for name, s in streams.items()}, val_fraction, max_chars)
+    write(folder, {name: iter(s) for name, s in streams.items()}, val_fraction, max_chars, whole)
     return Text.open(folder)
 
 
@@ -75,6 +82,48 @@ def test_pieces_are_of_about_the_size_asked_for(tmp_path):
 def test_the_words_of_pieces_are_the_words_of_the_whole(text, size):
     pieces = [piece for piece, _ in Split.of(text).pieces(size)]
     assert list(itertools.chain.from_iterable(map(words, pieces))) == words(text)
+
+
+def runs(text: str, longest: int) -> list[str]:
+    """The text cut at every border, and every `longest` characters of what has none: the rule, from the text itself."""
+    found = []
+    while text:
+        borders = [match.start() for match in BORDER.finditer(text) if match.start()]
+        cut = min([*borders, len(text)])
+        found.append(text[: min(cut, longest)])
+        text = text[len(found[-1]) :]
+    return found
+
+
+mostly_endless = st.lists(
+    st.one_of(st.sampled_from(PARTS), st.text("acgt", min_size=3, max_size=30), st.text(" \n\té", max_size=12)),
+    max_size=20,
+).map("".join)
+
+
+@settings(max_examples=500, deadline=None)
+@given(mostly_endless, st.integers(1, 40), st.integers(1, 40), st.integers(3, 20))
+def test_what_has_no_border_is_cut_in_the_same_places_however_it_is_read(text, size, other, longest):
+    with mock.patch.object(pieces_module, "LONGEST", longest):
+        wanted = [word for run in runs(text, longest) for word in words(run)]
+        read = [piece for piece, _ in Split.of(text).pieces(size)]
+        whole = BPE._pieces(text, other)
+    for pieces in (read, whole):
+        assert "".join(pieces) == text
+        assert list(itertools.chain.from_iterable(map(words, pieces))) == wanted
+    if BORDER.search(text) is None:  # as the documentation has it
+        assert [p for p in whole if p] == [text[i : i + longest] for i in range(0, len(text), longest)]
+
+
+def test_a_text_without_borders_is_read_in_little_memory(tmp_path):
+    size = 8_000_000
+    (tmp_path / "dna").write_bytes(b"ACGT" * (size // 4))
+    for border in (BORDER, ANYWHERE):
+        tracemalloc.start()
+        sizes = [len(piece) for piece, _ in Split(tmp_path / "dna", np.array([size])).pieces(border=border)]
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert sum(sizes) == size and max(sizes) <= 1 << 16 and peak < 2_000_000
 
 
 @pytest.mark.slow
@@ -127,13 +176,70 @@ def test_one_document_is_cut_by_bytes_and_never_inside_a_character(tmp_path_fact
 def test_several_documents_stay_whole(tmp_path_factory, docs, fraction):
     kept = [d for d in docs if d]
     assume(len(kept) > 1)
-    made = written(tmp_path_factory.mktemp("docs"), fraction, train=joined(docs))
+    made = written(tmp_path_factory.mktemp("docs"), fraction, whole=True, train=joined(docs))
     train, val = documents(made.train), documents(made.val)
     assert train + val == kept and train and val
     ends = np.cumsum([len(d.encode()) for d in kept])[:-1]
     wanted = round(sum(len(d.encode()) for d in kept) * (1 - fraction))
     assert abs(made.train.size - wanted) == abs(ends - wanted).min()
     assert made.documents and made.digest == Text(Split.of(*train), Split.of(*val), parted=True).digest
+
+
+sizes = st.lists(st.integers(1, 400), min_size=2, max_size=8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes, st.floats(0.02, 0.9), st.integers(1, 12), st.sampled_from(["a", "é", "漢"]))
+def test_validation_gets_about_its_fraction_of_documents_of_any_size(tmp_path_factory, lines, fraction, width, letter):
+    docs = [f"{letter * width}\n" * n for n in lines]
+    size = sum(len(d.encode()) for d in docs)
+    assume(size > 2000)
+    made = written(tmp_path_factory.mktemp("docs"), fraction, train=joined(docs))
+    whole = written(tmp_path_factory.mktemp("whole"), fraction, whole=True, train=joined(docs))
+    train, val = documents(made.train), documents(made.val)
+    assert "".join(train + val) == "".join(docs) and made.documents
+    share = made.val.size / size
+    assert fraction / 2 <= share <= 4 * fraction and 1 - share >= (1 - fraction) / 2
+    if made.digest != whole.digest:  # a document was cut: near the fraction itself, and at a line end
+        assert not near(whole.val.size / size, fraction)
+        line = len(letter.encode()) * width + 1
+        assert abs(share - fraction) <= min(fraction, 1 - fraction) / 10 + line / size
+        assert len(train + val) == len(docs) + 1 and train[-1][-1] == "\n"
+
+
+def test_a_document_without_line_ends_is_cut_at_a_character(tmp_path):
+    docs = ["é" * 30, "漢" * 1000]
+    made = written(tmp_path, 0.1, train=joined(docs))
+    assert documents(made.train)[0] == docs[0] and documents(made.train)[1] + documents(made.val)[0] == docs[1]
+    assert 0 <= made.val.size - 306 <= 2
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_share_that_is_far_from_what_was_asked_for_is_told_at_every_start(tmp_path, caplog, whole):
+    for name, text in (("a.txt", "short\n"), ("b.txt", "a long text\n" * 500)):
+        (tmp_path / name).write_text(text)
+    caplog.set_level("INFO", "lm")
+    for fraction in (0.1, 0.5, 0.999):
+        config = TextConfig(path=str(tmp_path), val_fraction=fraction, whole_documents=whole)
+        for _ in range(2):  # the second time out of the cache
+            caplog.clear()
+            text = config.load(Downloads(tmp_path / "data"))
+            told = [r.message for r in caplog.records]
+            if not whole or fraction > 0.9:
+                assert told == [] and near(text.val.size / 6006, fraction)
+            else:
+                (line,) = told
+                assert text.train.read() == "short\n"
+                assert line.startswith(
+                    f"warning   validation is 99.9 % of the text, not corpus.val_fraction={fraction}"
+                )
+                assert "corpus.whole_documents=false" in line and "corpus.val_path" in line
+    (tmp_path / "val.txt").write_text("x" * 9)
+    caplog.clear()
+    TextConfig(path=f"{tmp_path}/b.txt", val_path=f"{tmp_path}/val.txt", whole_documents=whole).load(
+        Downloads(tmp_path)
+    )
+    assert not caplog.records
 
 
 def test_max_chars_counts_characters_of_what_is_split_and_of_nothing_else(tmp_path):
@@ -198,3 +304,8 @@ def test_a_text_is_prepared_once_and_anew_when_its_source_changes(tmp_path, monk
     os.utime(tmp_path / "a" / "same.txt", (0, 0))
     assert config.load(Downloads(tmp_path)).val.read() == "cc"
     assert len(prepared) == 4
+
+
+def test_a_border_at_the_end_of_what_is_known_does_not_stop_the_cutting():
+    """Python's finditer looks at the end of a text even when it is told to begin behind it."""
+    assert documents(Split.of("aaaa"), 1, re.compile("(?<=a)")) == ["aaaa"]

@@ -1,5 +1,6 @@
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -266,8 +267,11 @@ from lm.tokens import cache_tokens
 path, root, documents = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 size = path.stat().st_size
 text = Text(Split(path, np.linspace(0, size, documents + 1, dtype=np.int64)[1:]), Split.of("a"))
-tokenizer = BPEConfig(vocab_size=512, train_chars=1_000_000).build(text, Downloads(root))
+chars = 100_000_000 if "learning" in sys.argv else 1_000_000
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+tokenizer = BPEConfig(vocab_size=512, train_chars=chars).build(text, Downloads(root))
+if "learning" not in sys.argv:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 tokens = cache_tokens(text, tokenizer, Downloads(root))
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print((after - before) / 1024, len(tokens.train))
@@ -285,3 +289,17 @@ def test_a_long_text_needs_little_memory(tmp_path, shared, megabytes, documents)
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     grown, count = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.split()
     assert float(grown) < 400 and 0.3 < int(count) / path.stat().st_size < 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "alphabet", ["ACGT", "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", "日本語文字"]
+)
+def test_a_text_without_borders_needs_little_memory(tmp_path, alphabet):
+    """Learning the vocabulary included."""
+    path = tmp_path / "line.txt"
+    path.write_text("".join(random.Random(0).choices(alphabet, k=12_000_000)))
+    command = [sys.executable, "-c", MEMORY, str(path), str(tmp_path), "1", "learning"]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    grown, count = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.split()
+    assert float(grown) < 400 and int(count) > 0

@@ -37,6 +37,7 @@ class HealthChecks(L.Callback):
             warmup_key=pl_module.schedule.warmup_key,
             lr=pl_module.optimizer.lr,
             grad_clip=pl_module.optimizer.grad_clip,
+            val_key=data.tokens.val_key,
             new=self.new,
         )
         self.health = Health(facts)

@@ -2,7 +2,8 @@
 
 from lm.corpus.base import CorpusConfig
 from lm.corpus.generated import AdditionConfig, TenActionsConfig, WordsConfig
-from lm.corpus.own import CodeConfig, HFConfig, JSONLConfig, StdlibConfig, TextConfig
+from lm.corpus.json_lines import JSONLConfig
+from lm.corpus.own import CodeConfig, HFConfig, StdlibConfig, TextConfig
 from lm.corpus.pg19 import PG19Config
 from lm.corpus.remote import DownloadConfig, PackageConfig, TinyStoriesConfig
 from lm.corpus.sequences import Sequence2Config, SequenceConfig

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -10,9 +11,11 @@ from typing import ClassVar
 from lm import cache
 from lm.check import Check
 from lm.corpus.cleaning import clean
-from lm.corpus.text import Stream, Text, write
+from lm.corpus.text import VAL_FRACTION, Stream, Text, near, write
 from lm.download import Downloads
 from lm.files import sha256
+
+log = logging.getLogger("lm")
 
 
 @dataclass
@@ -20,9 +23,11 @@ class CorpusConfig:
     """A kind of corpus adds its fields, `identity` and `streams`."""
 
     located: ClassVar[set[str]] = {"licence"}  # fields that say where text lies, not what it is: `identity` does
+    val_key: ClassVar[str] = ""  # the setting that names validation text of its own, if any
 
     licence: str = ""
     val_fraction: float = 0.1  # the tail that is validated on, where the corpus has no validation text of its own
+    whole_documents: bool = False  # never cut a document for val_fraction, however large or small validation gets
     max_chars: int | None = None  # only the first so many characters; null: all
     clean: bool = False  # drop control characters, and runs of spaces and of blank lines
 
@@ -49,6 +54,15 @@ class CorpusConfig:
         """`train`, and where the corpus has them `val` and `test`. Raises ValueError when there is no usable text."""
         raise NotImplementedError
 
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """Words whose number in the text `notes` needs."""
+        return ()
+
+    def notes(self, text: Text) -> list[str]:
+        """Return what the user should know about the choice of the text, line by line."""
+        return []
+
     def log_prob(self, window: str) -> float | None:
         """Log-probability, in nats, that a stretch of this text begun at a random character reads `window`.
 
@@ -67,9 +81,18 @@ class CorpusConfig:
             streams = self.streams(downloads)
             if self.clean:
                 streams = {name: clean(stream) for name, stream in streams.items()}
-            write(folder, streams, self.val_fraction, self.max_chars)
+            write(folder, streams, self.val_fraction, self.max_chars, self.whole_documents, self.counted)
 
-        return Text.open(cache.entry(downloads.root, "text", key, cache.brief(self), build))
+        text = Text.open(cache.entry(downloads.root, "text", key, cache.brief(self), build), self.val_key)
+        for note in self.notes(text):
+            log.info("note      %s", note)
+        share = text.val.size / (text.train.size + text.val.size)
+        if self.whole_documents and text.val_key == VAL_FRACTION and not near(share, self.val_fraction):
+            own = f", name validation text with {self.val_key}" if self.val_key else ""
+            log.info("warning   validation is %.1f %% of the text, not corpus.val_fraction=%g, as no document is cut: "
+                     "choose another val_fraction%s, or set corpus.whole_documents=false",
+                     100 * share, self.val_fraction, own)  # fmt: skip
+        return text
 
 
 def _code() -> str:

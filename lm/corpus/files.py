@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import glob
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, ClassVar
 
 from lm.cache import digest
-from lm.check import Check, nearest
-from lm.corpus import reading
+from lm.check import Check
+from lm.corpus import patterns, reading
 from lm.corpus.base import CorpusConfig
-from lm.corpus.text import Stream
+from lm.corpus.packing import PACKED, members, packing, unpacked_name
+from lm.corpus.text import Stream, Text
 from lm.download import Downloads
-from lm.files import CACHE_TAG, sha256
+from lm.files import sha256
+
+ARCHIVES = {*PACKED, ".tar", ".tgz", ".7z", ".rar"}
 
 
 @dataclass
@@ -25,10 +25,12 @@ class FilesConfig(CorpusConfig):
     """Files on this machine; each is a document."""
 
     located: ClassVar[set[str]] = {"licence", "path", "val_path"}
+    val_key: ClassVar[str] = "corpus.val_path"
     left_out: ClassVar[set[str]] = {"__pycache__"}  # folders
+    related: ClassVar[set[str]] = {".txt", ".text", ".md", ".rst", *ARCHIVES}  # kinds of files, told of if left out
 
     path: Any = ""  # a file, a directory, a glob, or a list of them
-    glob: str = "**/*.txt"  # which files of a directory; the same packed as .gz, .zst or .zip come along
+    glob: str = "**/*.txt"  # which files of a directory, in any case; the same packed (.gz, .zip, ...) come along
     exclude: list[str] = field(default_factory=list)  # globs of files to leave out
     val_path: Any = ""  # the validation text, if it has files of its own
 
@@ -52,50 +54,101 @@ class FilesConfig(CorpusConfig):
         return {"train": self.find(self.path, "path")}
 
     def find(self, wanted: Any, key: str) -> list[Path]:
-        """The files that `corpus.<key>` stands for, in order of name. Raises ValueError when there are none."""
+        """Return the files that `corpus.<key>` stands for, in order of name. Raises ValueError when there are none."""
         found: dict[Path, Path] = {}  # by where they really lie: a file that is named twice is read once
         for name in wanted if isinstance(wanted, list) else [wanted]:
-            path = Path(str(name)).expanduser()
-            if path.is_dir():
-                matches = self.inside(path, key)
-            elif path.exists():
-                matches = [path]
-            else:
-                names = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
-                matches = [Path(m) for m in names if Path(m).is_file() and not _in_a_cache(Path(m), fixed_part(path))]
-                if not matches:
-                    raise ValueError(f"corpus.{key}={name}: no such file (looked in {Path.cwd()}){_neighbour(path)}")
-            for match in matches:
-                if not self.excluded(match, path if path.is_dir() else match.parent):
-                    found.setdefault(match.resolve(), match)
+            path = patterns.home(name)
+            try:
+                for match in self.standing_for(path, f"corpus.{key}={name}"):
+                    if not self.excluded(match, path if path.is_dir() else match.parent):
+                        found.setdefault(match.resolve(), match)
+            except OSError as error:
+                raise ValueError(f"corpus.{key}={name}: {error.filename or path} cannot be read: {error.strerror}; let "
+                                 "it be read, or leave it out with corpus.exclude") from error  # fmt: skip
         if not found:
             raise ValueError(f"corpus.exclude={self.exclude} leaves no file of corpus.{key}={wanted}")
         return list(found.values())
 
+    def standing_for(self, path: Path, typed: str) -> list[Path]:
+        """Return the files that one path stands for; messages name it as it was `typed`.
+
+        Raises OSError for what may not be read.
+        """
+        if path.is_dir():
+            return self.inside(path, typed)
+        if path.is_file():
+            return [path]
+        if path.exists():
+            raise ValueError(f"{typed} is {patterns.special(path)}, and a text is read more than once: write it to a "
+                             "file first (COMMAND > my.txt) and name that")  # fmt: skip
+        if path.is_symlink():
+            raise ValueError(f"{typed} is a link to {path.readlink()}, which does not exist")
+        folder = patterns.fixed_part(path)
+        pattern = path.relative_to(folder).parts
+        found = sorted(patterns.expand(folder, pattern), key=str) if pattern and folder.is_dir() else []
+        files = [match for match in found if match.is_file() and not patterns.in_a_cache(match, folder)]
+        if not files and any(match.is_dir() for match in found):
+            raise ValueError(f"{typed} stands for folders only; for the files in them, name {path}/*")
+        if not files:
+            raise ValueError(f"{typed}: no such file (looked in {Path.cwd()}){patterns.neighbor(path)}")
+        return files
+
     def excluded(self, file: Path, folder: Path) -> bool:
         """A pattern that matches a folder inside `folder` leaves out all that it holds."""
         tree = [file, *(p for p in file.parents if folder in p.parents)]
-        return any(p.match(pattern) for pattern in self.exclude for p in tree)
+        return any(patterns.excludes(pattern, p) for pattern in self.exclude for p in tree)
 
-    def inside(self, folder: Path, key: str) -> list[Path]:
-        """Hidden files and folders (.git, .venv), links to folders and caches (such as ours) are left out."""
-        files: list[Path] = []
-        for base, folders, names in os.walk(folder):
-            inner = (Path(base, name) for name in folders if name[0] != "." and name not in self.left_out)
-            folders[:] = [path.name for path in inner if not (path / CACHE_TAG).exists()]
-            files += [path for name in names if name[0] != "." and (path := Path(base, name)).is_file()]
-        pattern = self.glob.split("/")
-        matches = sorted(p for p in files if _matches(_unpacked(p.relative_to(folder)), pattern))
-        if not matches:
+    def walk(self, folder: Path) -> Iterator[Path]:
+        return patterns.walk(folder, self.left_out, lambda path: self.excluded(path, folder))
+
+    def wanted(self, path: Path, folder: Path) -> bool:
+        """Tell whether a file in `folder` matches `glob`; the suffix of its packing does not count."""
+        return patterns.matches(unpacked_name(path.relative_to(folder)).parts, self.glob.split("/"))
+
+    def inside(self, folder: Path, typed: str) -> list[Path]:
+        files = [path for path in self.walk(folder) if path.is_file()]
+        if not files:
+            raise ValueError(f"{typed} is a folder without files (hidden ones and links to folders do not count)")
+        found = sorted(path for path in files if self.wanted(path, folder))
+        if not found:
             kinds = Counter(path.suffix for path in files).most_common(3)
-            there = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in kinds) or "nothing"
-            raise ValueError(f"corpus.{key}={folder} holds no file that matches corpus.glob='{self.glob}'; "
-                             f"there are: {there}")  # fmt: skip
-        return matches
+            there = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in kinds)
+            raise ValueError(f"{typed} holds no file that matches corpus.glob='{self.glob}'; there are: {there}")
+        return found
+
+    def notes(self, text: Text) -> list[str]:
+        """Name what is not read although a user may expect it."""
+        notes = []
+        for key in ("path", "val_path"):
+            value = getattr(self, key)
+            for name in value if isinstance(value, list) else [value] if value else []:
+                kinds, broken = self.passed_over(patterns.home(name))
+                if kinds:
+                    told = ", ".join(f"{n:,} {kind}" for kind, n in sorted(kinds.items()))
+                    notes.append(f"corpus.{key}={name}: corpus.glob='{self.glob}' leaves out files ({told})")
+                if broken:
+                    told = f"{broken[0]}{f' and {len(broken) - 1:,} more' if broken[1:] else ''}"
+                    notes.append(f"corpus.{key}={name}: left out as broken links or pipes: {told}")
+        return notes
+
+    def passed_over(self, path: Path) -> tuple[Counter[str], list[Path]]:
+        """Count the files of each kind in `related` that `glob` leaves out in a folder or a .zip, and list what it
+        matches and is not a file.
+        """
+        left, broken = [], []
+        if path.is_dir():
+            here = [p for p in self.walk(path) if not self.excluded(p, path)]
+            left = [p for p in here if not self.wanted(p, path)]
+            broken = sorted(p for p in here if self.wanted(p, path) and not p.is_file())
+        elif path.is_file() and packing(path) == ".zip":
+            inside = (Path("/", str(name)) for name in set(members(path)) - set(self.members(path)))
+            left = [p for p in inside if not self.excluded(p, Path("/"))]
+        kinds = ((unpacked_name(p).suffix or p.suffix).lower() for p in left)
+        return Counter(kind for kind in kinds if kind in self.related), broken
 
     def identity(self, downloads: Downloads) -> str:
         try:
-            return digest(*(f"{name} {sha256(p)}" for name, paths in self.paths().items() for p in paths))
+            return digest(*(f"{name} {packing(p)} {sha256(p)}" for name, ps in self.paths().items() for p in ps))
         except OSError as error:
             raise ValueError(f"{error.filename} cannot be read: {error.strerror}") from error
 
@@ -114,46 +167,12 @@ class FilesConfig(CorpusConfig):
 
     def members(self, path: Path) -> list[str | None]:
         """Of a .zip those that `glob` matches and `exclude` does not; all, where it matches none."""
-        names = reading.members(path)
+        names = members(path)
         if names == [None]:
             return names
         inside = [(name, Path("/", str(name))) for name in names]  # a pattern that begins with ** matches here too
         kept = [name for name, member in inside if not self.excluded(member, Path("/"))]
-        pattern = self.glob.split("/")
-        return [name for name in kept if _matches(Path(str(name)).parts, pattern)] or kept
+        return [name for name in kept if patterns.matches(Path(str(name)).parts, self.glob.split("/"))] or kept
 
     def document(self, path: Path, member: str | None) -> Iterator[str | None]:
         yield from reading.text(path, member)
-
-
-def _unpacked(path: Path) -> tuple[str, ...]:
-    """The parts of a path, of a packed file without the packing's suffix."""
-    return path.with_suffix("").parts if path.suffix in reading.PACKED else path.parts
-
-
-def _matches(parts: tuple[str, ...], pattern: list[str]) -> bool:
-    """As Path.glob would, but without walking into what is left out."""
-    if not pattern or not parts:
-        return not parts and set(pattern) <= {"**"}
-    if pattern[0] == "**":
-        return _matches(parts, pattern[1:]) or _matches(parts[1:], pattern)
-    return fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
-
-
-def fixed_part(path: Path) -> Path:
-    """The folder that a pattern lies in: its parts before the first with a wildcard."""
-    while glob.has_magic(str(path)):
-        path = path.parent
-    return path
-
-
-def _in_a_cache(path: Path, folder: Path) -> bool:
-    """Whether a folder between `folder` and `path` says of itself that it is a cache."""
-    return any(
-        (parent / CACHE_TAG).exists() for parent in path.parents if parent != folder and folder in parent.parents
-    )
-
-
-def _neighbour(path: Path) -> str:
-    folder = path.parent
-    return nearest(path.name, [p.name for p in folder.iterdir()], f"{folder}/") if folder.is_dir() else ""

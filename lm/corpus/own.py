@@ -1,8 +1,7 @@
-"""The user's own text: files, directories and globs of plain text, JSON lines, source code, Hugging Face datasets."""
+"""The user's own text: files, directories and globs of plain text, source code, Hugging Face datasets."""
 
 from __future__ import annotations
 
-import json
 import re
 import sysconfig
 from collections.abc import Iterator
@@ -10,16 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lm.check import Check, nearest
+from lm.check import Check
+from lm.command import install, shell
 from lm.corpus import reading
-from lm.corpus.files import FilesConfig, fixed_part
+from lm.corpus.files import ARCHIVES, FilesConfig
+from lm.corpus.patterns import fixed_part, home
+from lm.corpus.text import ENDS, Text
+
+INLINE = re.compile(r"<.+>|\[.+\]")  # separators that look like special tokens
 
 
 @dataclass
 class TextConfig(FilesConfig):
     """Plain text in UTF-8."""
 
-    separator: str = ""  # a line that holds only this stands between documents, e.g. <|endoftext|>
+    separator: str = ""  # a line that stands between documents; of the form <|...|>, <...> or [...] also inside lines
 
     def document(self, path: Path, member: str | None) -> Iterator[str | None]:
         if not self.separator:
@@ -33,47 +37,28 @@ class TextConfig(FilesConfig):
             documents += piece is None
             yield piece
         if self.separator and documents == sum(len(self.members(path)) for path in paths):
-            raise ValueError(
-                f"no line of corpus.path={self.path} is corpus.separator={self.separator} and nothing else"
-            )
+            lines = (line for path in paths for member in self.members(path) for line in reading.lines(path, member))
+            files = f"{paths[0]}{f' and {len(paths) - 1:,} other files' if paths[1:] else ''}"
+            raise ValueError(unparted(self.separator, lines, files))
 
+    @property
+    def counted(self) -> tuple[str, ...]:
+        return () if self.separator else ENDS
 
-@dataclass
-class JSONLConfig(FilesConfig):
-    """JSON lines: each line an object, one field of which is a document."""
-
-    glob: str = "**/*.jsonl"
-    field: str = "text"
-
-    def document(self, path: Path, member: str | None) -> Iterator[str | None]:
-        for number, line in enumerate(reading.lines(path, member), 1):
-            if not line.strip():
-                continue
-            where = f"{path}{'/' + member if member else ''}, line {number}"
-            try:
-                value = json.loads(line.rstrip("\n"))
-            except (ValueError, RecursionError) as error:  # ValueError: also for a number of thousands of digits
-                raise ValueError(f"{where} is no JSON that can be read: {error}") from error
-            if not isinstance(value, dict):
-                raise ValueError(f"{where} is no JSON object")
-            if self.field not in value:
-                raise ValueError(f"{where} has no corpus.field={self.field}; it has {', '.join(value) or 'nothing'}"
-                                 f"{nearest(self.field, list(value))}")  # fmt: skip
-            document = value[self.field]
-            if not isinstance(document, str):
-                raise ValueError(f"{where}: corpus.field={self.field} holds {json.dumps(document)[:40]}, no text")
-            try:
-                document.encode()
-            except UnicodeEncodeError as error:
-                raise ValueError(f"{where}: corpus.field={self.field} holds {error.object[error.start]!r}, half a "
-                                 "character (a lone surrogate), which UTF-8 cannot spell") from error  # fmt: skip
-            yield document
-            yield None
+    def notes(self, text: Text) -> list[str]:
+        ends = [f"the text spells {name} {count:,} times; if documents end there, type "
+                + shell(f'corpus.separator="{name}"') for name, count in text.counts.items() if count]  # fmt: skip
+        return super().notes(text) + ends
 
 
 @dataclass
 class CodeConfig(FilesConfig):
     """Source code: each file a document, so that what is held out is whole files, neighbours in the tree."""
+
+    related: ClassVar[set[str]] = {
+        ".py", ".pyi", ".ipynb", ".js", ".ts", ".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".rs", ".go", ".java", ".kt",
+        ".swift", ".cs", ".rb", ".php", ".lua", ".jl", ".r", ".scala", ".hs", ".ml", ".sh", ".sql", *ARCHIVES,
+    }  # fmt: skip
 
     glob: str = "**/*.py"
 
@@ -82,6 +67,7 @@ class CodeConfig(FilesConfig):
 class StdlibConfig(CodeConfig):
     """The standard library of the Python that runs this, its tests left out."""
 
+    related: ClassVar[set[str]] = set()
     left_out: ClassVar[set[str]] = {
         "__pycache__",
         "site-packages",
@@ -108,7 +94,7 @@ class HFConfig(FilesConfig):
 
     def find(self, wanted: Any, key: str) -> list[Path]:
         kinds, left_over = (".parquet", ".arrow"), ("cache-", "tmp")  # what .map and .filter leave beside the data
-        found = [p for p in super().find(wanted, key) if p.suffix in kinds and not p.name.startswith(left_over)]
+        found = [p for p in super().find(wanted, key) if p.suffix.lower() in kinds and not p.name.startswith(left_over)]
         if not found:
             raise ValueError(f"corpus.{key}={wanted} holds no .parquet or .arrow file")
         return found
@@ -116,10 +102,10 @@ class HFConfig(FilesConfig):
     def named(self) -> dict[str, list[Path]]:
         named: dict[str, list[Path]] = {}
         wanted = self.path if isinstance(self.path, list) else [self.path]
-        folders = [fixed_part(Path(str(path)).expanduser()) for path in wanted]
+        folders = [fixed_part(home(path)) for path in wanted]
         for path in self.find(self.path, "path"):
             inside = next((path.relative_to(f) for f in folders if f in path.parents), Path(path.name))
-            match = re.search(r"(?:^|[/_.-])(train|val|dev|test)(?:id|idation)?(?=[/_.-])", inside.as_posix())
+            match = re.search(r"(?:^|[/_.-])(train|val|dev|test)(?:id|idation)?(?=[/_.-])", inside.as_posix().lower())
             named.setdefault({"dev": "val"}.get(match[1], match[1]) if match else "train", []).append(path)
         if "train" not in named:
             if len(named) > 1:
@@ -131,10 +117,12 @@ class HFConfig(FilesConfig):
         try:
             from pyarrow import ArrowException, ipc, parquet
         except ImportError as error:
-            raise ValueError("corpus=hf needs pyarrow: pip install -e '.[hf]'") from error
+            raise ValueError(f"corpus=hf needs pyarrow: {install('.[hf]')}") from error
         for path in paths:
             try:
-                if path.suffix == ".parquet":
+                with path.open("rb") as begun:
+                    is_parquet = begun.read(4) == b"PAR1"
+                if is_parquet:
                     file = parquet.ParquetFile(path)
                     columns, batches = file.schema_arrow.names, file.iter_batches(1000, columns=[self.field])
                 else:
@@ -156,9 +144,25 @@ class HFConfig(FilesConfig):
 
 
 def separated(lines: Iterator[str], separator: str) -> Iterator[str | None]:
-    """Lines as documents that `separator`, a line of its own, parts."""
+    """Yield lines as documents that `separator` parts: a line of its own, or if it is INLINE, anywhere in a line."""
     for line in lines:
         if line.strip() == separator:
             yield None
+        elif separator in line and INLINE.fullmatch(separator):
+            for i, part in enumerate(line.split(separator)):
+                if i:
+                    yield None
+                if part.strip():
+                    yield part
         else:
             yield line
+
+
+def unparted(separator: str, lines: Iterator[str], files: str) -> str:
+    """Return what to say of `files` whose `lines` a separator does not part."""
+    if not (count := sum(line.count(separator) for line in lines)):
+        return f"corpus.separator={separator} does not occur in {files}; without it each file is a document"
+    return (
+        f"corpus.separator={separator} occurs {count:,} times in {files}, but never on a line of its own: put it on "
+        "lines of its own, or write <|endoftext|> in its place, which parts documents inside a line too"
+    )

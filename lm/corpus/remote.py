@@ -14,7 +14,7 @@ from lm.cache import digest
 from lm.check import Check
 from lm.corpus import reading
 from lm.corpus.base import CorpusConfig
-from lm.corpus.own import separated
+from lm.corpus.own import separated, unparted
 from lm.corpus.text import Stream
 from lm.download import Downloads
 from lm.files import sha256
@@ -44,7 +44,7 @@ class DownloadConfig(CorpusConfig):
     train: Remote = field(default_factory=Remote)
     val: Remote | None = None
     test: Remote | None = None
-    separator: str = ""  # a line that holds only this stands between documents
+    separator: str = ""  # a line that stands between documents; of the form <|...|>, <...> or [...] also inside lines
     gutenberg: bool = False  # strip Project Gutenberg's header and footer, and white space at the end of lines
 
     def check(self, check: Check) -> None:
@@ -70,7 +70,12 @@ class DownloadConfig(CorpusConfig):
         if self.gutenberg:
             yield strip_gutenberg(reading.lines(path, remote.member))
         elif self.separator:
-            yield from separated(reading.lines(path, remote.member), self.separator)
+            parted = False
+            for piece in separated(reading.lines(path, remote.member), self.separator):
+                parted = parted or piece is None
+                yield piece
+            if not parted:
+                raise ValueError(unparted(self.separator, reading.lines(path, remote.member), str(path)))
         else:
             yield from reading.text(path, remote.member, remote.start, remote.stop)
 

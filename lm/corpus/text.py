@@ -7,8 +7,8 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
@@ -16,15 +16,13 @@ from typing import BinaryIO
 import numpy as np
 
 from lm.console import progress
+from lm.corpus.pieces import BORDER, in_pieces
 
 Stream = Iterable[str | None]  # pieces of text, and None where a document ends
-
-# Where a long document may be cut for work in pieces: before a space or behind a newline between two visible
-# characters, or between a letter and a punctuation mark. Every byte-level BPE splits words there in any case, so the
-# pieces have the ids of the whole. Only characters are named that every version of Unicode puts in the same class.
-PUNCTUATION = r",.;:!?\u3001\u3002\uff0c\uff1b\uff1a\uff01\uff1f"
-LETTER = r"0-9A-Za-z\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff\uac00-\ud7a3"
-BORDER = re.compile(rf"(?<=[!-~\w])(?= [!-~\w])|(?<=[!-~\w]\n)(?=[!-~\w])|(?<=[{LETTER}])(?=[{PUNCTUATION}])")
+VAL_FRACTION = "corpus.val_fraction"
+END_OF_TEXT = "<|endoftext|>"
+# what others call it
+ENDS = (END_OF_TEXT, "<|end_of_text|>", "<|eos|>", "<eos>", "</s>", "[EOS]", "[SEP]")
 
 
 @dataclass(frozen=True)
@@ -48,23 +46,19 @@ class Split:
             return file.read(self.size).decode()
 
     def pieces(self, size: int = 1 << 16, border: re.Pattern[str] | None = BORDER) -> Iterator[tuple[str, bool]]:
-        """The text in pieces of about `size` bytes, each with whether a document ends behind it.
+        """Yield the text in pieces of about `size` bytes, each with whether it ends a document.
 
-        A document is cut where `border` matches nothing; without one, or where none comes, it stays whole.
+        A document is cut as `in_pieces` says: at a `border`, and in a long run without one; without a `border` nowhere.
         """
         with self.open() as file:
             start = 0
             for end in self.ends.tolist():
-                decoder = codecs.getincrementaldecoder("utf-8")()
-                left, text = end - start, ""
-                while left > size:
-                    seen = max(0, len(text) - 2)
-                    text += decoder.decode(file.read(size))
-                    left -= size
-                    if border and (cut := _last(border, text, seen)):
-                        yield text[:cut], False
-                        text = text[cut:]
-                yield text + decoder.decode(file.read(left), final=True), True
+                pieces = in_pieces(_decoded(file, end - start, size), border)
+                piece = next(pieces)
+                for following in pieces:
+                    yield piece, False
+                    piece = following
+                yield piece, True
                 start = end
 
     @staticmethod
@@ -82,6 +76,8 @@ class Text:
     val: Split
     test: Split | None = None
     parted: bool = False  # one text of several documents, of which each split has but one perhaps
+    counts: dict[str, int] = field(default_factory=dict)  # of words that were to be counted
+    val_key: str = VAL_FRACTION  # the setting that gives more text to validate on; "": the authors' split is fixed
 
     @property
     def documents(self) -> bool:
@@ -102,42 +98,49 @@ class Text:
         return sha.hexdigest()
 
     @staticmethod
-    def open(folder: Path) -> Text:
-        """What `write` made."""
+    def open(folder: Path, val_key: str = "") -> Text:
+        """Open what `write` made. `val_key` is the setting that names validation text of its own."""
         about = json.loads((folder / "text.json").read_text(encoding="utf-8"))
         splits = {name: Split(folder / f"{name}.txt", np.load(folder / f"{name}.npy")) for name in about["splits"]}
-        text = Text(**splits, parted=about["parted"])
+        source = VAL_FRACTION if about["held_out"] else val_key
+        text = Text(splits["train"], splits["val"], splits.get("test"), about["parted"], about["counts"], source)
         text.__dict__["digest"] = about["digest"]  # 2 GiB need not be read again to be known
         return text
 
 
-def _last(border: re.Pattern[str], text: str, seen: int) -> int:
-    """Where the last border behind `seen` lies; 0: there is none."""
-    for start in (max(seen, len(text) - 1000), seen):  # borders are many: the tail almost always has one
-        if cuts := [match.start() for match in border.finditer(text, start)]:
-            return cuts[-1]
-    return 0
+def _decoded(file: BinaryIO, left: int, size: int) -> Iterator[str]:
+    """Yield the next `left` bytes of UTF-8 in chunks of `size` bytes, less a character that is cut."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for at in range(0, left, size):
+        yield decoder.decode(file.read(min(size, left - at)))
 
 
-def write(folder: Path, streams: dict[str, Stream], val_fraction: float, max_chars: int | None) -> None:
+def write(
+    folder: Path, streams: dict[str, Stream], val_fraction: float, max_chars: int | None,
+    whole_documents: bool = False, counted: Sequence[str] = (),
+) -> None:  # fmt: skip
     """Write the `streams` of a corpus, train.txt, val.txt and perhaps test.txt, into `folder`.
 
-    Without a stream of its own, validation is the tail of the training text: whole documents, or when there is but
-    one, a part of it. `max_chars` counts training text and what is split from it. Raises ValueError when a split would
-    be empty.
+    Without a stream of its own, validation is the tail of the training text, as `_hold_out` says. `max_chars` counts
+    training text and what is split from it. The words that are to be `counted` are counted in the texts of training and
+    validation. Raises ValueError when a split would be empty.
     """
     ends = {name: _write_stream(folder / f"{name}.txt", s, max_chars if name == "train" else None)
             for name, s in streams.items()}  # fmt: skip
     for name, e in ends.items():
         if not len(e):
             raise ValueError(f"the corpus has no {'text' if name == 'train' else name + ' text'}")
-    parted = len(ends["train"]) > 1
-    if "val" not in ends:
-        ends["train"], ends["val"] = _hold_out(folder, ends["train"], val_fraction)
+    parted, held_out = len(ends["train"]) > 1, "val" not in ends
+    if held_out:
+        ends["train"], ends["val"] = _hold_out(folder, ends["train"], val_fraction, whole_documents)
     for name, e in ends.items():
         np.save(folder / f"{name}.npy", e)
-    text = Text(**{name: Split(folder / f"{name}.txt", e) for name, e in ends.items()}, parted=parted)
-    about = {"digest": text.digest, "splits": sorted(ends), "parted": parted}
+    train, val = (Split(folder / f"{name}.txt", ends[name]) for name in ("train", "val"))
+    text = Text(train, val, parted=parted)
+    counts = {word: sum(_count(word.encode(), split) for split in (train, val)) for word in counted}
+    about = {
+        "digest": text.digest, "splits": sorted(ends), "parted": parted, "held_out": held_out, "counts": counts,
+    }  # fmt: skip
     (folder / "text.json").write_text(json.dumps(about), encoding="utf-8")
 
 
@@ -162,25 +165,57 @@ def _write_stream(path: Path, stream: Stream, max_chars: int | None) -> np.ndarr
     return np.array(ends[1:], dtype=np.int64)
 
 
-def _hold_out(folder: Path, ends: np.ndarray, val_fraction: float) -> tuple[np.ndarray, np.ndarray]:
-    """Move the tail of train.txt to val.txt. Returns the ends of both."""
-    size = int(ends[-1])
-    cut = round(size * (1 - val_fraction))
-    train = folder / "train.txt"
+def _count(word: bytes, split: Split) -> int:
+    count, rest = 0, b""
+    with split.open() as file:
+        while block := file.read(1 << 20):
+            data = rest + block
+            count += data.count(word)
+            rest = data[len(data) - len(word) + 1 :] if len(data) >= len(word) else data
+    return count
+
+
+def near(share: float, val_fraction: float) -> bool:
+    """Tell whether the validation text is about as large as `val_fraction` asks for: half as large to four times as
+    large, and the training text at least half as large as it should be. Three documents of one size are near 0.1.
+    """
+    return val_fraction / 2 <= share <= 4 * val_fraction and 1 - share >= (1 - val_fraction) / 2
+
+
+def _hold_out(
+    folder: Path, ends: np.ndarray, val_fraction: float, whole_documents: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Move the tail of train.txt to val.txt. Return the ends of both.
+
+    The tail is whole documents, if that comes `near` val_fraction or if `whole_documents`. Otherwise val_fraction
+    holds, and the document in which it falls is cut, at a line end if one is close.
+    """
+    size, train = int(ends[-1]), folder / "train.txt"
+    wanted = round(size * (1 - val_fraction))
+    cut = _inside(train, wanted, ends, round(size * min(val_fraction, 1 - val_fraction) / 10))
     if len(ends) > 1:
-        kept = 1 + int(np.abs(ends[:-1] - cut).argmin())  # documents
-        cut = int(ends[kept - 1])
-        train_ends, val_ends = ends[:kept], ends[kept:] - cut
-    else:
-        with train.open("rb") as file:  # back to the beginning of a character
-            while cut and cut < size and (b := file.seek(cut) and file.read(1)) and b[0] & 0xC0 == 0x80:
-                cut -= 1
-        if not 0 < cut < size:
-            raise ValueError(f"the corpus has {size} bytes, too few to split with corpus.val_fraction={val_fraction}")
-        train_ends, val_ends = np.array([cut]), np.array([size - cut])
+        whole = int(ends[np.abs(ends[:-1] - wanted).argmin()])
+        if whole_documents or near(1 - whole / size, val_fraction) or not 0 < cut < size:
+            cut = whole
+    if not 0 < cut < size:
+        raise ValueError(f"the corpus has {size} bytes, too few to split with corpus.val_fraction={val_fraction}")
     with train.open("rb+") as file, (folder / "val.txt").open("wb") as val:
         file.seek(cut)
         while block := file.read(1 << 20):
             val.write(block)
         file.truncate(cut)
-    return train_ends, val_ends
+    return np.append(ends[ends < cut], cut), ends[ends > cut] - cut
+
+
+def _inside(path: Path, at: int, ends: np.ndarray, reach: int) -> int:
+    """Return the place of a cut inside a document: the last line end at most `reach` bytes before `at`, or else the
+    beginning of the character there. The only document of a text is cut without regard to lines.
+    """
+    start = max(at - reach, int(ends[ends <= at].max(initial=0))) if len(ends) > 1 else at
+    with path.open("rb") as file:
+        file.seek(start)
+        if line := file.read(at - start).rfind(b"\n") + 1:
+            return start + line
+        while at and (byte := file.seek(at) and file.read(1)) and byte[0] & 0xC0 == 0x80:
+            at -= 1
+    return at

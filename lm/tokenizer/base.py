@@ -11,10 +11,10 @@ from typing import Protocol
 import numpy as np
 
 from lm.check import Check
-from lm.corpus.text import BORDER, Split, Text
+from lm.corpus.pieces import BORDER
+from lm.corpus.text import END_OF_TEXT, Split, Text
 from lm.download import Downloads
 
-END_OF_TEXT = "<|endoftext|>"
 UNKNOWN = "<unk>"
 
 

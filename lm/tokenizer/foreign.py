@@ -13,6 +13,7 @@ from tokenizers import Tokenizer as HFTokenizer
 
 from lm.cache import make_room
 from lm.check import Check
+from lm.corpus.patterns import home
 from lm.corpus.text import Text
 from lm.download import Downloads
 from lm.files import replacing, sha256
@@ -31,11 +32,11 @@ class GPT2Config(TokenizerConfig):
     path: str = ""  # a directory that has its files; empty: fetched, and held to OpenAI's checksums
 
     def identity(self) -> str:
-        files = sorted(Path(self.path).expanduser().glob("*")) if self.path else []
+        files = sorted(home(self.path).glob("*")) if self.path else []
         return "".join(sha256(p) for p in files if p.name in ("encoder.json", "vocab.bpe", "vocab.json", "merges.txt"))
 
     def build(self, text: Text, downloads: Downloads) -> Tokenizer:
-        folder = Path(self.path).expanduser() if self.path else gpt2_files(downloads)
+        folder = home(self.path) if self.path else gpt2_files(downloads)
         for names in (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt")):
             vocab, merges = (folder / name for name in names)
             if vocab.exists() and merges.exists():
@@ -67,11 +68,11 @@ class FileConfig(TokenizerConfig):
         check.that(bool(self.path), "path", "name a file, e.g. tokenizer=file tokenizer.path=tokenizer.json")
 
     def identity(self) -> str:
-        path = Path(self.path).expanduser()
+        path = home(self.path)
         return sha256(path) if path.is_file() else ""
 
     def build(self, text: Text, downloads: Downloads) -> Tokenizer:
-        path = Path(self.path).expanduser()
+        path = home(self.path)
         if not path.is_file():
             what = "a folder; name the file in it" if path.is_dir() else f"no such file (looked in {Path.cwd()})"
             raise ValueError(f"tokenizer.path={path}: {what}")

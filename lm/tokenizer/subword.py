@@ -15,14 +15,14 @@ from tokenizers import Tokenizer as HFTokenizer
 
 from lm.check import Check
 from lm.console import progress
-from lm.corpus.text import BORDER, Text
+from lm.corpus.pieces import BORDER, in_pieces
+from lm.corpus.text import ENDS, Text
 from lm.download import Downloads
-from lm.tokenizer.base import END_OF_TEXT, Tokenizer, TokenizerConfig, outside, sample
+from lm.tokenizer.base import Tokenizer, TokenizerConfig, outside, sample
 from lm.tokenizer.plain import plain_from_json, speller
 
 ENDLESS = re.compile(r"\S{1000}|\s{1000}")  # learning takes time by the square of a word's length: here it is cut
-# what others call the end of a text
-ENDS = (END_OF_TEXT, "<|end_of_text|>", "<|eos|>", "<eos>", "</s>", "[EOS]", "[SEP]")
+ENOUGH = 1 << 20  # characters of endless words to learn from: each word occurs once, and the trainer holds all of them
 # a list of tokens spells line by line
 LINES = {"type": "Split", "pattern": {"Regex": "\n+"}, "behavior": "MergedWithPrevious", "invert": False}
 
@@ -56,8 +56,13 @@ class BPEConfig(TokenizerConfig):
         with progress("learning the vocabulary", whole) as advance:
 
             def pieces() -> Iterator[str]:
+                endless = 0  # characters seen in pieces without a border
                 for piece in sample(text.train, self.train_chars, names=self.left_out(text)):
                     advance(len(piece.encode()))
+                    if len(piece) > 1000 and not BORDER.search(piece):
+                        endless += len(piece)
+                        if endless > ENOUGH:
+                            continue
                     yield from shortened(piece)
 
             hf.train_from_iterator(pieces(), trainer)
@@ -155,12 +160,8 @@ class Subword:
         return np.concatenate([np.zeros(0, np.int64), *self.encode_batch(self._pieces(text), special)])
 
     def _pieces(self, text: str, size: int = 1 << 16) -> list[str]:
-        """For parallel work."""
-        cuts, start = [0], 0
-        while self.border and (match := self.border.search(text, start + size)):
-            start = match.start()
-            cuts.append(start)
-        return [text[a:b] for a, b in zip(cuts, [*cuts[1:], len(text)], strict=True)]
+        """Cut a text, as Split.pieces does, for parallel work."""
+        return list(in_pieces((text[at : at + size] for at in range(0, len(text), size)), self.border))
 
     def encode_batch(self, texts: list[str], special: bool = False) -> list[np.ndarray]:
         hf = self._parsing if special else self.hf
