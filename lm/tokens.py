@@ -15,11 +15,11 @@ import tokenizers
 from lm import cache
 from lm.console import progress
 from lm.corpus import Split, Text
-from lm.corpus.pieces import BORDER, LONGEST
+from lm.corpus.pieces import BORDER, LONGEST, OutsideNames
 from lm.corpus.text import VAL_FRACTION
 from lm.download import Downloads
 from lm.tokenizer import Tokenizer, TokenizerConfig, from_json
-from lm.tokenizer.base import any_of, outside
+from lm.tokenizer.base import any_of
 
 log = logging.getLogger("lm")
 SPELLED = "spelled.json"  # of an entry: how often the training text spells each special token
@@ -90,7 +90,7 @@ def spelled(split: Split, names: Iterable[str]) -> dict[str, int]:
     """Count how often each of the names stands in a text, of those that do."""
     names = sorted(set(names))
     starts, counts = {name[:2] for name in names}, Counter[str]()
-    for piece, _ in split.pieces(border=outside(BORDER, names)):
+    for piece, _ in split.pieces(border=OutsideNames(BORDER, names)):
         if any(start in piece for start in starts):  # a fast way to pass over most texts
             counts.update(any_of(*names).findall(piece))
     return dict(counts.most_common())

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 from lm.corpus import reading
+from lm.corpus.encodings import readings
+from lm.corpus.unreadable import MARKS, without_mark
 
 
 def read(name: str | Path) -> str:
@@ -18,16 +20,25 @@ def read(name: str | Path) -> str:
     if str(name) != "-":
         return reading.whole(Path(name))
     data = sys.stdin.buffer.read()
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ValueError("standard input is UTF-16; pass it through: iconv -f utf-16 -t utf-8")
+    head = data[:4096]
+    if encoding := next((name for mark, name in MARKS.items() if data.startswith(mark)), ""):
+        raise ValueError(f"standard input is {encoding}; {_convert(encoding)}")
+    if b"\0" in head and (encoding := without_mark(head)):
+        raise ValueError(f"standard input is {encoding} without a byte-order mark; {_convert(encoding)}")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         byte, offset = data[error.start], error.start
-        raise ValueError(f"standard input is not UTF-8: byte 0x{byte:02x} at offset {offset}") from error
+        found = readings(data[max(0, offset - 1000) : offset + 1000])
+        cure = f"; {_convert(found[0][0])}" if found else ""
+        raise ValueError(f"standard input is not UTF-8: byte 0x{byte:02x} at offset {offset}{cure}") from error
     if not text or "\0" in text:
         raise ValueError(f"standard input is {'binary, not text' if text else 'empty'}")
     return text
+
+
+def _convert(encoding: str) -> str:
+    return f"convert it with: iconv -f {encoding} -t UTF-8"
 
 
 def lines(text: str) -> list[str]:

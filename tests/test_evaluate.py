@@ -87,7 +87,7 @@ def script(monkeypatch, capsys):
 
     def run(*args, stdin=b""):
         monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, args), "--device", "cpu"])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
         GlobalHydra.instance().clear()
         status = 0
         capsys.readouterr()

@@ -112,7 +112,7 @@ def test_no_note_where_nothing_is_left_out_or_files_were_named(here, caplog):
     ]
     assert StdlibConfig.related == set()
     write("j/old.json")
-    Path("j/a.jsonl").write_text('{"text": "one two three"}\n' * 9)
+    Path("j/a.jsonl").write_text('{"text": "one two three"}\n' * 9, encoding="utf-8")
     assert notes(JSONLConfig(path="j"), caplog) == [
         "note      corpus.path=j: corpus.glob='**/*.jsonl' leaves out files (1 .json)"
     ]

@@ -82,7 +82,7 @@ def test_a_pattern_stands_for_no_less_than_in_pythons_glob(files, pattern):
             path = Path(folder, *parts)
             if not any(parent.is_file() for parent in path.parents) and not path.is_dir():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text("x")
+                path.write_text("x", encoding="utf-8")
         there = {p.resolve() for p in folder.rglob("*") if p.is_file()}
         found = {p.resolve() for p in expand(folder, pattern) if p.is_file()}
         usual = {Path(p).resolve() for p in glob(f"{folder}/{'/'.join(pattern)}", recursive=True) if Path(p).is_file()}  # noqa: PTH207

@@ -214,7 +214,7 @@ def test_a_pipe_that_nobody_reads_does_not_end_training(tmp_path):
 
 def test_a_full_disk_under_the_console_does_not_end_training(tmp_path):
     command = [sys.executable, str(ROOT / "train.py"), *NANO, "name=run"]
-    with Path("/dev/full").open("w") as full:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
         done = subprocess.run(command, cwd=tmp_path, env=ENV, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 0 and "Traceback" not in done.stderr
     assert "No space left on device" in finishes_with_its_log(tmp_path / "outputs/run")

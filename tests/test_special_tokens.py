@@ -3,10 +3,8 @@
 import hashlib
 import json
 import logging
-from dataclasses import asdict
 
 import pytest
-import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_foreign_tokenizers import KINDS as FOREIGN
@@ -144,11 +142,6 @@ def test_the_setting_has_cache_entries_of_its_own_and_others_keep_theirs(tmp_pat
         assert tokens.train.tolist() == tokenizer.encode(CHATS.train.read(), special=parse).tolist()
         assert (tokens.val.max() == 257) == parse
         assert len(keys(tmp_path, "tokens")) == len(keys(tmp_path, "tokenizer")) == entries
-    # the keys of versions that did not know the setting
-    fields = {k: v for k, v in asdict(ByteConfig(special_tokens=NAMES)).items() if k != "parse_special"}
-    old = digest(CHATS.digest, "ByteConfig", json.dumps(fields, sort_keys=True), "", tokenizers.__version__)
-    assert f"tokenizer-{old}" in keys(tmp_path, "tokenizer")
-    assert f"tokens-{digest(CHATS.digest, tokenizer.to_json(), 'uint16')}" in keys(tmp_path, "tokens")
 
 
 def test_a_document_that_ends_in_an_end_of_text_gets_no_second():
@@ -171,7 +164,7 @@ def test_a_note_counts_what_is_not_parsed_at_every_start(tmp_path, caplog):
     for _ in range(2):
         (line,) = notes(caplog, CHATS, tokenizer, downloads)
         assert line.startswith(
-            "note     the training text spells <|user|> 30 times, <|bot|> 30 times, encoded as ordinary text;"
+            "note      the training text spells <|user|> 30 times, <|bot|> 30 times, encoded as ordinary text;"
         )
         assert "tokenizer.parse_special=true" in line and "idle" not in line
     assert notes(caplog, CHATS, tokenizer, downloads, True) == []

@@ -56,7 +56,7 @@ def commands(text: str) -> list[str]:
     """What is to be pasted out of a message: what is indented twice, or what ends its only line."""
     if "\n" in text:
         return [line.strip() for line in text.splitlines() if line.startswith("    ")]
-    tools = "iconv|mkdir|7z|python|gzip|bzip2|xz|zstd|LC_ALL|file|pdftotext|pandoc"
+    tools = r"iconv|mkdir|7z|'[^']*python'|\S*python|gzip|bzip2|xz|zstd|LC_ALL|file|pdftotext|pandoc"
     return [found[1]] if (found := re.search(rf": ((?:{tools})\b.*)", text)) else []
 
 
@@ -134,7 +134,7 @@ def test_the_command_unpacks_too(here, pack, name):
 def test_a_new_file_never_takes_the_name_of_an_old_one(here):
     Path("t.txt").write_bytes(FRENCH.encode("latin1"))
     for name in ("t.utf8.txt", "t.utf8_2.txt"):
-        Path(name).write_text("mine")
+        Path(name).write_text("mine", encoding="utf-8")
     new = made_by(commands(message(TextConfig(path="t.txt"), here))[0], here)
     assert new.name == "t.utf8_3.txt" and new.read_text(encoding="utf-8") == FRENCH
     assert Path("t.utf8.txt").read_text(encoding="utf-8") == Path("t.utf8_2.txt").read_text(encoding="utf-8") == "mine"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 # Where a long document may be cut for work in pieces: before a space or behind a newline between two visible
@@ -17,7 +18,46 @@ LONGEST = 1 << 16  # characters without a border; what is longer is cut all the 
 AHEAD = 2  # characters behind a border that decide whether it is one
 
 
-def in_pieces(chunks: Iterable[str], border: re.Pattern[str] | None) -> Iterator[str]:
+class OutsideNames:
+    """The borders that match `pattern`, except those inside one of `names`, before `before` and after `after`.
+
+    The text after a border may not have been read yet, so a border counts as inside a name if the text before it is a
+    beginning of the name and the next character continues it. Sets are used because one regular expression of all
+    names takes minutes to compile for tens of thousands of them.
+    """
+
+    def __init__(
+        self, pattern: re.Pattern[str], names: Iterable[str], before: Iterable[str] = (), after: Iterable[str] = ()
+    ) -> None:
+        self.pattern, self.before, self.after = pattern, {name[0] for name in before}, set(after)
+        self.continued: dict[str, set[str]] = defaultdict(set)  # beginning of a name: the characters that follow it
+        for name in names:
+            for at in (match.start() - 1 for match in pattern.finditer(f"a{name}a")):
+                if 0 < at < len(name):
+                    self.continued[name[:at]].add(name[at])
+        self.lengths = sorted({len(text) for text in (*self.continued, *self.after)})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, OutsideNames) and vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def finditer(self, text: str, start: int = 0, end: int | None = None) -> Iterator[re.Match[str]]:
+        end = len(text) if end is None else min(end, len(text))
+        for match in self.pattern.finditer(text, start, end):
+            at = match.start()
+            following = text[at] if at < end else ""
+            if following in self.before:
+                continue
+            preceding = [text[at - length : at] for length in self.lengths if length <= at]
+            if not any(p in self.after or following in self.continued.get(p, ()) for p in preceding):
+                yield match
+
+
+Border = re.Pattern[str] | OutsideNames
+
+
+def in_pieces(chunks: Iterable[str], border: Border | None) -> Iterator[str]:
     """Yield the text that comes in `chunks` in pieces of about their size, cut at borders only.
 
     A run of more than LONGEST characters without a border is cut every LONGEST characters, counted from where the run
@@ -36,7 +76,7 @@ def in_pieces(chunks: Iterable[str], border: re.Pattern[str] | None) -> Iterator
     yield text
 
 
-def _cut(border: re.Pattern[str], text: str, ended: bool = False) -> int:
+def _cut(border: Border, text: str, ended: bool = False) -> int:
     """Return where to cut `text`, which begins at a cut; 0: nowhere before more of it is known.
 
     If the text has `ended`, it is cut only because of a run of more than LONGEST characters.
@@ -49,7 +89,7 @@ def _cut(border: re.Pattern[str], text: str, ended: bool = False) -> int:
     return last or (LONGEST if len(text) >= LONGEST + AHEAD else 0)
 
 
-def _last_border(border: re.Pattern[str], text: str, low: int, high: int) -> int:
+def _last_border(border: Border, text: str, low: int, high: int) -> int:
     """Return the last border from `low` to `high`, or 0."""
     high = min(high, len(text))
     for start in (max(low, high - 1000), low):  # borders are many: the tail almost always has one

@@ -6,7 +6,6 @@ import codecs
 import hashlib
 import io
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 from lm.console import progress
-from lm.corpus.pieces import BORDER, in_pieces
+from lm.corpus.pieces import BORDER, Border, in_pieces
 
 Stream = Iterable[str | None]  # pieces of text, and None where a document ends
 VAL_FRACTION = "corpus.val_fraction"
@@ -45,7 +44,7 @@ class Split:
         with self.open() as file:
             return file.read(self.size).decode()
 
-    def pieces(self, size: int = 1 << 16, border: re.Pattern[str] | None = BORDER) -> Iterator[tuple[str, bool]]:
+    def pieces(self, size: int = 1 << 16, border: Border | None = BORDER) -> Iterator[tuple[str, bool]]:
         """Yield the text in pieces of about `size` bytes, each with whether it ends a document.
 
         A document is cut as `in_pieces` says: at a `border`, and in a long run without one; without a `border` nowhere.

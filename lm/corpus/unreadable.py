@@ -40,7 +40,7 @@ def explain(path: Path, member: str | None, head: bytes, around: bytes, begin: i
     decoded = around.decode(errors="replace")
     good = sum(len(c.encode()) for c in decoded if c > "\x7f" and c != "\ufffd")  # bytes of UTF-8 beyond ASCII
     mostly = beyond or good > decoded.count("\ufffd")
-    if b"\0" in head and not mostly and (encoding := _without_mark(head)):
+    if b"\0" in head and not mostly and (encoding := without_mark(head)):
         return (
             f"{where} is {encoding} without a byte-order mark; convert it, and name the new file: "
             f"{_converted(path, member, encoding)}"
@@ -67,7 +67,7 @@ def explain(path: Path, member: str | None, head: bytes, around: bytes, begin: i
     return "\n".join([f"{wrong}convert it from the encoding in which it reads right, and name the new file:", *lines])
 
 
-def _without_mark(head: bytes) -> str:
+def without_mark(head: bytes) -> str:
     """Return which UTF-16 or UTF-32 `head`, which has zero bytes, can be: the one with the most uniform characters."""
     if head.isascii() and head.count(0) < 0.4 * len(head):
         return ""  # ASCII with a zero byte here and there

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from lm.check import Check
-from lm.corpus.pieces import BORDER
+from lm.corpus.pieces import BORDER, Border, OutsideNames
 from lm.corpus.text import END_OF_TEXT, Split, Text
 from lm.download import Downloads
 
@@ -30,7 +30,7 @@ class Tokenizer(Protocol):
     token_bytes: np.ndarray
     special_tokens: dict[str, int]
     end_of_text: int | None  # the id that stands between documents
-    border: re.Pattern[str] | None  # where a text may be cut without changing an id; None: nowhere
+    border: Border | None  # where a text may be cut without changing an id; None: nowhere
     unused_ids: list[int]  # ids below vocab_size that have no token
 
     def encode(self, text: str, special: bool = False) -> np.ndarray: ...  # (N,) int64; ValueError: it cannot spell it
@@ -91,24 +91,9 @@ def any_of(*names: str) -> re.Pattern[str]:
     return re.compile("(" + ("|".join(map(re.escape, longest_first)) or "(?!)") + ")")
 
 
-def outside(
-    border: re.Pattern[str], names: Iterable[str], before: Iterable[str] = (), behind: Iterable[str] = ()
-) -> re.Pattern[str]:
-    """Return `border` without the places within a spelled name, before one of `before` and behind one of `behind`.
-
-    What follows may not have been read yet: so a place within a name is told from what precedes and one character.
-    """
-    banned = [f"(?={re.escape(name[0])})" for name in before] + [f"(?<={re.escape(name)})" for name in behind]
-    for name in names:
-        for place in (match.start() - 1 for match in border.finditer(f"a{name}a")):
-            if 0 < place < len(name):
-                banned.append(f"(?<={re.escape(name[:place])})(?={re.escape(name[place])})")
-    return re.compile(f"(?!{'|'.join(banned)})(?:{border.pattern})") if banned else border
-
-
 def sample(split: Split, chars: int | None, size: int = 1 << 16, names: Iterable[str] = ()) -> Iterator[str]:
     """Yield the first `chars` characters of a text, in pieces, without `names` where they are spelled."""
-    border, spelled, left = outside(BORDER, names), any_of(*names), chars
+    border, spelled, left = OutsideNames(BORDER, names), any_of(*names), chars
     for piece, _ in split.pieces(size, border):
         if left is not None and left <= 0:
             return

@@ -15,10 +15,10 @@ from tokenizers import Tokenizer as HFTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from lm.check import Check
-from lm.corpus.pieces import ANYWHERE
+from lm.corpus.pieces import ANYWHERE, Border, OutsideNames
 from lm.corpus.text import Text
 from lm.download import Downloads
-from lm.tokenizer.base import END_OF_TEXT, UNKNOWN, Tokenizer, TokenizerConfig, any_of, outside, sample
+from lm.tokenizer.base import END_OF_TEXT, UNKNOWN, Tokenizer, TokenizerConfig, any_of, sample
 
 CODES = 0x110000  # Unicode's code points
 LOWERCASE = normalizers.Lowercase()
@@ -84,7 +84,7 @@ class Table:
         self.vocab_size = self.base + len(names)
         # a character that nobody knows counts as one byte, the fewest it can have had
         self.token_bytes = np.array(base_bytes + [int(name == UNKNOWN) for name in names], dtype=np.int64)
-        self.border: re.Pattern[str] | None = outside(ANYWHERE, names)
+        self.border: Border | None = OutsideNames(ANYWHERE, names)
         self.unused_ids: list[int] = []
 
     def encode(self, text: str, special: bool = False) -> np.ndarray:

@@ -15,10 +15,10 @@ from tokenizers import Tokenizer as HFTokenizer
 
 from lm.check import Check
 from lm.console import progress
-from lm.corpus.pieces import BORDER, in_pieces
+from lm.corpus.pieces import BORDER, Border, OutsideNames, in_pieces
 from lm.corpus.text import ENDS, Text
 from lm.download import Downloads
-from lm.tokenizer.base import Tokenizer, TokenizerConfig, outside, sample
+from lm.tokenizer.base import Tokenizer, TokenizerConfig, sample
 from lm.tokenizer.plain import plain_from_json, speller
 
 ENDLESS = re.compile(r"\S{1000}|\s{1000}")  # learning takes time by the square of a word's length: here it is cut
@@ -107,7 +107,7 @@ class Subword:
         if any(step["type"] == "ByteFallback" for step in flat(about["decoder"])):
             # of bytes in a row, one that is not UTF-8 spoils all: a decoder of bytes waits for the end of the row
             self._open |= {i for token, i in hf.get_vocab().items() if re.fullmatch("<0x[0-9A-Fa-f]{2}>", token)}
-        self.border: re.Pattern[str] | None = None
+        self.border: Border | None = None
         if self._cut(unknown) or about["normalizer"] is not None or len(added) > len(self.special_tokens):
             return  # words that are added without being special may reach over a border
         if words.get("type") == "ByteLevel" and words["use_regex"] and not words["add_prefix_space"]:
@@ -117,8 +117,8 @@ class Subword:
         else:
             return
         before = [token.content for token in added.values() if token.lstrip or token.single_word]
-        behind = [token.content for token in added.values() if token.rstrip or token.single_word]
-        self.border = outside(border, self.special_tokens, before, behind)
+        after = [token.content for token in added.values() if token.rstrip or token.single_word]
+        self.border = OutsideNames(border, self.special_tokens, before, after)
 
     def _cut(self, unknown: str | None) -> list[str]:
         """Where text has special tokens that it would be spelt with, as Unigram and WordLevel do, cut inside them."""
