@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
+import re
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # nano models are faster so, and tests run side by side
+# What a shell may have set must not decide what a test sees, in this process or in those that it starts.
+for name in list(os.environ):
+    if re.match(
+        r"(?i)(http|https|ftp|no|all)_proxy$|SLURM_|HYDRA_|TQDM_|PYTHONIOENCODING$|COLUMNS$|LINES$|(NO|FORCE)_COLOR$",
+        name,
+    ):
+        del os.environ[name]
+os.environ["OMP_NUM_THREADS"] = "1"  # nano models are faster so, and tests run side by side
 
+import hypothesis
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -26,6 +40,12 @@ from lm.config.typed import keep_typed
 from lm.console import ConsoleHandler
 
 register()
+# The same examples every time, however slow the machine is. `pytest --hypothesis-profile=search` looks for others.
+hypothesis.settings.register_profile(
+    "fixed", deadline=None, derandomize=True, database=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile("search", deadline=None, print_blob=True, database=None)
+hypothesis.settings.load_profile("fixed")
 torch.set_num_threads(1)
 
 # A run of a second: every part real, every size small.
@@ -91,8 +111,27 @@ def shared() -> Path:
 
 
 def config_of(*overrides: str) -> Config:
+    """Compose and check a configuration, as the command line does.
+
+    Hydra composes a choice of groups once in each process, which takes a third of a second. What it does next, the
+    assignments to single keys in their order, is its own code too; `tests/test_config.py` compares the two ways.
+    """
+    typed = keep_typed([*overrides, "name=test"], Config, SCHEMAS)
+    keys = [word for word in typed if re.match(r"[a-z_]+(\.\w+)+=|(name|seed|init_\w+)=", word)]
+    cfg = copy.deepcopy(composed(*(word for word in typed if word not in keys)))
+    ConfigLoaderImpl._apply_overrides_to_config([_parsed(word) for word in keys], cfg)
+    return resolve(cfg)
+
+
+@cache
+def composed(*overrides: str) -> DictConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return resolve(compose("train", keep_typed([*overrides, "name=test"], Config, SCHEMAS)))
+        return compose("train", list(overrides))
+
+
+@cache
+def _parsed(override: str) -> Override:
+    return OverridesParser.create().parse_override(override)
 
 
 @pytest.fixture
@@ -102,10 +141,8 @@ def nano(tmp_path: Path) -> Callable[..., Path]:
     `skip` leaves out settings of NANO, by how they begin: what another corpus has no use for.
     """
 
-    composed = cache(config_of)  # it takes longer than many a run
-
     def run(*overrides: str, name: str = "run", skip: tuple[str, ...] = ("\0",)) -> Path:
-        config = composed(
+        config = config_of(
             *(typed for typed in NANO if not typed.startswith(skip)), f"data.root={tmp_path}/data", *overrides
         )
         train_script.train(config, tmp_path / name)
@@ -126,6 +163,16 @@ def close(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Logits that are equal to 1e-5, or to 1e-5 of the largest where that is more than 1."""
     a, b = a.detach(), b.detach()
     return a.shape == b.shape and float((a - b).abs().max()) <= 1e-5 * max(1.0, float(b.abs().max()))
+
+
+def slow_except(fast: Collection[object], values: Iterable[object]) -> list[object]:
+    """Mark the values that are not in `fast` as slow, for a parameter of which `make test` tries only a few values."""
+    return [
+        value
+        if value in fast
+        else pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=pytest.mark.slow)
+        for value in values
+    ]
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:

@@ -64,7 +64,7 @@ def test_a_text_is_tidied_up(text, wanted):
 
 
 @pytest.mark.slow
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(messy, max_size=4), messy, st.lists(st.integers(0, 40), max_size=6))
 def test_documents_are_cleaned_each_for_itself_however_they_come(documents, last, cuts):
     stream = []

@@ -52,6 +52,7 @@ def test_the_home_directory(monkeypatch, tmp_path):
     assert cli.path("~/a b") == tmp_path / "a b" and cli.path("a/~b") == cli.path("./a/~b")
 
 
+@pytest.mark.slow
 def test_a_file_is_written_to_the_home_directory(monkeypatch, tmp_path):
     env = os.environ | {"HOME": str(tmp_path)}
     command = [sys.executable, str(ROOT / "scripts/schedules.py"), "schedule=linear", "--out=~/x.png"]

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, config_of
+from conftest import NANO, ROOT, composed, config_of, slow_except
 from hydra import compose, initialize_config_dir
 
 import train as train_script
-from lm.config import CONF, SCHEMAS, errors, plain, resolve
+from lm.config import CONF, SCHEMAS, Config, errors, plain, resolve
 from lm.config.help import help_text
+from lm.config.typed import keep_typed
 
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
 OPTIONS = [
@@ -56,13 +57,19 @@ def test_the_groups_are_the_documented_ones():
     )
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS)
+@pytest.mark.parametrize(("group", "option"), slow_except([o for o in OPTIONS if "/" not in o[1]], OPTIONS))
 def test_every_yaml_composes(group, option):
+    override = f"{group}={option}"
+    cfg = composed(override, *NEEDS.get(override, []))
+    if override not in ("precision=fp16", "attention=flex"):  # they need a GPU
+        resolve(cfg)
+
+
+def test_tests_compose_as_hydra_does():
+    words = [*NANO, "optimizer=muon", "corpus.lines=7", "seed=3", "corpus.lines=8", "name='a b'", "init_from=x"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        override = f"{group}={option}"
-        cfg = compose("train", [override, *NEEDS.get(override, [])])
-        if override not in ("precision=fp16", "attention=flex"):  # refused on a CPU by gate three
-            resolve(cfg)
+        cfg = compose("train", keep_typed([*words, "name=test"], Config, SCHEMAS))
+    assert plain(resolve(cfg)) == plain(config_of(*words))
 
 
 @pytest.mark.parametrize(("group", "option"), [o for o in OPTIONS if o[0] in SCHEMAS])
@@ -192,7 +199,7 @@ def leaves(node, path=""):
             yield f"{path}{key}", value
 
 
-@pytest.mark.parametrize("option", [o for group, o in OPTIONS if group == "experiment"])
+@pytest.mark.parametrize("option", slow_except(["smoke", "feste/tiny"], [o for g, o in OPTIONS if g == "experiment"]))
 def test_no_experiment_restates_what_its_groups_say(option):
     content = yaml.safe_load((CONF / "experiment" / f"{option}.yaml").read_text())
     content.pop("hydra", None)  # what is swept

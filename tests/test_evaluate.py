@@ -437,7 +437,14 @@ def test_refusals_are_one_line(args, message, bare, script, tmp_path):
     assert refusal.startswith("error: ") and message in refusal and "\n" not in refusal and not out
 
 
-@pytest.mark.parametrize(("data", "said"), [(b"caf\xe9", "not UTF-8: byte 0xe9 at offset 3"), (b"t\0", "is binary")])
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"caf\xe9", "not UTF-8: byte 0xe9 at offset 3"),
+        (b"t\0", "is UTF-16LE without a byte-order mark"),
+        (b"text\0", "is binary"),
+    ],
+)
 def test_standard_input_must_be_text(data, said, bare, script):
     refusal, out, _ = script(bare, "-", stdin=data)
     assert refusal.startswith("error: standard input is ") and said in refusal and not out

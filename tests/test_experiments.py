@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, config_of
+from conftest import ROOT, config_of, slow_except
 
 import train as train_script
 from lm import checkpoint
@@ -17,6 +17,7 @@ from lm.config.help import comment
 FOLDER = CONF / "experiment"
 NAMES = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))
 SOME = ["femtogpt/01", "femtogpt/12", "femtogpt/20", "fundamentallm/small", "lab/smoke", "lab/precision", "nanogpt/cpu"]
+QUICK = ["smoke", "ten_actions", "femtogpt/01", "nanogpt/cpu"]
 FAMILIES = {"feste": 13, "femtogpt": 28, "fundamentallm": 3, "lab": 7, "nanogpt": 2}
 
 
@@ -43,9 +44,11 @@ def taken(name: str, text: Path, directory: Path, *overrides: str) -> dict:
     return json.loads((directory / "run" / "run.json").read_text())["metrics"]
 
 
-@pytest.mark.parametrize("name", [*(name for name in NAMES if "/" not in name), "feste/tiny", "feste/spider", *SOME])
+@pytest.mark.parametrize(
+    "name", slow_except(QUICK, [name for name in NAMES if "/" not in name] + ["feste/spider", *SOME])
+)
 def test_it_takes_two_steps(name, text, tmp_path):
-    """With one layer and two short sequences; the slow test has all of them."""
+    """With one layer and two short sequences; the slow test below has all of them as they are."""
     size = (
         "model.n_layer=1",
         "model.block_size=32",

@@ -35,7 +35,7 @@ LOGIT = st.floats(-20, 20, width=32) | st.floats(width=32, allow_nan=False) | st
 UNIFORM = st.floats(0, 1, exclude_max=True) | st.just(1 - 2**-53)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     values=st.fixed_dictionaries(SETTINGS),
     logits=st.lists(LOGIT, min_size=1, max_size=8),
@@ -65,7 +65,7 @@ def test_what_is_chosen_has_probability(values, logits, u, data, dtype):
         assert filtered[0, token] == filtered.max()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(logits=st.lists(st.integers(-20, 20).map(float), min_size=2, max_size=8, unique=True), u=UNIFORM)
 def test_a_temperature_or_a_filter_that_leaves_one_token_is_greedy(logits, u):
     row, u = torch.tensor([logits]), torch.tensor([u], dtype=torch.float64)
@@ -109,7 +109,7 @@ WISHES = {
 MODELS = {dtype: small().to(dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)}
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(
     values=st.fixed_dictionaries({key: wild | NUMBERS if key != "top_k" else wild for key, wild in SETTINGS.items()}),
     wishes=st.fixed_dictionaries(WISHES),

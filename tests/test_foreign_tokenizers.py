@@ -147,7 +147,7 @@ def own(content, text):
 
 
 @pytest.mark.parametrize("name", KINDS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25)
 @given(documents=st.lists(MIXED.map("".join), min_size=1, max_size=3), at_once=st.sampled_from([1, 20, 1 << 20]))
 def test_the_ids_of_a_text_in_pieces_are_those_of_the_whole(name, documents, at_once):
     tokenizer = from_json(KINDS[name])
@@ -278,7 +278,7 @@ def test_a_list_spells_with_as_few_tokens_as_it_can(tmp_path):
     assert lines.vocab_size == 5 and lines.encode("a b\nto be").tolist() == [0, 2, 1, 4, 3]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     tokens=st.lists(st.text("ab<unk>\n", min_size=1, max_size=6), min_size=1, max_size=8, unique=True),
     text=st.text("ab<unk>\n", max_size=30),
@@ -407,7 +407,7 @@ def test_gpt2_reads_a_directory(tmp_path, names):
     assert tokenizer.end_of_text == 262 == build_gpt2(tmp_path, DOCUMENTS).end_of_text
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(parts=MIXED)
 def test_any_text_comes_back_from_gpt2(tmp_path_factory, parts):
     text, folder = "".join(parts), tmp_path_factory.getbasetemp()

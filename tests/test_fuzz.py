@@ -95,14 +95,14 @@ def check(overrides):
         return False
 
 
-@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(st.lists(typed, min_size=1, max_size=4))
 def test_whatever_is_typed_trains_or_is_refused(overrides):
     check(overrides)
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(st.lists(typed, min_size=1, max_size=5))
 def test_whatever_else_is_typed_trains_or_is_refused(overrides):
     check(overrides)

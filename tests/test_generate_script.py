@@ -94,7 +94,7 @@ def test_what_is_no_text_is_refused_in_one_line(script, tmp_path, data, message,
     assert ("iconv -f " in status) == ("UTF" in message)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=st.text(st.characters(codec="utf-8") | st.sampled_from("\n\r\x0b\x0c\x1c\x85\u2028"), max_size=20))
 def test_lines_are_parted_by_newlines_alone(text):
     lines = user_text.lines(text)

@@ -156,9 +156,7 @@ def models(draw):
 
 
 def drawn(examples: int):
-    quick = settings(
-        max_examples=examples, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
-    )
+    quick = settings(max_examples=examples, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     return lambda test: quick(given(models())(test))
 
 

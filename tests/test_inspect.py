@@ -335,6 +335,7 @@ def test_refusals_are_one_line(args, message, tmp_path, monkeypatch, typed):
     assert typed("gone", *args[:1], *args[1:]).startswith(("error: gone: no such run", "error: --"))
 
 
+@pytest.mark.slow
 def test_it_is_in_nobodys_way(tmp_path):
     """Python puts a script's directory first on sys.path: there `inspect` must still be the standard library's."""
     code = (

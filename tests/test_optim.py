@@ -4,7 +4,7 @@ import csv
 import numpy as np
 import pytest
 import torch
-from conftest import NANO, config_of, equal, weights
+from conftest import NANO, config_of, equal, slow_except, weights
 
 from lm.config import option
 from lm.model import GPT, GPTConfig
@@ -99,7 +99,7 @@ def test_saved_and_loaded_it_goes_on_exactly(name, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", slow_except(["adamw", "muon"], NAMES))
 def test_a_continued_run_has_the_same_weights(nano, name, precision):
     typed = [f"optimizer={name}", f"precision={precision}", "model.dropout=0.1"]
     straight = nano(*typed, "schedule=constant", name="straight")

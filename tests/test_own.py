@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow
 import pytest
 import zstandard
-from conftest import config_of
+from conftest import config_of, slow_except
 from pyarrow import parquet
 
 from lm.command import install
@@ -430,7 +430,7 @@ def outcome(config: CorpusConfig, root: Path) -> str:
 
 
 @pytest.mark.parametrize("content", CONTENT)
-@pytest.mark.parametrize("kind", [TextConfig, JSONLConfig, CodeConfig])
+@pytest.mark.parametrize("kind", slow_except([TextConfig], [TextConfig, JSONLConfig, CodeConfig]))
 def test_whether_a_file_is_read_and_how_does_not_depend_on_the_cache(tmp_path, monkeypatch, kind, content):
     monkeypatch.chdir(tmp_path)
     for name in NAMES:

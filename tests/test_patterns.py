@@ -68,7 +68,7 @@ PARTS = ["a", "B", "[old]", "x.txt", "Y.TXT", ".h", "[a]", "*"]
 WILD = ["*", "?", "*.txt", "[ab]", "**", "[!a]*", "x*", ".*", "B", "[old]", "x.txt", ".."]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.lists(st.lists(st.sampled_from(PARTS), min_size=1, max_size=3), max_size=8),
     st.lists(st.sampled_from(WILD), min_size=1, max_size=3),
@@ -99,7 +99,7 @@ def test_a_pattern_stands_for_no_less_than_in_pythons_glob(files, pattern):
             )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.sampled_from(PARTS), min_size=1, max_size=4), st.lists(st.sampled_from(WILD), min_size=1, max_size=4)
 )

@@ -128,7 +128,7 @@ BOOKS |= st.text("aB1-.|\u2014 \t\n\r\0\x0b", max_size=200)
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(BOOKS)
 def test_unwrapping_again_changes_nothing_and_no_letter_is_lost(text):
     once = unwrap(text)

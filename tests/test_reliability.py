@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import NANO, ROOT, config_of, equal, weights
+from conftest import NANO, ROOT, config_of, equal, slow_except, weights
 from test_train import interrupt_after, rows
 
 from lm import capacity, checkpoint, owner
@@ -430,7 +430,7 @@ def test_what_a_change_of_hardware_does_is_said(nano, caplog):
     assert "trainer.val_every: early stopping, a plateau and best.ckpt see other validations" in caplog.text
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon", "lion", "adamw_8bit"])
+@pytest.mark.parametrize("optimizer", slow_except(["adamw", "muon"], ["adamw", "muon", "lion", "adamw_8bit"]))
 def test_init_optimizer_keep_brings_the_averages(nano, optimizer):
     parent = nano(f"optimizer={optimizer}")
     typed = (
@@ -468,6 +468,7 @@ def test_init_optimizer_keep_needs_one_of_its_kind(nano):
 # ---- kills
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_is_the_run_that_was_not(tmp_path):
     """scripts/torture.py in short; more of it in docs/reliability.md."""
     said = []

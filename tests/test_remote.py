@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import NANO, config_of
+from conftest import NANO, config_of, slow_except
 
 import train as train_script
 from lm.config import option
@@ -128,7 +128,7 @@ def serve(web, shared, name):
         web.files[path] = source if isinstance(source, bytes) else source.read_bytes()
 
 
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", slow_except(["tinyshakespeare", "enwik8"], REAL))
 def test_it_trains_on_real_bytes_from_their_real_path(name, web, shared, tmp_path, monkeypatch):
     serve(web, shared, name)
     overrides, _, whole = REAL[name]

@@ -62,7 +62,7 @@ def as_hugging_face(tokenizer, text):
 
 
 @pytest.mark.parametrize("name", KINDS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_a_spelled_special_token_is_parsed_as_hugging_face_does_in_pieces_of_any_size(name, data):
     tokenizer, documents = KINDS[name], data.draw(st.lists(TEXTS[name], min_size=1, max_size=2))

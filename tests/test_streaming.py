@@ -91,7 +91,7 @@ def told_as_at_once(name, data):
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(data=st.data())
 def test_what_is_told_is_the_text_of_all_tokens_at_once(name, data):
     told_as_at_once(name, data)
@@ -99,7 +99,7 @@ def test_what_is_told_is_the_text_of_all_tokens_at_once(name, data):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TOKENIZERS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_what_is_told_is_the_text_of_all_tokens_at_once_often(name, data):
     told_as_at_once(name, data)

@@ -11,7 +11,7 @@ import sys
 import pytest
 import torch
 import yaml
-from conftest import NANO, ROOT, config_of, equal, weights
+from conftest import NANO, ROOT, config_of, equal, slow_except, weights
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from test_process import LONG, finish, start, train, wait_for
@@ -447,7 +447,9 @@ def test_a_population_that_is_killed_goes_on_as_if_it_had_not_been(tmp_path):
     assert [len(record(killed / str(n))["sessions"]) for n in range(8)] == [1, 1, 1, 1, 1, 2, 1, 1]
 
 
-@pytest.mark.parametrize("key", ["name=a,b", "sweep.metric=val/loss,val/bpb", "sweep.fail_fast=true,false"])
+@pytest.mark.parametrize(
+    "key", slow_except(["name=a,b"], ["name=a,b", "sweep.metric=val/loss,val/bpb", "sweep.fail_fast=true,false"])
+)
 @pytest.mark.parametrize("kind", [[], ["sweep=search", "sweep.trials=1"], ["sweep=population"]])
 def test_what_belongs_to_the_whole_sweep_cannot_be_swept(sweep, capsys, key, kind):
     status, directory = sweep(

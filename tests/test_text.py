@@ -59,7 +59,7 @@ def joined(docs: list[str]) -> list[str | None]:
     return [part for document in docs for part in (document, None)]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(adversarial, max_size=5), st.integers(1, 30), st.sampled_from([BORDER, None, re.compile("(?<=a)|(?=é)")])
 )
@@ -77,7 +77,7 @@ def test_pieces_are_of_about_the_size_asked_for(tmp_path):
     assert [len(piece.encode()) for piece, _ in split.pieces(1000, border=None)] == [100_000, 5000]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(adversarial, st.integers(1, 12))
 def test_the_words_of_pieces_are_the_words_of_the_whole(text, size):
     pieces = [piece for piece, _ in Split.of(text).pieces(size)]
@@ -101,7 +101,7 @@ mostly_endless = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(mostly_endless, st.integers(1, 40), st.integers(1, 40), st.integers(3, 20))
 def test_what_has_no_border_is_cut_in_the_same_places_however_it_is_read(text, size, other, longest):
     with mock.patch.object(pieces_module, "LONGEST", longest):
@@ -151,7 +151,7 @@ def test_real_text_has_the_same_ids_in_pieces(shared, tmp_path, name):
         assert list(itertools.chain.from_iterable(e.ids for e in bpe.encode_batch(pieces))) == ids
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(st.sampled_from("aé漢𠮷\n"), max_size=40), st.floats(0.01, 0.99), st.integers(1, 5))
 def test_one_document_is_cut_by_bytes_and_never_inside_a_character(tmp_path_factory, text, fraction, chunk):
     stream = [text[i : i + chunk] for i in range(0, len(text), chunk)]
@@ -171,7 +171,7 @@ def test_one_document_is_cut_by_bytes_and_never_inside_a_character(tmp_path_fact
     assert made.digest == Text(Split.of(made.train.read()), Split.of(made.val.read())).digest
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.text(st.sampled_from("aé漢"), max_size=9), min_size=2, max_size=9), st.floats(0.01, 0.99))
 def test_several_documents_stay_whole(tmp_path_factory, docs, fraction):
     kept = [d for d in docs if d]
@@ -188,7 +188,7 @@ def test_several_documents_stay_whole(tmp_path_factory, docs, fraction):
 sizes = st.lists(st.integers(1, 400), min_size=2, max_size=8)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sizes, st.floats(0.02, 0.9), st.integers(1, 12), st.sampled_from(["a", "é", "漢"]))
 def test_validation_gets_about_its_fraction_of_documents_of_any_size(tmp_path_factory, lines, fraction, width, letter):
     docs = [f"{letter * width}\n" * n for n in lines]
@@ -200,11 +200,12 @@ def test_validation_gets_about_its_fraction_of_documents_of_any_size(tmp_path_fa
     assert "".join(train + val) == "".join(docs) and made.documents
     share = made.val.size / size
     assert fraction / 2 <= share <= 4 * fraction and 1 - share >= (1 - fraction) / 2
-    if made.digest != whole.digest:  # a document was cut: near the fraction itself, and at a line end
+    if made.digest != whole.digest:  # a document was cut: near the fraction itself, and at a line end if one is close
         assert not near(whole.val.size / size, fraction)
-        line = len(letter.encode()) * width + 1
-        assert abs(share - fraction) <= min(fraction, 1 - fraction) / 10 + line / size
-        assert len(train + val) == len(docs) + 1 and train[-1][-1] == "\n"
+        line, close = len(letter.encode()) * width + 1, min(fraction, 1 - fraction) / 10 * size
+        assert abs(share - fraction) * size <= close + line
+        assert len(train + val) == len(docs) + 1
+        assert train[-1][-1] == "\n" or close < line
 
 
 def test_a_document_without_line_ends_is_cut_at_a_character(tmp_path):

@@ -71,7 +71,7 @@ def spelt(name):
 
 @pytest.mark.parametrize("again", [False, True], ids=["built", "loaded"])
 @pytest.mark.parametrize("name", LOSSLESS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(texts=st.lists(ANYTHING, max_size=3))
 def test_any_text_comes_back_and_never_gives_a_special_id(name, again, texts):
     tokenizer = from_json(KINDS[name].to_json()) if again else KINDS[name]
@@ -105,7 +105,7 @@ def test_nasty_strings_come_back(text):
         assert ids.dtype == np.int64 and KINDS[name].decode(ids.tolist()) == text
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.binary(max_size=60))
 def test_any_bytes_decode_as_python_and_hugging_face_replace_them(data):
     byte, text = KINDS["byte, special"], data.decode(errors="replace")
@@ -113,7 +113,7 @@ def test_any_bytes_decode_as_python_and_hugging_face_replace_them(data):
     assert byte.decode(byte.encode(text).tolist()) == text
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(text=ANYTHING.filter(bool))
 def test_char_spells_what_its_corpus_spells(text):
     config = CharConfig(special_tokens=["<unk>", *NAMES], reserved_tokens=1)
@@ -126,7 +126,7 @@ def test_char_spells_what_its_corpus_spells(text):
         assert tokenizer.token_bytes[ids].sum() == len(text.encode())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=ANYTHING)
 def test_ascii_spells_ascii_and_replaces_the_rest(text):
     printable = "\t\n\x0b\x0c\r" + "".join(map(chr, range(32, 127)))
@@ -236,7 +236,7 @@ def test_every_process_makes_the_same_tokenizers(seed, parallel):
 
 
 @pytest.mark.parametrize("name", KINDS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_hugging_face_opens_the_file_and_agrees(name, data):
     text = data.draw(spelt(name))
@@ -249,7 +249,7 @@ def test_hugging_face_opens_the_file_and_agrees(name, data):
     assert hf.decode(known) == tokenizer.decode(known)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(parts=st.lists(CHARACTERS | st.sampled_from("ΣσςİIıßẞK\u1c89\ua7cb\U00010d50"), max_size=30))
 def test_lower_case_is_hugging_faces(parts):
     text = "".join(parts)

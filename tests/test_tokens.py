@@ -106,7 +106,7 @@ BPE = build(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     documents=st.lists(SMALL, min_size=1, max_size=3),
     at_once=st.sampled_from([1, 7, 50, 1 << 20]),
@@ -122,7 +122,7 @@ def test_ids_of_pieces_are_those_of_whole_documents(documents, at_once, size, se
     assert sum(size for _, size in stretches) == split.size
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=SMALL)
 def test_byte_pairs_split_words_at_every_border(text):
     def words(text):

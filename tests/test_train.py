@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 import yaml
-from conftest import NANO, config_of, equal, weights
+from conftest import NANO, config_of, equal, slow_except, weights
 from hydra.core.global_hydra import GlobalHydra
 
 import train as train_script
@@ -49,8 +49,8 @@ def interrupt_after(monkeypatch, step):
     monkeypatch.setattr(Checkpoints, "on_train_batch_end", press)
 
 
-@pytest.mark.parametrize("step", [3, 4, 11])  # between validations, at one, in the second epoch
-@pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit"])
+@pytest.mark.parametrize("step", slow_except([3, 11], [3, 4, 11]))  # between validations, at one, in the second epoch
+@pytest.mark.parametrize("optimizer", slow_except(["adamw"], ["adamw", "adamw_8bit"]))
 def test_an_interrupted_run_continues_as_if_nothing_had_happened(nano, monkeypatch, step, optimizer):
     """Mid-epoch, with accumulation and dropout: weights, optimizer, curve and samples, all equal."""
     overrides = ("model.dropout=0.2", "data.batch_size=32", "data.micro_batch_size=8", f"optimizer={optimizer}")
@@ -329,7 +329,7 @@ def poison(monkeypatch, step, what):
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-@pytest.mark.parametrize("early_stopping", ["true", "false"])
+@pytest.mark.parametrize("early_stopping", slow_except(["true"], ["true", "false"]))
 @pytest.mark.parametrize(("step", "log_every", "last"), [(10, 1, 8), (8, 100, 4), (6, 100, 4), (3, 100, None)])
 def test_a_diverged_run_says_what_to_try_and_saves_nothing_of_it(
     nano, tmp_path, monkeypatch, what, early_stopping, step, log_every, last

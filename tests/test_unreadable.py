@@ -159,7 +159,7 @@ def test_a_byte_far_from_the_beginning_is_explained_as_well(here, text):
     assert ("iconv -f CP1252" in told) == text.isascii()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(min_size=1, max_size=60))
 def test_readings_lose_nothing(data):
     codecs = {name: codec for name, codec, _, usual in ENCODINGS if usual is None}

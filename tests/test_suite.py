@@ -1,0 +1,25 @@
+"""The tests themselves: what they are called must not depend on where and when they run."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT
+
+
+@pytest.mark.slow
+def test_names_do_not_depend_on_time_locale_or_hashing():
+    """pytest-xdist refuses to run when two workers find tests of different names."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    changes = [{"PYTHONHASHSEED": "1", "LC_ALL": "C", "TZ": "Asia/Tokyo"}, {"PYTHONHASHSEED": "2", "LC_ALL": "C.UTF-8"}]
+    processes = []
+    for change in changes:
+        processes.append(
+            subprocess.Popen(command, cwd=ROOT, env=os.environ | change, stdout=subprocess.PIPE, text=True)
+        )
+        time.sleep(1.1)  # gzip writes the second into its header
+    first, second = (process.communicate()[0].splitlines() for process in processes)
+    assert [p.returncode for p in processes] == [0, 0]
+    assert first[:-1] == second[:-1] and len(first) > 4000  # the last line has how long it took
