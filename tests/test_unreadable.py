@@ -57,7 +57,7 @@ def commands(text: str) -> list[str]:
     if "\n" in text:
         return [line.strip() for line in text.splitlines() if line.startswith("    ")]
     tools = r"iconv|mkdir|7z|'[^']*python'|\S*python|gzip|bzip2|xz|zstd|LC_ALL|file|pdftotext|pandoc"
-    return [found[1]] if (found := re.search(rf": ((?:{tools})\b.*)", text)) else []
+    return [found[1]] if (found := re.search(rf": ((?:{tools})(?=[ =]).*)", text)) else []
 
 
 def paste(command: str, folder: Path) -> subprocess.CompletedProcess:
