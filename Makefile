@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PY = .venv/bin/python
 
-.PHONY: help install train test test-slow lint format types tensorboard clean
+.PHONY: help install train test test-slow lint format types docs tensorboard clean
 
 help: ## Show these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ format: .venv/.installed ## Rewrite files in the project's format
 
 types: .venv/.installed ## Check types
 	$(PY) -m mypy
+
+docs: .venv/.installed ## Write docs/configuration.md from the comments in the code
+	@$(PY) -c "from lm.config.reference import markdown; print(markdown(), end='')" > docs/configuration.md
 
 tensorboard: .venv/.installed ## Show all runs at http://localhost:6006
 	$(PY) -m tensorboard.main --logdir outputs

@@ -20,7 +20,8 @@ BACKENDS = ("auto", "manual", "sdpa", "flex")
 
 @dataclass
 class AttentionConfig:
-    backend: str = "auto"  # auto | manual | sdpa | flex
+    # implementation: auto | manual | sdpa | flex; auto picks the fastest that was measured for the device
+    backend: str = "auto"
 
     def __post_init__(self) -> None:
         check = Check("attention", self)

@@ -25,13 +25,13 @@ from lm.loss import IGNORE
 
 @dataclass
 class DataConfig:
-    batch_size: int = 16  # sequences per optimizer step, over all devices
-    micro_batch_size: Any = None  # sequences per forward pass; auto: as many as fit; null: the whole batch
-    num_workers: int = 0  # loader processes; reading a memory map needs none
-    root: str = "data"  # downloads and caches
-    offline: bool = False  # download nothing: say where a file fetched by hand belongs
-    mirror: str | None = None  # asked before the corpora's own addresses: a server that has them under /<host>/<path>
-    respect_documents: bool = False  # attention does not reach back behind an end-of-text token
+    batch_size: int = 16  # sequences per optimizer step, over all devices and micro-batches
+    micro_batch_size: Any = None  # sequences per forward pass; auto: as many as fit the device; null: the whole batch
+    num_workers: int = 0  # loader processes; tokens are read from a memory map, so 0 is usually enough
+    root: str = "data"  # directory of downloads and caches
+    offline: bool = False  # never download; name the missing file and where to put it instead
+    mirror: str | None = None  # server to ask before the corpora's own addresses; it has the files under /<host>/<path>
+    respect_documents: bool = False  # keep attention inside a document: it does not look back past an end-of-text token
 
     def __post_init__(self) -> None:
         check = Check("data", self)

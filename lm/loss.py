@@ -26,9 +26,11 @@ TOKENS = 1024  # but no fewer tokens: products of fewer rows leave a device idle
 class LossConfig:
     """What is minimised. train/loss and val/loss are plain cross-entropy whatever this says, so that runs compare."""
 
-    label_smoothing: float = 0.0  # the share of the target that is spread over all tokens (Szegedy et al. 2016)
-    z_loss: float = 0.0  # times log^2 Z, which keeps logits from drifting (Chowdhery et al. 2022 take 1e-4)
-    chunk: int | None = None  # tokens whose logits exist at a time; null: some four million logits; 0: all at once
+    label_smoothing: float = 0.0  # share of the target that is spread over all tokens (Szegedy et al. 2016)
+    # weight of log^2 Z in the loss, which keeps logits from drifting (Chowdhery et al. 2022 use 1e-4)
+    z_loss: float = 0.0
+    # compute the logits of this many tokens at a time, to save memory; null: about 4 million logits; 0: all at once
+    chunk: int | None = None
 
     def __post_init__(self) -> None:
         check = Check("loss", self)

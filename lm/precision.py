@@ -15,8 +15,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, 
 
 @dataclass
 class PrecisionConfig:
-    dtype: str = "auto"  # auto | fp32 | bf16 | fp16 | bf16_true
-    tf32: bool = False  # an NVIDIA GPU's fp32 products in TF32: ten bits of each factor, several times as fast
+    dtype: str = "auto"  # auto | fp32 | bf16 | fp16 | bf16_true; auto uses bf16 where the hardware computes it fast
+    tf32: bool = False  # compute fp32 products of an NVIDIA GPU in TF32: 10 bits of mantissa, several times as fast
 
     def __post_init__(self) -> None:
         check = Check("precision", self)

@@ -22,12 +22,12 @@ class PlateauConfig:
     It looks every trainer.val_every steps, so a run that goes on with another val_every may be lowered elsewhere.
     """
 
-    enabled: bool = False
-    factor: float = 0.5  # what the rate is multiplied by, each time
-    patience: int = 500  # optimizer steps without improvement; early stopping waits for twice as many
-    cooldown: int = 0  # optimizer steps after a lowering before patience counts again
-    min_factor: float = 0.01  # the product of all lowerings stays at or above this
-    min_delta: float = 0.0  # what counts as improvement, in nats
+    enabled: bool = False  # lower the learning rate for good when val/loss has not improved
+    factor: float = 0.5  # multiply the learning rate by this, each time
+    patience: int = 500  # optimizer steps without improvement before that; early stopping then waits twice as long
+    cooldown: int = 0  # optimizer steps after that before patience counts again
+    min_factor: float = 0.01  # the product of all factors never falls below this
+    min_delta: float = 0.0  # smallest decrease of val/loss that counts as an improvement, in nats
 
     def __post_init__(self) -> None:
         check = Check("schedule.plateau", self)
@@ -43,8 +43,9 @@ class PlateauConfig:
 class ScheduleConfig:
     """What every schedule has: a linear warm-up, then what `after` gives, which begins at 1."""
 
-    warmup_steps: int = 100
-    warmup_fraction: float | None = None  # of the horizon; when given, it decides instead of warmup_steps
+    warmup_steps: int = 100  # steps of linear warmup from 0 to the peak
+    warmup_fraction: float | None = None  # warmup as a share of all steps; if set, warmup_steps is ignored
+    # lower the learning rate when val/loss has stopped improving, on top of any schedule
     plateau: PlateauConfig = field(default_factory=PlateauConfig)
 
     def __post_init__(self) -> None:
@@ -94,7 +95,7 @@ class ConstantConfig(ScheduleConfig):
 class FallingConfig(ScheduleConfig):
     """A schedule with a floor, which its rate reaches in time or never goes below."""
 
-    min_lr_ratio: float = 0.0  # the floor, as a share of the peak
+    min_lr_ratio: float = 0.0  # learning rate at the end, as a share of the peak
 
     def check(self, check: Check) -> None:
         check.that(0 <= self.min_lr_ratio <= 1, "min_lr_ratio", "lie between 0 and 1")
@@ -124,8 +125,8 @@ class CosineConfig(FallingConfig):
 class WSDConfig(FallingConfig):
     """Warm-up, stable, decay (Hu et al. 2024, MiniCPM; the sqrt shape: Hägele et al. 2024)."""
 
-    decay_fraction: float = 0.2  # of the horizon, at its end
-    decay_shape: str = "linear"  # linear | sqrt (1 - sqrt: steep first) | cosine
+    decay_fraction: float = 0.2  # share of all steps in which the learning rate decays, at the end
+    decay_shape: str = "linear"  # shape of the decay: linear | sqrt (1 - sqrt, steep at first) | cosine
 
     def check(self, check: Check) -> None:
         super().check(check)
@@ -158,9 +159,10 @@ class ExponentialConfig(FallingConfig):
 class StepConfig(FallingConfig):
     """Times `gamma` every `step_size` steps from the end of warm-up, whatever the horizon."""
 
-    min_lr_ratio: float = 0.01  # above 0: a long run is to go on learning
-    step_size: int = 500
-    gamma: float = 0.5
+    # lowest learning rate, as a share of the peak; above 0, so that a long run keeps learning
+    min_lr_ratio: float = 0.01
+    step_size: int = 500  # steps between two drops of the learning rate
+    gamma: float = 0.5  # multiply the learning rate by this at each drop
 
     def check(self, check: Check) -> None:
         super().check(check)

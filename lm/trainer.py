@@ -57,24 +57,26 @@ class TrainerConfig:
     The horizon is one of max_steps, max_epochs and max_tokens; with none of them it is 2000 steps.
     """
 
-    max_steps: int | None = None
-    max_epochs: float | None = None  # passes over the training text
-    max_tokens: int | None = None
-    accelerator: str = "auto"  # auto | cpu | gpu | cuda | mps; checked against this machine in lm/hardware.py
-    devices: int = 1
-    val_every: int = 250
-    val_batches: int | None = 200  # validate on at most so many batches, spread over the text; null: on all of it
-    save_every: Any = 250  # steps, or a time: 10min, 90s, 1h
-    log_every: int = 10
-    on_nonfinite: str = (
-        "stop"  # stop | skip, on an infinite or nan loss or gradient; skip waits for the device each step
-    )
-    max_skipped: int = 20  # under skip: so many steps in a row; one more stops the run
-    compile: bool = False  # torch.compile: fewer, larger kernels, after a minute of making them; for GPUs
-    deterministic: bool = False  # on a GPU too: torch's exact kernels, which are slower, and an error where it has none
-    fork: str | None = None  # go on from this checkpoint of another run, at its step, with another schedule or horizon
-    check_memory: bool = True  # refuse to start what would not fit the device (scripts/memory.py)
-    peak_tflops: float | None = None  # dense bf16 peak of one device, for perf/mfu; null: by the card's name
+    max_steps: int | None = None  # optimizer steps to train; with none of max_steps, max_epochs and max_tokens: 2000
+    max_epochs: float | None = None  # passes over the training text, instead of max_steps; fractions are allowed
+    max_tokens: int | None = None  # tokens to train on, instead of max_steps
+    accelerator: str = "auto"  # auto | cpu | gpu | cuda | mps
+    devices: int = 1  # devices to train on
+    val_every: int = 250  # validate every this many optimizer steps
+    # validate on at most this many batches, spread evenly over the text; null: on all of it
+    val_batches: int | None = 200
+    save_every: Any = 250  # save a checkpoint every this many optimizer steps, or after a time: 10min, 90s, 1h
+    log_every: int = 10  # log metrics every this many optimizer steps
+    on_nonfinite: str = "stop"  # when the loss or a gradient is not finite: stop | skip (leave out the step)
+    max_skipped: int = 20  # with on_nonfinite=skip: stop after more than this many skipped steps in a row
+    compile: bool = False  # compile the model with torch.compile: faster on GPUs, after about a minute of compiling
+    # use torch's deterministic kernels only, on GPUs too: slower, and an error where there is none
+    deterministic: bool = False
+    # continue from this checkpoint of another run, at its step, with another schedule or horizon
+    fork: str | None = None
+    check_memory: bool = True  # refuse to start what would not fit the device's memory (see scripts/memory.py)
+    # peak bf16 TFLOP/s of one device without sparsity, for perf/mfu; null: looked up by the card's name
+    peak_tflops: float | None = None
 
     def __post_init__(self) -> None:
         check = Check("trainer", self)

@@ -426,7 +426,9 @@ def test_the_generate_script(nano, tmp_path):
     assert script(run, "--prompt-file", prompt, "--stop", ";", "--out", out, "--show-probs", 2).returncode == 0
     [line] = map(json.loads, out.read_text().splitlines())
     assert line["prompt"] == "ba" * 100 and ";" not in line["text"] and len(line["pieces"][0]["top"]) == 2
-    piped = f"{shlex.quote(sys.executable)} scripts/generate.py {run} --prompt ba --max-new-tokens 50000 --json | head -c 3"
+    piped = (
+        f"{shlex.quote(sys.executable)} scripts/generate.py {run} --prompt ba --max-new-tokens 50000 --json | head -c 3"
+    )
     done = subprocess.run(piped, shell=True, cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == '{"r' and "Traceback" not in done.stderr and "Broken" not in done.stderr
     (run / "checkpoints" / "best.ckpt").unlink()  # it may be a link to another

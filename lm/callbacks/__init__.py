@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 class SampleConfig:
     """Text in the making. A prompt that the corpus's characters cannot spell is left out."""
 
-    enabled: bool = True
-    every: int = 500  # optimizer steps
+    enabled: bool = True  # write samples to samples.md and TensorBoard
+    every: int = 500  # write samples every this many optimizer steps, and at the end
+    # texts to continue; those that the tokenizer cannot encode are left out
     prompts: list[str] = field(default_factory=lambda: ["\n"])
-    max_new_tokens: int = 100
+    max_new_tokens: int = 100  # length of each sample in tokens
+    # divide logits by this: below 1 more predictable, above 1 more varied; 0: always the likeliest token
     temperature: float = 0.8
-    top_k: int | None = 50
+    top_k: int | None = 50  # choose among the k likeliest tokens only; null: all
 
     def __post_init__(self) -> None:
         check = Check("callbacks.sample", self)
@@ -50,8 +52,9 @@ class SampleConfig:
 
 @dataclass
 class CheckpointConfig:
-    keep_last: int = 2  # how many of step_*.ckpt stay beside last.ckpt and best.ckpt
-    background: bool = False  # write while training goes on, from a copy of weights and optimizer in memory
+    keep_last: int = 2  # number of step_*.ckpt files to keep beside last.ckpt and best.ckpt
+    # write checkpoints while training continues, from a copy of weights and optimizer state in memory
+    background: bool = False
 
     def __post_init__(self) -> None:
         check = Check("callbacks.checkpoint", self)
@@ -63,9 +66,9 @@ class CheckpointConfig:
 class EarlyStoppingConfig:
     """Stop when val/loss has not improved: a small corpus is soon learnt by heart."""
 
-    enabled: bool = True
-    patience: int = 1000  # optimizer steps without improvement
-    min_delta: float = 0.0  # what counts as improvement, in nats
+    enabled: bool = True  # stop when val/loss has stopped improving
+    patience: int = 1000  # optimizer steps without improvement before that
+    min_delta: float = 0.0  # smallest decrease of val/loss that counts as an improvement, in nats
 
     def __post_init__(self) -> None:
         check = Check("callbacks.early_stopping", self)
@@ -78,8 +81,9 @@ class EarlyStoppingConfig:
 class AverageConfig:
     """The exponential moving average of the weights is what is validated, sampled from and loaded."""
 
+    # keep an exponential moving average of the weights, and validate, sample and load it instead of them
     enabled: bool = False
-    decay: float = 0.999  # of the average, at every optimizer step
+    decay: float = 0.999  # decay of the average at each optimizer step
 
     def __post_init__(self) -> None:
         check = Check("callbacks.average", self)
@@ -91,16 +95,17 @@ class AverageConfig:
 class HealthConfig:
     """Warnings, with a cure, when the figures of a run look wrong: see lm/health.py. They never change the run."""
 
-    enabled: bool = True
+    enabled: bool = True  # warn, with a remedy, when the figures of a run look wrong; never changes the run
 
 
 @dataclass
 class TaskConfig:
     """What of a made-up language the model can do by now (lm/tasks), into metrics.csv and TensorBoard."""
 
-    name: str | None = None  # ten_actions | addition | words | sequence | sequence2; null: no task
-    every: int = 500  # optimizer steps
-    cases: int = 20  # of each kind
+    # task to score the model on during training: ten_actions | addition | words | sequence | sequence2; null: none
+    name: str | None = None
+    every: int = 500  # score every this many optimizer steps
+    cases: int = 20  # test cases of each kind
 
     def __post_init__(self) -> None:
         check = Check("callbacks.task", self)
@@ -113,12 +118,12 @@ class TaskConfig:
 
 @dataclass
 class CallbacksConfig:
-    sample: SampleConfig = field(default_factory=SampleConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
-    health: HealthConfig = field(default_factory=HealthConfig)
-    average: AverageConfig = field(default_factory=AverageConfig)
-    task: TaskConfig = field(default_factory=TaskConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)  # samples during training
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)  # checkpoints
+    early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)  # early stopping
+    health: HealthConfig = field(default_factory=HealthConfig)  # warnings about a run's figures
+    average: AverageConfig = field(default_factory=AverageConfig)  # moving average of the weights
+    task: TaskConfig = field(default_factory=TaskConfig)  # scores on a task of a synthetic corpus
 
     def build(
         self,

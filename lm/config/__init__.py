@@ -43,25 +43,26 @@ __all__ = ["CONF", "SCHEMAS", "Config", "composed", "plain", "register", "resolv
 
 @dataclass
 class Config:
-    model: GPTConfig = MISSING
-    attention: AttentionConfig = MISSING
-    corpus: CorpusConfig = MISSING
-    tokenizer: TokenizerConfig = MISSING
-    data: DataConfig = MISSING
-    optimizer: OptimizerConfig = MISSING
-    loss: LossConfig = MISSING
-    schedule: ScheduleConfig = MISSING
-    precision: PrecisionConfig = MISSING
-    trainer: TrainerConfig = MISSING
-    callbacks: CallbacksConfig = MISSING
-    logger: LoggerConfig = MISSING
-    sweep: SweepConfig = field(default_factory=SweepConfig)  # read by the sweepers; no part of what a run is
-    name: str = MISSING  # the run is outputs/<name>
-    seed: int = 1337
-    device: str = "auto"  # auto | cpu | gpu | cuda | mps
-    init_from: str | None = None  # start a new run from the weights of this run or checkpoint
-    init_optimizer: str = "new"  # keep | new: with init_from, its optimizer's averages too, where weights came whole
-    init_tokenizer: str = "keep"  # keep | new: with init_from, its tokenizer, or the one that tokenizer= makes
+    model: GPTConfig = MISSING  # architecture and size of the model
+    attention: AttentionConfig = MISSING  # implementation of attention
+    corpus: CorpusConfig = MISSING  # text to train on
+    tokenizer: TokenizerConfig = MISSING  # how text becomes tokens
+    data: DataConfig = MISSING  # batches, and where downloads and caches are
+    optimizer: OptimizerConfig = MISSING  # optimizer and peak learning rate
+    loss: LossConfig = MISSING  # what is minimized
+    schedule: ScheduleConfig = MISSING  # learning rate over the steps
+    precision: PrecisionConfig = MISSING  # number format of the computation
+    trainer: TrainerConfig = MISSING  # how long, on what, and when to validate, save and log
+    callbacks: CallbacksConfig = MISSING  # samples, checkpoints, early stopping and warnings
+    logger: LoggerConfig = MISSING  # where metrics are written
+    # how runs of a sweep are chosen and compared; a single run ignores it
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    name: str = MISSING  # name of the run, which is kept in outputs/<name>; default: date and time
+    seed: int = 1337  # seed of initialization, data order and dropout
+    device: str = "auto"  # auto | cpu | gpu | cuda | mps; the same as trainer.accelerator
+    init_from: str | None = None  # start a new run from the weights of this run, checkpoint or hf:<directory>
+    init_optimizer: str = "new"  # with init_from: new | keep (also take over the optimizer's state)
+    init_tokenizer: str = "keep"  # with init_from: keep (its tokenizer) | new (the one that tokenizer= makes)
 
 
 SCHEMAS: dict[str, list[type]] = {

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lm import command
 from lm.check import nearest
+from lm.config.aliases import alias
 from lm.config.help import CONF, help_text
 from lm.config.typed import keep_typed
 from lm.console import protect_console
@@ -44,8 +45,7 @@ def run(main: Callable[[], None]) -> None:
     """
     protect_console()
     if {"--help", "-h"} & set(sys.argv[1:]):  # Hydra's own would copy every config twice first
-        print(help_text())
-        sys.exit(0)
+        show_help([word for word in sys.argv[1:] if not word.startswith("-")])
     for typed in sys.argv[1:]:
         if re.match("--(?!config|cfg|info|package|experimental)[^=]*=", typed):
             print(f"error: {typed}: settings are typed without dashes, e.g. model.n_layer=8", file=sys.stderr)
@@ -70,6 +70,21 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(130)
     finally:
         os.environ["HYDRA_FULL_ERROR"] = asked
+
+
+def show_help(topics: list[str]) -> None:
+    """Print the help on the topics, or the overview, and exit."""
+    if not topics:
+        print(help_text())
+        sys.exit(0)
+    from lm.config.reference import help_for  # which imports this module
+
+    try:
+        print(help_for(topics))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    sys.exit(0)
 
 
 @contextmanager
@@ -158,7 +173,9 @@ def bad_key(error: OmegaConfBaseException) -> str:
 def unknown_key(key: str, known: list[str]) -> str:
     """What to type instead of a dotted key whose last part is none of the `known` ones."""
     parent, dot, name = key.rpartition(".")
-    hint = elsewhere(parent, name) or nearest(name, known, parent + dot) or "; there are " + ", ".join(known)
+    hint = (
+        alias(key) or elsewhere(parent, name) or nearest(name, known, parent + dot) or "; there are " + ", ".join(known)
+    )
     return f"unknown key {key}{hint}"
 
 

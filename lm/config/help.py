@@ -24,7 +24,8 @@ Train a small GPT language model.
 KEYS = """\
 Any key can be set: model.n_layer=8, data.batch_size=64, trainer.max_steps=5000 (or max_epochs, max_tokens),
 trainer.val_every, optimizer.lr, schedule.warmup_steps, callbacks.sample.prompts=["To be"], device=cpu, seed=1.
-`--cfg job` lists them all with their values; a misspelt one is refused before anything starts.
+`--help optimizer` explains the keys of a group, `--help optimizer.lr` one of them, `--cfg job` prints all values.
+A misspelled key is refused before anything starts.
 
 Hydra's own flags: --multirun (-m), --cfg job, --info defaults, --hydra-help, and completion by the tab key:
   eval "$(python train.py -sc install=bash)"

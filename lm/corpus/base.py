@@ -25,11 +25,13 @@ class CorpusConfig:
     located: ClassVar[set[str]] = {"licence"}  # fields that say where text lies, not what it is: `identity` does
     val_key: ClassVar[str] = ""  # the setting that names validation text of its own, if any
 
-    licence: str = ""
-    val_fraction: float = 0.1  # the tail that is validated on, where the corpus has no validation text of its own
-    whole_documents: bool = False  # never cut a document for val_fraction, however large or small validation gets
-    max_chars: int | None = None  # only the first so many characters; null: all
-    clean: bool = False  # drop control characters, and runs of spaces and of blank lines
+    licence: str = ""  # license of the text, as shown by scripts/corpora.py
+    # share of the text that is held out for validation if the corpus has no validation text of its own
+    val_fraction: float = 0.1
+    # never cut a document to reach val_fraction, however large or small the validation text gets
+    whole_documents: bool = False
+    max_chars: int | None = None  # use only this many characters from the beginning of the text; null: all
+    clean: bool = False  # drop control characters, repeated spaces and repeated blank lines
 
     def __post_init__(self) -> None:
         check = Check("corpus", self)

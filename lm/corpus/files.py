@@ -29,10 +29,11 @@ class FilesConfig(CorpusConfig):
     left_out: ClassVar[set[str]] = {"__pycache__"}  # folders
     related: ClassVar[set[str]] = {".txt", ".text", ".md", ".rst", *ARCHIVES}  # kinds of files, told of if left out
 
-    path: Any = ""  # a file, a directory, a glob, or a list of them
-    glob: str = "**/*.txt"  # which files of a directory, in any case; the same packed (.gz, .zip, ...) come along
-    exclude: list[str] = field(default_factory=list)  # globs of files to leave out
-    val_path: Any = ""  # the validation text, if it has files of its own
+    path: Any = ""  # a file, a directory, a glob pattern, or a list of them
+    # which files of a directory to read, upper and lower case alike; packed ones (.gz, .zip, ...) of these names too
+    glob: str = "**/*.txt"
+    exclude: list[str] = field(default_factory=list)  # glob patterns of files to leave out
+    val_path: Any = ""  # files with the validation text, if you have any: like path
 
     def check(self, check: Check) -> None:
         check.that(bool(self.path), "path", "name a file, a directory or a glob, e.g. corpus.path=my.txt")

@@ -26,8 +26,8 @@ class GeneratedConfig(CorpusConfig):
     must first find out where in a line it begins, and loses more; how much at least, `log_prob` tells.
     """
 
-    lines: int = 8000
-    seed: int = 1
+    lines: int = 8000  # lines of text to generate
+    seed: int = 1  # seed of the generator: the same seed gives the same text everywhere
 
     def check(self, check: Check) -> None:
         check.at_least("lines", 1)
@@ -106,7 +106,8 @@ class AdditionConfig(GeneratedConfig):
     Entropy 0.6445. Probes arithmetic: who knows the format and which sums are frequent, but cannot add, gets to 1.0017.
     """
 
-    keep_out: float = 0.0  # share of the pairs of numbers that occur nowhere, in neither order: to ask for later
+    # share of the pairs of numbers that occur nowhere in the text, in neither order, to test with later
+    keep_out: float = 0.0
 
     def check(self, check: Check) -> None:
         super().check(check)
@@ -151,7 +152,7 @@ class TenActionsConfig(GeneratedConfig):
     who can do none of these gets to 1.6489, and each of the eight actions is worth 0.0467.
     """
 
-    lines: int = 50000  # actions 5 to 8 make no line while there is none before
+    lines: int = 50000  # lines of text to generate; actions 5 to 8 need an earlier line and produce none without one
 
     def generate(self) -> str:
         pick = self.dice()

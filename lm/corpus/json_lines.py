@@ -32,7 +32,7 @@ class JSONLConfig(FilesConfig):
     related: ClassVar[set[str]] = {".jsonl", ".json", ".ndjson", *ARCHIVES}
 
     glob: str = "**/*.jsonl"
-    field: str = "text"
+    field: str = "text"  # key of each JSON object that holds the text
 
     def document(self, path: Path, member: str | None) -> Iterator[str | None]:
         first = ""  # line that is not blank

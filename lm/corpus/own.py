@@ -23,7 +23,7 @@ INLINE = re.compile(r"<.+>|\[.+\]")  # separators that look like special tokens
 class TextConfig(FilesConfig):
     """Plain text in UTF-8."""
 
-    separator: str = ""  # a line that stands between documents; of the form <|...|>, <...> or [...] also inside lines
+    separator: str = ""  # line between documents; one of the form <|...|>, <...> or [...] also separates inside a line
 
     def document(self, path: Path, member: str | None) -> Iterator[str | None]:
         if not self.separator:
@@ -90,7 +90,7 @@ class HFConfig(FilesConfig):
     """
 
     glob: str = "**/*"
-    field: str = "text"
+    field: str = "text"  # column of the dataset that holds the text
 
     def find(self, wanted: Any, key: str) -> list[Path]:
         kinds, left_over = (".parquet", ".arrow"), ("cache-", "tmp")  # what .map and .filter leave beside the data

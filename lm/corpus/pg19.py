@@ -47,9 +47,9 @@ class Book:
 class PG19Config(CorpusConfig):
     """28,602 books to train on, 50 to validate on and 100 for the last test."""
 
-    books: int | None = None  # so many of each split, those with the lowest numbers; null: all
-    documents: bool = True  # each book a document; false: one text, a blank line between books
-    normalised: bool = False  # put the lines of a paragraph, which were wrapped for print, together again
+    books: int | None = None  # use only this many books of each split, those with the lowest numbers; null: all
+    documents: bool = True  # true: each book is a document; false: one text with a blank line between books
+    normalised: bool = False  # join the lines of a paragraph, which were wrapped for print
 
     def check(self, check: Check) -> None:
         check.at_least("books", 1)

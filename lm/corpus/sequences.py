@@ -28,7 +28,7 @@ class SequenceConfig(GeneratedConfig):
     Entropy 0. Probes counting: who cannot tell which of the eight letters is next gets to 0.693.
     """
 
-    lines: int = 2000  # steps
+    lines: int = 2000  # steps of the sequence to generate
     wheels: ClassVar[tuple[str, ...]] = ("abcdefgh", "@#$%^", "@#$%^")
     phases: ClassVar[int] = 3 * 8 * 5
 
@@ -48,7 +48,7 @@ class Sequence2Config(SequenceConfig):
     long periods, and whether a model looks past what is spoilt.
     """
 
-    noise: float = 0.0  # probability that a character is spoilt
+    noise: float = 0.0  # probability that a character is replaced by a random one
     wheels: ClassVar[tuple[str, ...]] = ("abc", "defg", "hijkl", "mnopqrs", "mnopqrs", "tuvwxyz0123", ";", "\n")
     phases: ClassVar[int] = 8 * 3 * 4 * 5 * 7 * 11
     spoilt: ClassVar[str] = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ;\n"

@@ -18,8 +18,8 @@ HOOKS = ("log_metrics", "log_hyperparams", "save", "finalize")  # what Lightning
 class LoggerConfig:
     """Which of the two write into the run directory."""
 
-    csv: bool = True
-    tensorboard: bool = True
+    csv: bool = True  # write metrics.csv
+    tensorboard: bool = True  # write TensorBoard events
 
     def build(self, directory: Path, step: int) -> list[Logger]:
         """Return the loggers of a run that resumes after `step`. They drop points beyond it, and cannot end the run."""

@@ -11,39 +11,46 @@ from lm.check import Check
 class GPTConfig:
     """The defaults are GPT-2's choices; the vocabulary is no field, as the tokenizer decides it."""
 
-    n_layer: int = 12
-    n_head: int = 12
-    n_kv_head: int | None = None  # key and value heads, each for a group of query heads (Ainslie et al. 2023)
-    n_embd: int = 768
-    block_size: int = 1024  # context: the most tokens the model sees at once
-    dropout: float = 0.0  # of embeddings, attention weights and both residual branches; off in eval
-    dropout_embd: float | None = None  # null: as `dropout`
-    dropout_attn: float | None = None
-    dropout_resid: float | None = None
-    dropout_mlp: float = 0.0  # of the MLP's hidden units
-    bias: bool = True  # in linears and layer norms, the head's aside
-    bias_qkv: bool | None = None  # null: as `bias`
-    bias_proj: bool | None = None  # of attention's output projection
-    bias_mlp: bool | None = None
-    bias_norm: bool | None = None
-    bias_head: bool = False
-    position: str = "learned"  # learned | sinusoidal | rope | none
-    position_scale: float | None = None  # of sinusoidal positions; null: as loud as learned ones begin
-    rope_theta: float = 10000.0  # the slowest rotation takes some 6 theta positions
-    window: int | None = None  # attention looks back over so many positions, a token's own among them; null: all
-    norm: str = "layernorm"  # layernorm | rmsnorm, in front of each branch and of the head
-    norm_eps: float | None = None  # null: 1e-5 for layernorm, 1e-6 for rmsnorm
-    norm_gain: bool = True  # a learnt gain for each channel
-    norm_stream: bool = False  # the stream itself is normalised in front of each branch, as in femtoGPT: see Block
-    qk_norm: bool = False  # normalise queries and keys (Dehghani et al. 2023): steadier at high learning rates
-    mlp: str = "gelu"  # gelu (exact) | gelu_tanh | relu | relu2 | swiglu
-    mlp_ratio: float = 4.0  # hidden units per channel; swiglu takes two thirds, in whole tiles of 64
-    norm_embd: bool = False  # normalise embeddings in front of the first block, without a gain (nanochat, 2025)
-    tie_embeddings: bool = True  # input embedding and output head are one matrix (Press and Wolf 2017)
-    logit_softcap: float | None = None  # bend logits so that none exceeds this (Gemma 2, 2024)
-    init: str = "normal"  # normal | zero_proj | unit | he_uniform | femtogpt; see GPT.init_weights
-    vocab_multiple: int = 1  # pad the embedding's rows to a multiple; logits are of the real ones
-    recompute_every: int = 0  # every n-th block keeps no activations and is computed again in backward; 0: none
+    n_layer: int = 12  # number of transformer blocks
+    n_head: int = 12  # attention heads in each block; must divide n_embd
+    # key and value heads, each shared by a group of query heads (Ainslie et al. 2023); null: n_head
+    n_kv_head: int | None = None
+    n_embd: int = 768  # channels of the residual stream (the width of the model)
+    block_size: int = 1024  # context length: the most tokens that the model sees at once
+    dropout: float = 0.0  # dropout of embeddings, attention weights and both residual branches; off in evaluation
+    dropout_embd: float | None = None  # dropout of the embeddings; null: same as dropout
+    dropout_attn: float | None = None  # dropout of the attention weights; null: same as dropout
+    dropout_resid: float | None = None  # dropout of both residual branches; null: same as dropout
+    dropout_mlp: float = 0.0  # dropout of the MLP's hidden units
+    bias: bool = True  # bias terms in all linear layers and layer norms except the head
+    bias_qkv: bool | None = None  # bias of the query, key and value projection; null: same as bias
+    bias_proj: bool | None = None  # bias of attention's output projection; null: same as bias
+    bias_mlp: bool | None = None  # bias of the MLP's linear layers; null: same as bias
+    bias_norm: bool | None = None  # bias of the layer norms; null: same as bias
+    bias_head: bool = False  # bias of the output head
+    position: str = "learned"  # position encoding: learned | sinusoidal | rope | none
+    # factor of sinusoidal positions; null: as large as learned ones are initialized
+    position_scale: float | None = None
+    # base of the rotary frequencies: the slowest rotation takes about 6 * rope_theta positions
+    rope_theta: float = 10000.0
+    window: int | None = None  # sliding window: positions that attention looks back over, its own included; null: all
+    norm: str = "layernorm"  # layernorm | rmsnorm, before each branch and before the head
+    norm_eps: float | None = None  # added to the variance in norms; null: 1e-5 for layernorm, 1e-6 for rmsnorm
+    norm_gain: bool = True  # learned gain for each channel of a norm
+    norm_stream: bool = False  # normalize the residual stream itself before each branch, as femtoGPT does (see Block)
+    qk_norm: bool = False  # normalize queries and keys (Dehghani et al. 2023): more stable at high learning rates
+    mlp: str = "gelu"  # activation of the MLP: gelu (exact) | gelu_tanh | relu | relu2 | swiglu
+    # hidden units of the MLP per channel; swiglu uses two thirds of it, rounded to a multiple of 64
+    mlp_ratio: float = 4.0
+    norm_embd: bool = False  # normalize the embeddings before the first block, without a gain (nanochat, 2025)
+    # share one matrix between the input embedding and the output head (Press and Wolf 2017)
+    tie_embeddings: bool = True
+    # limit logits smoothly to plus or minus this value (Gemma 2, 2024); null: no limit
+    logit_softcap: float | None = None
+    init: str = "normal"  # initialization: normal | zero_proj | unit | he_uniform | femtogpt (see GPT.init_weights)
+    vocab_multiple: int = 1  # pad the rows of the embedding to a multiple of this; logits cover the real tokens only
+    # recompute the activations of every n-th block in the backward pass, which saves memory; 0: none
+    recompute_every: int = 0
 
     def __post_init__(self) -> None:
         check = Check("model", self)

@@ -16,12 +16,13 @@ from lm.check import Check
 class OptimizerConfig:
     """A kind of optimizer adds its fields, `usual_lr` and `build`."""
 
-    lr: float | None = None  # the peak; schedule= shapes it; null: one that suits the optimizer and model.n_embd
-    weight_decay: float = 0.1  # of matrices; gains and biases are never decayed
-    grad_clip: float = 1.0  # the most that the global gradient norm may be; 0: no clipping
-    embedding_lr_ratio: float = 1.0  # times lr, for token and position embeddings
-    head_lr_ratio: float = 1.0  # for an untied head
-    vector_lr_ratio: float = 1.0  # for gains and biases
+    # peak learning rate, shaped by schedule=; null: a default for this optimizer and model.n_embd
+    lr: float | None = None
+    weight_decay: float = 0.1  # weight decay of matrices; gains and biases are not decayed
+    grad_clip: float = 1.0  # clip the global gradient norm to this value; 0: no clipping
+    embedding_lr_ratio: float = 1.0  # learning rate of token and position embeddings, as a multiple of lr
+    head_lr_ratio: float = 1.0  # learning rate of an untied output head, as a multiple of lr
+    vector_lr_ratio: float = 1.0  # learning rate of gains and biases, as a multiple of lr
 
     def __post_init__(self) -> None:
         check = Check("optimizer", self)
@@ -104,9 +105,9 @@ def kind_of(name: str, p: Tensor) -> str:
 class AdamLikeConfig(OptimizerConfig):
     """Two averages of each gradient, of itself and of its square."""
 
-    beta1: float = 0.9
-    beta2: float = 0.95
-    eps: float = 1e-8
+    beta1: float = 0.9  # decay of the average of gradients
+    beta2: float = 0.95  # decay of the average of squared gradients
+    eps: float = 1e-8  # added to the denominator of the update
 
     def check(self, check: Check) -> None:
         check.above("eps", 0)

@@ -36,8 +36,8 @@ class SGDConfig(OptimizerConfig):
     """Gradient descent with momentum. A transformer's gradients differ so much in size that it learns slowly."""
 
     weight_decay: float = 0.0
-    momentum: float = 0.9
-    nesterov: bool = False
+    momentum: float = 0.9  # decay of the average of gradients
+    nesterov: bool = False  # use Nesterov's form of momentum
 
     def check(self, check: Check) -> None:
         check.within("momentum", 0, 1)
@@ -58,9 +58,9 @@ class RMSpropConfig(OptimizerConfig):
     """Hinton's lecture of 2012: each gradient is divided by the root of its squares' average."""
 
     weight_decay: float = 0.0
-    alpha: float = 0.99
-    momentum: float = 0.0
-    eps: float = 1e-8
+    alpha: float = 0.99  # decay of the average of squared gradients
+    momentum: float = 0.0  # decay of the average of updates; 0: none
+    eps: float = 1e-8  # added to the denominator of the update
 
     def check(self, check: Check) -> None:
         check.above("eps", 0)
@@ -86,8 +86,8 @@ class LionConfig(OptimizerConfig):
     Adam's, and decay as much larger."""
 
     weight_decay: float = 1.0
-    beta1: float = 0.9
-    beta2: float = 0.99
+    beta1: float = 0.9  # weight of the average in the update's direction
+    beta2: float = 0.99  # decay of the average of gradients
 
     def check(self, check: Check) -> None:
         for key in ("beta1", "beta2"):

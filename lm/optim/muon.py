@@ -28,11 +28,11 @@ class MuonConfig(AdamLikeConfig):
     embedding_lr_ratio: float = 1.5
     head_lr_ratio: float = 0.15
     vector_lr_ratio: float = 0.15
-    beta1: float = 0.8
-    beta2: float = 0.95
-    eps: float = 1e-10
-    momentum: float = 0.95
-    ns_steps: int = 5  # iterations of Newton and Schulz
+    beta1: float = 0.8  # of AdamW for embeddings, head and vectors: decay of the average of gradients
+    beta2: float = 0.95  # of AdamW for embeddings, head and vectors: decay of the average of squared gradients
+    eps: float = 1e-10  # of AdamW for embeddings, head and vectors
+    momentum: float = 0.95  # of Muon for the blocks' matrices: decay of the average of gradients
+    ns_steps: int = 5  # Newton-Schulz iterations that orthogonalize an update
 
     def check(self, check: Check) -> None:
         super().check(check)

@@ -31,23 +31,23 @@ METRICS = ("val/loss", "val/bpb")
 class SweepConfig:
     """What the sweepers of this folder read; a single run has no use for it, and config.yaml does not hold it."""
 
-    metric: str = "val/loss"  # val/loss | val/bpb: a run counts by its least over all validations
-    fail_fast: bool = False  # the first job that fails ends the sweep
+    metric: str = "val/loss"  # metric to compare runs by, at its lowest value over all validations: val/loss | val/bpb
+    fail_fast: bool = False  # end the sweep at the first job that fails
 
     # sweep=search
-    trials: int = 20  # runs in all, of this command and those before it
-    sampler: str = "tpe"  # tpe | random
-    pruner: str = "median"  # median | hyperband | none: which trials end before their time
-    warmup: int = 2  # so many validations every trial is given
-    startup: int = 5  # so many trials are finished before the median of them counts
-    trial: int | None = None  # which of the trials a job is; set by the search
+    trials: int = 20  # sweep=search: number of runs, including those of earlier commands
+    sampler: str = "tpe"  # sweep=search: how values are proposed: tpe | random
+    pruner: str = "median"  # sweep=search: how unpromising trials are ended early: median | hyperband | none
+    warmup: int = 2  # sweep=search: validations before a trial may be ended early
+    startup: int = 5  # sweep=search: trials to finish before the first may be ended early
+    trial: int | None = None  # sweep=search: number of the trial that a job is; set by the search
 
     # sweep=population
-    population: int = 4  # runs of a round
-    survivors: int = 2  # of them, the best of which the next round is made
-    rounds: int = 3
-    steps: int = 500  # optimizer steps of each run of a round
-    grow: bool = False  # between rounds each survivor has a layer inserted, in its middle
+    population: int = 4  # sweep=population: runs in a round
+    survivors: int = 2  # sweep=population: number of best runs that the next round continues from
+    rounds: int = 3  # sweep=population: number of rounds
+    steps: int = 500  # sweep=population: optimizer steps of each run in a round
+    grow: bool = False  # sweep=population: insert a layer into the middle of each survivor between rounds
 
     def __post_init__(self) -> None:
         check = Check("sweep", self)

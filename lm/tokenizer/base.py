@@ -50,8 +50,9 @@ class Tokenizer(Protocol):
 
 @dataclass
 class TokenizerConfig:
-    special_tokens: list[str] = field(default_factory=list)  # e.g. ["<|user|>"]; ids behind all others
-    reserved_tokens: int = 0  # room for special tokens that a later training may name
+    # special tokens to add, e.g. ["<|user|>"]; they get the highest ids
+    special_tokens: list[str] = field(default_factory=list)
+    reserved_tokens: int = 0  # number of ids reserved for special tokens that a later training may name
     parse_special: bool = False  # text that spells a special token becomes that token; false: it is ordinary text
 
     def __post_init__(self) -> None:

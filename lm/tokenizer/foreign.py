@@ -29,7 +29,8 @@ log = logging.getLogger("lm")
 class GPT2Config(TokenizerConfig):
     """GPT-2's published 50,257 tokens: 256 bytes, 50,000 merges and <|endoftext|>."""
 
-    path: str = ""  # a directory that has its files; empty: fetched, and held to OpenAI's checksums
+    # directory with GPT-2's tokenizer files; empty: they are downloaded and checked against OpenAI's checksums
+    path: str = ""
 
     def identity(self) -> str:
         files = sorted(home(self.path).glob("*")) if self.path else []
@@ -62,7 +63,7 @@ class FileConfig(TokenizerConfig):
     A list spells a text with as few of its tokens as it can, and with one more, <unk>, what they do not cover.
     """
 
-    path: str = ""
+    path: str = ""  # a tokenizer.json of Hugging Face's tokenizers, or a file with a token on each line
 
     def check(self, check: Check) -> None:
         check.that(bool(self.path), "path", "name a file, e.g. tokenizer=file tokenizer.path=tokenizer.json")

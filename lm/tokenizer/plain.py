@@ -44,10 +44,10 @@ class AsciiConfig(TokenizerConfig):
 class CharConfig(TokenizerConfig):
     """One token per character of the corpus, in code-point order."""
 
-    unknown: bool = False  # a token for characters that the vocabulary lacks; false: refuse them
-    min_frequency: int = 1  # rarer characters become unknown
-    lowercase: bool = False  # fold case, character by character
-    train_chars: int | None = None  # learn from the first so many characters of the training text; null: all
+    unknown: bool = False  # add a token for characters that the vocabulary lacks; false: refuse them
+    min_frequency: int = 1  # characters that occur less often become unknown
+    lowercase: bool = False  # convert to lower case, character by character
+    train_chars: int | None = None  # learn from this many characters of the training text at most; null: all
 
     def check(self, check: Check) -> None:
         check.at_least("min_frequency", 1)

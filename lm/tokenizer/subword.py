@@ -31,8 +31,8 @@ LINES = {"type": "Split", "pattern": {"Regex": "\n+"}, "behavior": "MergedWithPr
 class BPEConfig(TokenizerConfig):
     """Byte-level byte-pair encoding with GPT-2's word splitting (Radford et al. 2019)."""
 
-    vocab_size: int = 2048  # all in all: 256 bytes, merges, special and reserved tokens
-    train_chars: int | None = 100_000_000  # learn from the first so many characters of the training text; null: all
+    vocab_size: int = 2048  # size of the vocabulary: 256 bytes, merges, special and reserved tokens together
+    train_chars: int | None = 100_000_000  # learn from this many characters of the training text at most; null: all
 
     def check(self, check: Check) -> None:
         known = len(self.special_tokens) + self.reserved_tokens
