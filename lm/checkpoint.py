@@ -222,3 +222,21 @@ def load_safetensors(path: Path) -> Checkpoint:
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} cannot be loaded: {error}") from error
     return Checkpoint(path, model.eval(), tokenizer, step, metrics={})
+
+
+def set_step_count(checkpoint: dict[str, Any]) -> None:
+    """Correct Lightning's count of optimizer steps, which is sometimes one too high or too low after a restart."""
+    loops = checkpoint["loops"]["fit_loop"]
+    loops["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"]
+
+
+def set_batch_counts(checkpoint: dict[str, Any], accumulate: int) -> None:
+    """Derive Lightning's counts of micro-batches from the step, as they depend on data.micro_batch_size.
+
+    Checkpoints are written between optimizer steps, after the validation of the step.
+    """
+    done = checkpoint["global_step"] * accumulate
+    for span in ("total", "current"):
+        checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"][span] = dict.fromkeys(
+            ("ready", "started", "processed", "completed"), done
+        )

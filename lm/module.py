@@ -1,4 +1,4 @@
-"""LanguageModule: what happens between a batch of ids and an optimizer step."""
+"""LanguageModule: the steps from a batch of ids to an update of the weights, as Lightning's hooks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lm.batches import document_numbers, dropout_seed
-from lm.checkpoint import describe
+from lm.checkpoint import describe, set_batch_counts, set_step_count
 from lm.hardware import seed_generators
 from lm.loss import IGNORE, LossConfig
 from lm.model import GPT
@@ -23,14 +23,19 @@ from lm.tokenizer import Tokenizer
 
 
 class LanguageModule(L.LightningModule):
-    """Trains `model` for `horizon` optimizer steps of `accumulate` micro-batches.
+    """Train `model` for `horizon` optimizer steps of `accumulate` micro-batches each.
 
-    Metrics go to the loggers with the number of finished optimizer steps as their x. `latest` holds the newest value
-    of each, as Python floats. `floor` is the least val/loss that any model can have, where it is known. With `skips`,
-    a step whose loss or gradient is not finite leaves weights and optimizer as they were; more than `skips` in a row
-    raise Diverged. Without, the first one ends the run (`require_finite`). `begin` gives a new optimizer its state;
-    `forked` says that the checkpoint is another run's. `averaged` says that a callback keeps an average of the weights;
-    without one, an average in the checkpoint that the run resumes from is dropped, as it would no longer follow them.
+    In one optimizer step Lightning calls these hooks:
+
+    1. for each micro-batch `on_train_batch_start` (seeds dropout), `training_step`, backward, `on_train_batch_end`;
+    2. after the last backward `configure_gradient_clipping`: `_clip_gradients`, `_set_lr`, `_check_finite`;
+    3. `optimizer_step`, inside of which the last backward and 2 happen, updates the weights.
+
+    Metrics are logged at the number of finished optimizer steps; `latest` holds the newest value of each as a float.
+    `floor` is the lowest val/loss that any model can reach, where it is known. With `skips`, a step whose loss or
+    gradient is not finite is left out, and more than `skips` in a row raise Diverged; without, the first one ends the
+    run (`require_finite`). `begin` gives a new optimizer its state. `forked`: the checkpoint is another run's.
+    `averaged`: a callback keeps an average of the weights; if none does, an average in the checkpoint is dropped.
     """
 
     token_bytes: Tensor  # (V,)
@@ -96,19 +101,25 @@ class LanguageModule(L.LightningModule):
         return objective
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
-        """The last moment before the update: clip, and set the rate of this very step.
+        """Prepare the update of an optimizer step, after its last backward."""
+        self._clip_gradients()
+        self._set_lr(optimizer)
+        self._check_finite()
 
-        Lightning's own clipping refuses fused optimizers under autocast, and does not give the norm; a scheduler object
-        would bring the old horizon's rate back from a checkpoint.
-        """
-        limit = self.optimizer.grad_clip or math.inf
-        self._grad_norm = torch.nn.utils.clip_grad_norm_(self.weights, limit)
+    def _clip_gradients(self) -> None:
+        # Lightning's own clipping refuses fused optimizers under autocast and does not return the norm
+        self._grad_norm = torch.nn.utils.clip_grad_norm_(self.weights, self.optimizer.grad_clip or math.inf)
+
+    def _set_lr(self, optimizer: torch.optim.Optimizer) -> None:
+        # a scheduler object would bring the learning rate of an old horizon back from a checkpoint
         assert self.optimizer.lr is not None
         factor = self.schedule.factor(self.trainer.global_step, self.horizon)
         self._lr = self.optimizer.lr * factor * self.rate_factor
         for group in optimizer.param_groups:
             group["lr"] = self._lr * group["lr_ratio"]
-        # a scaler (fp16) skips what overflows, and looks for a scale that does not: that is its business
+
+    def _check_finite(self) -> None:
+        # under fp16 a scaler skips steps that overflow and lowers its scale, so the norm says nothing there
         signs = self._losses if self.trainer.precision == "16-mixed" else [*self._losses, self._grad_norm]
         finite = torch.stack(signs).isfinite().all()
         if self.skips:
@@ -145,10 +156,7 @@ class LanguageModule(L.LightningModule):
             self.trainer.should_stop = True  # the way to end that validates once more
 
     def require_finite(self) -> None:
-        """Raise Diverged once a loss or gradient was not finite.
-
-        It waits for the device, so it is called seldom: before anything is logged, sampled or saved.
-        """
+        """Raise Diverged if a loss or gradient was not finite. Waits for the device: call it before logging or saving."""
         if not bool(self._finite):
             step = self.trainer.global_step
             raise Diverged(f"the loss or its gradient became infinite or nan by step {step}: {self.cure}")
@@ -229,9 +237,7 @@ class LanguageModule(L.LightningModule):
             "optimizer": type(self.optimizer).__name__, "metrics": self.latest, "average": self.average,
             "skipped": self.skipped, "skipped_in_row": self.skipped_in_row,
         }  # fmt: skip
-        # a count for loggers that ask Lightning for steps; after a restart it is sometimes one too many or too few
-        epoch_loop = checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]
-        epoch_loop["_batches_that_stepped"] = checkpoint["global_step"]
+        set_step_count(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.latest = checkpoint["lm"]["metrics"]
@@ -240,11 +246,4 @@ class LanguageModule(L.LightningModule):
         self.average = checkpoint["lm"].get("average", {}) if self.averaged else {}
         self.skipped = checkpoint["lm"].get("skipped", 0)  # an older version counted none
         self.skipped_in_row = checkpoint["lm"].get("skipped_in_row", 0) if self.skips else 0
-        # Lightning counts micro-batches. We save between optimizer steps only, with that step's validation done, so
-        # its counters follow from the step; and so they come right when data.micro_batch_size has changed.
-        loop = checkpoint["loops"]["fit_loop"]
-        done = checkpoint["global_step"] * self.accumulate
-        for span in ("total", "current"):
-            loop["epoch_loop.batch_progress"][span] = dict.fromkeys(
-                ("ready", "started", "processed", "completed"), done
-            )
+        set_batch_counts(checkpoint, self.accumulate)
