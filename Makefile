@@ -17,7 +17,7 @@ install: .venv/.installed ## Set up .venv from pyproject.toml under constraints.
 train: .venv/.installed ## Train, e.g. make train ARGS="model=small corpus=text corpus.path=my.txt"
 	@$(PY) train.py $(ARGS)
 
-test: .venv/.installed ## Run the tests: offline, under three minutes (ARGS="-k name" chooses)
+test: .venv/.installed ## Run the fast tests, offline (ARGS="-k name" chooses)
 	$(PY) -m pytest -n auto -m "not slow" $(ARGS)
 
 test-slow: .venv/.installed ## Run the slow tests: real processes, killed, stopped, swept

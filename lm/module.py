@@ -156,7 +156,7 @@ class LanguageModule(L.LightningModule):
             self.trainer.should_stop = True  # the way to end that validates once more
 
     def require_finite(self) -> None:
-        """Raise Diverged if a loss or gradient was not finite. Waits for the device: call it before logging or saving."""
+        """Raise Diverged if a loss or gradient was not finite. Waits for the device, so call it before saving only."""
         if not bool(self._finite):
             step = self.trainer.global_step
             raise Diverged(f"the loss or its gradient became infinite or nan by step {step}: {self.cure}")

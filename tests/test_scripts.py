@@ -54,7 +54,7 @@ def test_the_list_names_every_corpus_and_readme_shows_it(script, answer):
     downloads = {row["corpus"]: row for row in rows if row["download"] not in ("none", "yours")}
     assert set(downloads) >= {"tinyshakespeare", "wikitext2", "enwik8", "pg19_small", "shakespeare", "kjv"}
     assert all(row["licence"] for row in downloads.values())
-    assert script("list", "--markdown")[1].strip() in (ROOT / "README.md").read_text()
+    assert script("list", "--markdown")[1].strip() in (ROOT / "docs" / "corpora.md").read_text()
 
 
 def test_show_tells_what_training_would_see(tmp_path, script, answer):
