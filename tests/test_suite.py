@@ -12,7 +12,7 @@ from conftest import ROOT
 @pytest.mark.slow
 def test_names_do_not_depend_on_time_locale_or_hashing():
     """pytest-xdist refuses to run when two workers find tests of different names."""
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider"]
     changes = [{"PYTHONHASHSEED": "1", "LC_ALL": "C", "TZ": "Asia/Tokyo"}, {"PYTHONHASHSEED": "2", "LC_ALL": "C.UTF-8"}]
     processes = []
     for change in changes:
