@@ -69,9 +69,7 @@ class SafeStream:
         except (OSError, ValueError):
             self._stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - for the process's lifetime
         os.close(null)
-        logged = any(isinstance(handler, logging.FileHandler) for handler in logging.getLogger().handlers)
-        if logged or not isinstance(error, BrokenPipeError):  # `--help | head` is nobody's mistake
-            log.warning("warning   %s can no longer be written to (%s): train.log has the messages", name, error)
+        log.warning("warning   %s can no longer be written to (%s): train.log has the messages", name, error)
 
 
 def protect_console() -> None:

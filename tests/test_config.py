@@ -253,7 +253,7 @@ def test_help_names_every_group_and_option_and_explains_it():
     text = help_text(CONF)
     for group, option in OPTIONS:
         assert group in text and all(part in text for part in option.split("/"))
-    assert "123" not in text and "nanoGPT's baby GPT" in text
+    assert "123" not in text and "nanoGPT's model for Tiny Shakespeare" in text
     assert max(map(len, text.splitlines())) <= 150
 
 
