@@ -6,6 +6,7 @@ import copy
 import logging
 import os
 import re
+import signal
 import socket
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -19,6 +20,11 @@ for name in list(os.environ):
         name,
     ):
         del os.environ[name]
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if (
+        signal.getsignal(number) is signal.SIG_IGN
+    ):  # under nohup, and in the background of a script; children inherit it
+        signal.signal(number, handler)
 os.environ["OMP_NUM_THREADS"] = "1"  # nano models are faster so, and tests run side by side
 
 import hypothesis

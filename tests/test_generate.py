@@ -444,7 +444,7 @@ def test_the_generate_script(nano, tmp_path):
             run / "checkpoints" / "last.ckpt",
             "--prompt-file",
             cut,
-        ): f"{cut} is UTF-16; convert it: iconv -f utf-16 -t utf-8",
+        ): f"{cut} is UTF-16; convert it, and name the new file: iconv -f UTF-16 -t UTF-8",
         (run,): f"{run / 'checkpoints' / 'best.ckpt'} cannot be loaded: it is truncated",
         (tmp_path / "none",): f"{tmp_path / 'none'}: no such run or checkpoint",
         (): "name one run",
