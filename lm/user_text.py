@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lm.corpus import reading
 from lm.corpus.encodings import readings
-from lm.corpus.unreadable import MARKS, without_mark
+from lm.corpus.unreadable import marked, without_mark
 
 
 def read(name: str | Path) -> str:
@@ -21,7 +21,7 @@ def read(name: str | Path) -> str:
         return reading.whole(Path(name))
     data = sys.stdin.buffer.read()
     head = data[:4096]
-    if encoding := next((name for mark, name in MARKS.items() if data.startswith(mark)), ""):
+    if encoding := marked(head):
         raise ValueError(f"standard input is {encoding}; {_convert(encoding)}")
     if b"\0" in head and (encoding := without_mark(head)):
         raise ValueError(f"standard input is {encoding} without a byte-order mark; {_convert(encoding)}")

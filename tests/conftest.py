@@ -21,9 +21,8 @@ for name in list(os.environ):
     ):
         del os.environ[name]
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
-    if (
-        signal.getsignal(number) is signal.SIG_IGN
-    ):  # under nohup, and in the background of a script; children inherit it
+    # ignored under nohup and in the background of a script, which children inherit
+    if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
 os.environ["OMP_NUM_THREADS"] = "1"  # nano models are faster so, and tests run side by side
 

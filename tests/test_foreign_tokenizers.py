@@ -147,7 +147,7 @@ def own(content, text):
 
 
 @pytest.mark.parametrize("name", KINDS)
-@settings(max_examples=25)
+@settings(max_examples=60)
 @given(documents=st.lists(MIXED.map("".join), min_size=1, max_size=3), at_once=st.sampled_from([1, 20, 1 << 20]))
 def test_the_ids_of_a_text_in_pieces_are_those_of_the_whole(name, documents, at_once):
     tokenizer = from_json(KINDS[name])

@@ -5,18 +5,17 @@ from __future__ import annotations
 import re
 import sys
 
-HORIZON = "the schedule always covers the whole run"
+VAL_EVERY = "set trainer.val_every, in optimizer steps"
 
 # What is typed elsewhere: the key here. A key with a dot counts at that place only, others at any place.
 NAMES = {
     # nanoGPT
     "max_iters": "trainer.max_steps", "eval_interval": "trainer.val_every", "eval_iters": "trainer.val_batches",
     "log_interval": "trainer.log_every", "learning_rate": "optimizer.lr", "warmup_iters": "schedule.warmup_steps",
-    "dataset": "corpus", "out_dir": "name", "dtype": "precision", "always_save_checkpoint": "trainer.save_every",
+    "dataset": "corpus", "out_dir": "name", "dtype": "precision",
     # PyTorch Lightning
     "trainer.precision": "precision", "gradient_clip_val": "optimizer.grad_clip",
-    "val_check_interval": "trainer.val_every", "limit_val_batches": "trainer.val_batches",
-    "check_val_every_n_epoch": "trainer.val_every", "log_every_n_steps": "trainer.log_every",
+    "log_every_n_steps": "trainer.log_every",
     "default_root_dir": "name", "gpus": "trainer.devices", "trainer.seed": "seed", "trainer.name": "name",
     # Hugging Face
     "per_device_train_batch_size": "data.micro_batch_size", "num_train_epochs": "trainer.max_epochs",
@@ -28,7 +27,7 @@ NAMES = {
     "run_name": "name", "train_batch_size": "data.batch_size",
     "d_model": "model.n_embd", "hidden_size": "model.n_embd", "embed_dim": "model.n_embd", "dim": "model.n_embd",
     "embedding_dim": "model.n_embd", "num_layers": "model.n_layer", "num_hidden_layers": "model.n_layer",
-    "depth": "model.n_layer", "num_heads": "model.n_head", 
+    "depth": "model.n_layer", "num_heads": "model.n_head",
     "num_attention_heads": "model.n_head", "num_key_value_heads": "model.n_kv_head",
     "context_length": "model.block_size", "max_seq_len": "model.block_size", "seq_len": "model.block_size",
     "max_position_embeddings": "model.block_size", "n_positions": "model.block_size", "n_ctx": "model.block_size",
@@ -44,7 +43,10 @@ REASONS = {
     "data.micro_batch_size, the sequences of a forward pass",
     "accumulate_grad_batches": "it follows from data.batch_size, the sequences of an optimizer step, and "
     "data.micro_batch_size, the sequences of a forward pass",
-    "lr_decay_iters": f"{HORIZON}: set trainer.max_steps",
+    "lr_decay_iters": "the schedule always covers the whole run: set trainer.max_steps",
+    "always_save_checkpoint": "set trainer.save_every, in optimizer steps",
+    "val_check_interval": VAL_EVERY, "check_val_every_n_epoch": VAL_EVERY,
+    "limit_val_batches": "set trainer.val_batches, a number of batches",
     "decay_lr": "choose schedule=constant for a constant learning rate",
     "min_lr": "set schedule.min_lr_ratio, the lowest learning rate as a share of the peak",
     "warmup_ratio": "set schedule.warmup_fraction, the warmup as a share of all steps",

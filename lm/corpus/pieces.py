@@ -19,7 +19,7 @@ AHEAD = 2  # characters behind a border that decide whether it is one
 
 
 class OutsideNames:
-    """The borders that match `pattern`, except those inside one of `names`, before `before` and after `after`.
+    """Borders that match `pattern`, except inside a name, right before one of `before` or right after one of `after`.
 
     The text after a border may not have been read yet, so a border counts as inside a name if the text before it is a
     beginning of the name and the next character continues it. Sets are used because one regular expression of all

@@ -35,7 +35,7 @@ def explain(path: Path, member: str | None, head: bytes, around: bytes, begin: i
     for (offset, magic), (name, command) in FORMATS.items():
         if head[offset : offset + len(magic)] == magic:
             return f"{where} is {name}, not text; {_unpacked(path, member, command, name)}"
-    if encoding := next((name for mark, name in MARKS.items() if head.startswith(mark)), ""):
+    if encoding := marked(head):
         return f"{where} is {encoding}; convert it, and name the new file: {_converted(path, member, encoding)}"
     decoded = around.decode(errors="replace")
     good = sum(len(c.encode()) for c in decoded if c > "\x7f" and c != "\ufffd")  # bytes of UTF-8 beyond ASCII
@@ -65,6 +65,11 @@ def explain(path: Path, member: str | None, head: bytes, around: bytes, begin: i
         return f"{wrong}it reads {shown[0]!r} as {found[0][0]}; convert it, and name the new file: {commands[0]}"
     lines = [f"  reads {excerpt!r}:\n    {command}" for excerpt, command in zip(shown, commands, strict=True)]
     return "\n".join([f"{wrong}convert it from the encoding in which it reads right, and name the new file:", *lines])
+
+
+def marked(head: bytes) -> str:
+    """Return the encoding that a byte-order mark at the beginning of `head` names, or an empty text."""
+    return next((name for mark, name in MARKS.items() if head.startswith(mark)), "")
 
 
 def without_mark(head: bytes) -> str:
