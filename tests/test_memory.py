@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import subprocess
 import sys
 
@@ -67,7 +68,9 @@ def test_random_configurations_are_estimated_within_a_tenth(seed):
 @pytest.mark.slow
 @pytest.mark.parametrize("typed", GRID)
 def test_the_grid_of_the_docs_is_within_a_tenth(typed):
-    kept, peak = compared(typed.split(), 50257 if "lab" in typed else 2048)
+    # Two sequences instead of eight where a CPU that emulates bf16 would take minutes.
+    smaller = ["data.batch_size=2"] if re.search("model=(small|medium) .*bf16|model=medium", typed) else []
+    kept, peak = compared([*typed.split(), *smaller], 50257 if "lab" in typed else 2048)
     assert kept is None or abs(kept) < 0.1
     assert abs(peak) < 0.1
 

@@ -108,10 +108,9 @@ def test_also_with_few_tokens(preset):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("preset", LARGE)
-def test_the_large_ones_too(preset, tied):
-    starts(preset, tied)
+def test_large_presets_start_at_ln_v_and_take_two_steps(preset):
+    starts(preset, option("model", preset).tie_embeddings)
 
 
 def test_a_family_is_chosen_by_its_path():
