@@ -12,17 +12,19 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from lm import capacity, checkpoint, command, report
-from lm.checkpoint import Checkpoint
+from lm.base import commands
+from lm.base.files import room, sha256
+from lm.base.hardware import device_name, device_type, is_main_process, memory_bytes, peak_flops
 from lm.config import CONF, Config, errors, plain, register, resolve, usual
-from lm.files import room, sha256
-from lm.hardware import device_name, device_type, is_main_process, memory_bytes, peak_flops
-from lm.inherit import inherit, inherited_state
+from lm.data.token_files import cache_tokens, cached_tokenizer
+from lm.experiment import capacity, summary
 from lm.model import GPT
-from lm.owner import claim
-from lm.run import Interrupted, Run, has_begun, interruptible, open_run
-from lm.tokens import cache_tokens, cached_tokenizer
-from lm.trainer import take_turns
+from lm.run import checkpoint
+from lm.run.checkpoint import Checkpoint
+from lm.run.directory import Interrupted, Run, has_begun, interruptible, open_run
+from lm.run.init_from import inherit, inherited_state
+from lm.run.lock import claim
+from lm.training.trainer import take_turns
 
 log = logging.getLogger("lm")
 ELSEWHERE = "choose another place with hydra.run.dir=/path/of/the/run (in a sweep hydra.sweep.dir=)"
@@ -43,11 +45,13 @@ def fit(config: Config, directory: Path, overrides: Sequence[str]) -> float:
     fork = checkpoint.find(Path(config.trainer.fork)) if forks else None
     run = open_run(directory, plain(config), usual(config), fork)
     if run.finished:
-        log.info(report.ending(run, overrides))
+        log.info(summary.ending(run, overrides))
         return run.record["metrics"]["val/loss"]
 
-    from lm.data import TokenData  # these import Lightning, a second that a mistyped key or --help need not wait
-    from lm.module import LanguageModule
+    from lm.training.datamodule import (
+        TokenData,  # these import Lightning, a second that a mistyped key or --help need not wait
+    )
+    from lm.training.module import LanguageModule
 
     c, downloads = config, config.data.downloads()
     device = device_type(c.trainer.accelerator, "device")
@@ -104,10 +108,10 @@ def fit(config: Config, directory: Path, overrides: Sequence[str]) -> float:
         "micro_batch_size": c.data.micro(c.trainer.devices),
         "memory": memory,
     }
-    log.info(report.beginning(c, model, tokenizer, text, data, chosen))
+    log.info(summary.beginning(c, model, tokenizer, text, data, chosen))
     if step:
         log.info("continuing after step %d%s", step, "" if last else f" of {fork}")
-        if bend := report.bend(c.schedule, step, run.record.get("horizon", horizon), horizon):
+        if bend := summary.bend(c.schedule, step, run.record.get("horizon", horizon), horizon):
             log.info("%s", bend)
     started = time.perf_counter()
     facts = {"parameters": model.num_params, "text": text.digest, "tokenizer": sha256(tokenizer.to_json())}
@@ -118,7 +122,7 @@ def fit(config: Config, directory: Path, overrides: Sequence[str]) -> float:
         trainer.fit(module, datamodule=data, ckpt_path=origin, weights_only=True)
         best = trainer.checkpoint_callback.best
         run.update(metrics=module.latest | {"step": trainer.global_step}, best=best)
-    log.info(report.ending(run, overrides, time.perf_counter() - started))
+    log.info(summary.ending(run, overrides, time.perf_counter() - started))
     return module.latest["val/loss"]
 
 
@@ -144,7 +148,7 @@ def record_finished(run: Run, source: Checkpoint, overrides: Sequence[str]) -> f
         metrics=source.metrics | {"step": source.step},
         best={"val/loss": at_best["lm"]["metrics"]["val/loss"], "step": at_best["global_step"]},
     )
-    log.info(report.ending(run, overrides))
+    log.info(summary.ending(run, overrides))
     return source.metrics["val/loss"]
 
 
@@ -161,7 +165,7 @@ def main(cfg: DictConfig) -> float:
                 return train(resolve(cfg), directory, overrides)
         except Interrupted as stop:
             begun = (directory / "config.yaml").exists()
-            again = f"; resume with:\n  {command.resume(directory, overrides, {})}" if begun and not in_sweep else ""
+            again = f"; resume with:\n  {commands.resume(directory, overrides, {})}" if begun and not in_sweep else ""
             log.info("%s%s", stop, again if begun else " before training began")
             errors.clear(directory)
             sys.exit(stop.status)

@@ -18,13 +18,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
+from benchmarks.runs import trained
+from benchmarks.speed import bare_step
+from benchmarks.timing import alternate
 from lm import cli
-from lm.bench.runs import trained
-from lm.bench.speed import bare_step
-from lm.bench.timing import alternate
+from lm.base.console import table
+from lm.base.hardware import device_type
 from lm.config import composed
-from lm.console import table
-from lm.hardware import device_type
 
 
 def main() -> None:

@@ -12,10 +12,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
+from benchmarks.suite import BENCHES, GPU
 from lm import cli
-from lm.bench import BENCHES, GPU
-from lm.console import table
-from lm.hardware import ACCELERATORS, device_name, device_type
+from lm.base.console import table
+from lm.base.hardware import ACCELERATORS, device_name, device_type
 
 
 def main() -> None:

@@ -17,8 +17,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
 from lm import cli
+from lm.base.plotting import pyplot
 from lm.compare import page, reading, table
-from lm.pictures import pyplot
 
 DRAWN = 10  # curves with a colour of their own in --png
 

@@ -13,21 +13,22 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
-from lm import cli, curve, owner
-from lm.run import read_record, state
+from lm import cli
+from lm.run import lock, metrics_csv
+from lm.run.directory import read_record, state
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=cli.path, metavar="RUN", help="a run directory")
-    parser.add_argument("action", choices=["status", *owner.SIGNALS])
+    parser.add_argument("action", choices=["status", *lock.SIGNALS])
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     args = parser.parse_args()
     try:
         if not args.run.is_dir():
             raise ValueError(f"{args.run}: no such run")
         if args.action != "status":
-            told = owner.send(args.run, args.action)
+            told = lock.send(args.run, args.action)
             print(f"told process {told.pid} to {args.action}", file=sys.stderr)
             await_effect(args.run, args.action)
         found = status(args.run)
@@ -48,7 +49,7 @@ def await_effect(run: Path, action: str, seconds: float = 60.0) -> None:
     last = run / "checkpoints" / "last.ckpt"
     before, until = modified(last), time.monotonic() + seconds
     while time.monotonic() < until:
-        now = owner.living(run)
+        now = lock.living(run)
         done = {
             "save": modified(last) != before,
             "pause": now is None or now.paused,
@@ -67,11 +68,11 @@ def modified(path: Path) -> int:
 
 def status(run: Path) -> dict:
     """What the run's own files say of it."""
-    record, living = read_record(run / "run.json"), owner.living(run)
+    record, living = read_record(run / "run.json"), lock.living(run)
     found: dict = {"run": str(run), "status": state(run, record)}
     if living:
         found |= {"process": living.pid, "host": living.host, "since": living.since}
-    if rows := curve.read(run):
+    if rows := metrics_csv.read(run):
         found |= {"step": int(rows[-1]["step"]), "horizon": record.get("horizon")}
         for key in ("train/loss", "val/loss", "perf/tokens_per_s"):
             newest = [row[key] for row in rows if key in row]

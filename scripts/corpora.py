@@ -20,11 +20,12 @@ from rich.text import Text
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
-from lm import cache, cli
+from lm import cli
 from lm.config import CONF, composed, option
 from lm.config.help import describe
-from lm.corpus import CorpusConfig, Split
-from lm.download import Downloads
+from lm.data import cache
+from lm.data.corpus import CorpusConfig, Split
+from lm.data.download import Downloads
 
 OWN = ("text", "jsonl", "code", "hf")  # the user brings them
 

@@ -20,19 +20,20 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
-from lm import cli, user_text
-from lm.checkpoint import Checkpoint, load
+from lm import cli
+from lm.base.console import progress, table
+from lm.base.hardware import ACCELERATORS, device_type
 from lm.config import composed, section
 from lm.config.words import files_and_settings
-from lm.console import progress, table
-from lm.corpus import Split
-from lm.evaluate import by_position, doubling, score, summary, worst
-from lm.hardware import ACCELERATORS, device_type
-from lm.run import parses_special, read_record, run_of
-from lm.tasks import PROCEDURES, TASKS, examine
-from lm.tasks.cases import SEED
-from lm.tasks.scoring import passed
-from lm.tokens import cache_tokens, encoded
+from lm.data import user_text
+from lm.data.corpus import Split
+from lm.data.token_files import cache_tokens, encoded
+from lm.evaluate.score import by_position, doubling, score, summary, worst
+from lm.evaluate.tasks import PROCEDURES, TASKS, examine
+from lm.evaluate.tasks.cases import SEED
+from lm.evaluate.tasks.scoring import passed
+from lm.run.checkpoint import Checkpoint, load
+from lm.run.directory import parses_special, read_record, run_of
 
 FIGURES = {
     "loss": ("nats per token", ".4f"), "ppl": ("perplexity", ",.3f"), "bits_per_byte": ("bits per byte", ".4f"),

@@ -16,13 +16,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs 
 import torch
 
 from lm import cli
-from lm.capacity import vocabulary
-from lm.check import nearest
+from lm.base.checks import nearest
+from lm.base.console import table
 from lm.config import CONF, composed
 from lm.config.help import comment
-from lm.console import table
+from lm.experiment.capacity import vocabulary
+from lm.experiment.summary import duration
 from lm.model import GPT
-from lm.report import duration
 
 FOLDER = CONF / "experiment"
 CPU, GPU = 3e11, 0.4 * 989e12  # FLOP/s

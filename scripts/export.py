@@ -15,8 +15,10 @@ from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
-from lm import checkpoint, cli, hf
-from lm.files import replacing
+from lm import cli
+from lm.base.files import replacing
+from lm.model import huggingface
+from lm.run import checkpoint
 
 SUFFIX = {"hf": "", "inference": ".ckpt", "safetensors": ".safetensors"}
 
@@ -43,7 +45,7 @@ def export(run: Path, form: str, out: Path | None) -> dict:
         raise ValueError(f"{out} already holds files; remove it, or name another place with --out")
     model, about = source.model, checkpoint.describe(source.model, source.tokenizer)
     if form == "hf":
-        hf.export(model, source.tokenizer, out)
+        huggingface.export(model, source.tokenizer, out)
     elif form == "inference":
         state = {f"model.{name}": value for name, value in model.state_dict().items()}
         checkpoint.write(

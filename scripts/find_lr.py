@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.progress import track
 
 from lm import cli
+from lm.base.console import table
+from lm.base.plotting import pyplot
 from lm.config import Config, composed
-from lm.console import table
-from lm.find_lr import Curve, range_test, rates
-from lm.pictures import pyplot
+from lm.experiment.find_lr import Curve, range_test, rates
 
 ROWS = 20  # of the table, beside the points
 POINTS = {"fall_ends": "the fall ends", "lowest": "lowest", "diverged": "diverged"}

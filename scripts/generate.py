@@ -20,14 +20,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs 
 from rich.console import Console
 from rich.text import Text
 
-from lm import cli, user_text
-from lm.checkpoint import Checkpoint, load
-from lm.console import table
+from lm import cli
+from lm.base.console import table
+from lm.base.hardware import ACCELERATORS, device_type
+from lm.data import user_text
+from lm.data.token_files import cached_tokenizer
 from lm.generate import Completion, Sampling, Wanted, drawable, spelled_specials, write
 from lm.generate.session import Session, stops
-from lm.hardware import ACCELERATORS, device_type
 from lm.model import GPT
-from lm.tokens import cached_tokenizer
+from lm.run.checkpoint import Checkpoint, load
 
 SHADES = [(0.8, "green"), (0.4, "cyan"), (0.1, "yellow"), (0.01, "magenta"), (0.0, "red")]  # from this probability on
 

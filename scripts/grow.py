@@ -14,9 +14,11 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
-from lm import checkpoint, cli, command
-from lm.files import replacing
-from lm.grow import insert_layer
+from lm import cli
+from lm.base import commands
+from lm.base.files import replacing
+from lm.model.growth import insert_layer
+from lm.run import checkpoint
 
 
 def main() -> None:
@@ -60,7 +62,7 @@ def grow(run: Path, at: int | None, name: str | None) -> dict:
             if (run / kept).exists():
                 shutil.copyfile(run / kept, aside / kept)
     changes = {"model.n_layer": layers + 1, "trainer.max_steps": 2 * data["global_step"]}
-    again = command.resume(target, record["overrides"], changes)
+    again = commands.resume(target, record["overrides"], changes)
     return {"run": str(target), "n_layer": layers + 1, "at": at, "step": data["global_step"], "command": again}
 
 

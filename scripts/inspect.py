@@ -31,16 +31,17 @@ else:
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
-    from lm import cli, user_text
-    from lm.checkpoint import load
-    from lm.console import table
-    from lm.evaluate import score
-    from lm.inherit import shared_tokens
-    from lm.look.difference import Difference, diff
-    from lm.look.passages import Passage, passages
-    from lm.look.tensors import Stats, total, weights
-    from lm.look.tokens import near, quoted, token_id
-    from lm.run import parses_special, run_of
+    from lm import cli
+    from lm.analysis.difference import Difference, diff
+    from lm.analysis.passages import Passage, passages
+    from lm.analysis.tensors import Stats, total, weights
+    from lm.analysis.tokens import near, quoted, token_id
+    from lm.base.console import table
+    from lm.data import user_text
+    from lm.evaluate.score import score
+    from lm.run.checkpoint import load
+    from lm.run.directory import parses_special, run_of
+    from lm.run.init_from import shared_tokens
 
 SHOWN = 10  # passages, where no number is named
 WIDTH = 100  # columns of a table

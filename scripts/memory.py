@@ -13,10 +13,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
 from lm import cli
-from lm.capacity import advice, expect, gb, setup, vocabulary
+from lm.base.console import table
+from lm.base.hardware import device_type, memory_bytes
 from lm.config import composed
-from lm.console import table
-from lm.hardware import device_type, memory_bytes
+from lm.experiment.capacity import advice, expect, gb, setup, vocabulary
 from lm.memory import Network, by_kind, largest
 
 UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}

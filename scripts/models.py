@@ -16,7 +16,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
 from lm import cli
-from lm.check import nearest
+from lm.base.checks import nearest
 from lm.config import CONF, option
 from lm.model import GPT, GPTConfig
 

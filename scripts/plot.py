@@ -10,9 +10,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
-from lm import cli, curve
-from lm.pictures import pyplot
-from lm.run import read_record
+from lm import cli
+from lm.base.plotting import pyplot
+from lm.run import metrics_csv
+from lm.run.directory import read_record
 
 
 def main() -> None:
@@ -37,7 +38,7 @@ def draw(runs: list[Path], out: Path) -> None:
 
 
 def panel(axes: Any, run: Path) -> None:
-    if not (rows := curve.read(run)):
+    if not (rows := metrics_csv.read(run)):
         raise ValueError(f"{run} holds no metrics.csv; give a run directory, e.g. outputs/mine")
     for key, style in (("train/loss", {"alpha": 0.5, "linewidth": 1}), ("val/loss", {"marker": "o"})):
         points = [(row["step"], row[key]) for row in rows if key in row]

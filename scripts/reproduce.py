@@ -11,13 +11,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
-from lm import cli, command
+from lm import cli
+from lm.base import commands
+from lm.base.console import table
+from lm.base.files import sha256
+from lm.base.hardware import device_name
 from lm.config import register, section
-from lm.console import table
-from lm.files import sha256
-from lm.hardware import device_name
-from lm.run import environment, read_config, read_record
-from lm.tokens import cached_tokenizer
+from lm.data.token_files import cached_tokenizer
+from lm.run.directory import environment, read_config, read_record
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
         if "sessions" not in record:
             raise ValueError(f"{args.run} holds no run.json that says how it was made; give a run directory")
         name = args.name or f"{record['name']}-again"
-        again = command.resume(Path("outputs", name), record["overrides"], {})
+        again = commands.resume(Path("outputs", name), record["overrides"], {})
         rows = compared(args.run, record)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

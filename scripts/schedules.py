@@ -17,8 +17,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
 from lm import cli
+from lm.base.plotting import pyplot
 from lm.config import CONF, Config, composed, option
-from lm.pictures import pyplot
 
 MARKS = "*o+x#@%&"
 WIDTH, HEIGHT = 72, 17  # of the chart, in characters: every fourth line is a quarter

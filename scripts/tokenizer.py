@@ -23,20 +23,22 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
-from lm import checkpoint, cli, command
+from lm import cli
+from lm.analysis.vocabulary import report
+from lm.analysis.vocabulary.analysis import Counts, count, example, take_apart
+from lm.analysis.vocabulary.page import page, png
+from lm.analysis.vocabulary.sections import Chart, Section, tell
+from lm.base import commands
+from lm.base.console import progress
+from lm.base.files import replacing, write_text
 from lm.config import Config, composed, section
 from lm.config.words import files_and_settings
-from lm.console import progress
-from lm.corpus import Split, Text
-from lm.download import Downloads
-from lm.files import replacing, write_text
-from lm.run import parses_special
-from lm.tokenizer import BPEConfig, CharConfig, Tokenizer, from_json
-from lm.tokens import cache_tokens, cached_tokenizer, encoded
-from lm.vocabulary import report
-from lm.vocabulary.analysis import Counts, count, example, take_apart
-from lm.vocabulary.page import page, png
-from lm.vocabulary.sections import Chart, Section, tell
+from lm.data.corpus import Split, Text
+from lm.data.download import Downloads
+from lm.data.token_files import cache_tokens, cached_tokenizer, encoded
+from lm.data.tokenizer import BPEConfig, CharConfig, Tokenizer, from_json
+from lm.run import checkpoint
+from lm.run.directory import parses_special
 
 SENTENCE = "In 1605 the café took 3.50 € for tea; wasn't that naïve?"  # numbers, marks, and more bytes than characters
 LADDER = "256,512,1024,2048,4096,8192"  # what is compared unless sizes are named
@@ -100,9 +102,9 @@ def train(args: argparse.Namespace) -> None:
     counts = counted(text, tokenizer, config.tokenizer.parse_special)
     tell([report.summary(source, vocabulary, counts), report.both_texts(vocabulary, counts)])
     rest = [word for word in args.words if not word.startswith("tokenizer")] or ["corpus=shakespeare"]
-    path = command.override("tokenizer.path", args.out)
-    print(f"next:\n  {command.script('tokenizer', 'show', args.out, *rest)}")
-    print(f"  {command.train([*rest, 'tokenizer=file', path])}")
+    path = commands.override("tokenizer.path", args.out)
+    print(f"next:\n  {commands.script('tokenizer', 'show', args.out, *rest)}")
+    print(f"  {commands.train([*rest, 'tokenizer=file', path])}")
 
 
 def show(args: argparse.Namespace) -> None:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
+from benchmarks.torture import CONFIGURATIONS, torture
 from lm import cli
-from lm.bench.torture import CONFIGURATIONS, torture
-from lm.console import table
+from lm.base.console import table
 
 
 def main() -> None:

@@ -40,9 +40,9 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 import train as train_script
+from lm.base.console import ConsoleHandler
 from lm.config import CONF, SCHEMAS, Config, register, resolve
 from lm.config.typed import keep_typed
-from lm.console import ConsoleHandler
 
 register()
 # The same examples every time, however slow the machine is. `pytest --hypothesis-profile=search` looks for others.

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from test_unreadable import FRENCH, PACKS, commands, made_by, message, placed
 
-from lm.corpus import JSONLConfig, TextConfig
-from lm.download import Downloads
+from lm.data.corpus import JSONLConfig, TextConfig
+from lm.data.download import Downloads
 
 
 def tar(mode: str) -> bytes:

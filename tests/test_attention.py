@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from lm.attention import attend, pick
+from lm.model.attention import attend, pick
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 1, 8), (2, 3, 17, 8), (1, 4, 64, 32)])

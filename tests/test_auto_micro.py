@@ -8,9 +8,9 @@ import torch
 import yaml
 from conftest import NANO, config_of, equal, weights
 
-from lm import capacity
-from lm.batches import DataConfig
-from lm.capacity import expect, fitted, steps, trial
+from lm.data.batches import DataConfig
+from lm.experiment import capacity
+from lm.experiment.capacity import expect, fitted, steps, trial
 
 AUTO = "data.micro_batch_size=auto"
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from conftest import config_of, equal, weights
 
-from lm import checkpoint
-from lm.grow import insert_layer
+from lm.model.growth import insert_layer
+from lm.run import checkpoint
 
 EMA = ("callbacks.average.enabled=true", "callbacks.average.decay=0.5")
 

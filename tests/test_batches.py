@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lm.batches import IGNORE, DataConfig, TrainBatches, ValBatches
+from lm.data.batches import IGNORE, DataConfig, TrainBatches, ValBatches
 
 TOKENS = np.arange(1000, dtype=np.uint16)  # a token says where it stands
 GOLDEN = [47, 79, 383, 863, 431, 959]  # worked out from the raw Philox stream, apart from the code

@@ -10,11 +10,11 @@ import pytest
 import torch
 from conftest import ROOT
 
-from lm.bench import BENCHES
-from lm.bench.cost import optimizer
-from lm.bench.peer import loss_curve, peer, reached
-from lm.bench.speed import step
-from lm.bench.timing import alternate
+from benchmarks.cost import optimizer
+from benchmarks.peer import loss_curve, peer, reached
+from benchmarks.speed import step
+from benchmarks.suite import BENCHES
+from benchmarks.timing import alternate
 from lm.config import CONF, option
 from lm.model import GPT, GPTConfig
 from scripts.ablate import steps_to

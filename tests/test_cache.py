@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from lm import cache
-from lm.corpus import TextConfig
-from lm.download import Downloads
+from lm.data import cache
+from lm.data.corpus import TextConfig
+from lm.data.download import Downloads
 
 # builds root/cache/text-k: tells `began`, waits until there is `go`, and keeps count in `built`
 BUILDER = """
 import sys, time
 from pathlib import Path
-from lm import cache
+from lm.data import cache
 
 root = Path(sys.argv[1])
 
@@ -167,7 +167,9 @@ def test_an_entry_is_gone_at_once(tmp_path, monkeypatch):
 def test_pruning_waits_for_who_holds_the_lock(tmp_path, start):
     make(tmp_path)
     with FileLock(tmp_path / "cache" / ".text-k.lock"):
-        process = start("import sys; from pathlib import Path; from lm import cache; cache.prune(Path(sys.argv[1]))")
+        process = start(
+            "import sys; from pathlib import Path; from lm.data import cache; cache.prune(Path(sys.argv[1]))"
+        )
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(1)
         assert left(tmp_path) == ["text-k"]

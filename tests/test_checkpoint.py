@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lm import checkpoint
-from lm.checkpoint import FORMAT, load, read, write
+from lm.run import checkpoint
+from lm.run.checkpoint import FORMAT, load, read, write
 
 ROOT = Path(__file__).parents[1]
 

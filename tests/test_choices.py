@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lm.attention import AttentionConfig, attend, make_mask
 from lm.generate import Sampling, decode
 from lm.model import GPT, Cache, GPTConfig, sinusoids
+from lm.model.attention import AttentionConfig, attend, make_mask
 
 POSITIONS, NORMS = ("learned", "sinusoidal", "rope", "none"), ("layernorm", "rmsnorm")
 MLPS = ("gelu", "gelu_tanh", "relu", "relu2", "swiglu")
@@ -85,7 +85,7 @@ def test_flex_has_the_masks_of_manual(monkeypatch, queries, window, documents):
     """Forward and uncompiled, which is what a CPU can do of it."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    monkeypatch.setattr("lm.attention._flex", lambda: flex_attention)
+    monkeypatch.setattr("lm.model.attention._flex", lambda: flex_attention)
     torch.manual_seed(0)
     q, k, v = torch.randn(2, 4, queries, 16), torch.randn(2, 2, 12, 16), torch.randn(2, 2, 12, 16)
     numbers = torch.arange(24).view(2, 12) // 5 if documents else None

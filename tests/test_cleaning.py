@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm.corpus import TextConfig
-from lm.corpus.cleaning import clean
-from lm.download import Downloads
+from lm.data.corpus import TextConfig
+from lm.data.corpus.cleaning import clean
+from lm.data.download import Downloads
 
 MARKS = "\xad\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\ufeff"
 messy = st.lists(

@@ -14,26 +14,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from lm import command
+from lm.base import commands
 
 TEXTS = st.text(alphabet="ab1e.-+_'\"\\ $={}[]:,()#~!&;|<>*?%@/\n\té日", max_size=12)
 
 
 @given(TEXTS)
 def test_hydra_reads_back_the_text_of_an_override(text):
-    override = OverridesParser.create().parse_override(command.override("key", text))
+    override = OverridesParser.create().parse_override(commands.override("key", text))
     assert not override.is_sweep_override()
     assert OmegaConf.create({"key": override.value()}).key == text
 
 
 @given(st.lists(TEXTS, min_size=1))
 def test_a_shell_reads_back_the_words(words):
-    assert shlex.split(command.shell(*words)) == words
+    assert shlex.split(commands.shell(*words)) == words
 
 
 @pytest.mark.parametrize("value", [True, False, 3, 0.5, 1e-7, 10**20])
 def test_numbers_and_booleans_stay_what_they_are(value):
-    assert OverridesParser.create().parse_override(command.override("key", value)).value() == value
+    assert OverridesParser.create().parse_override(commands.override("key", value)).value() == value
 
 
 def test_a_run_is_resumed_with_what_was_typed_but_for_what_changes(tmp_path, monkeypatch):
@@ -46,11 +46,11 @@ def test_a_run_is_resumed_with_what_was_typed_but_for_what_changes(tmp_path, mon
         "sweep=seeds",
         "sweep.steps=3",
     ]
-    words = shlex.split(command.resume(tmp_path / "outputs" / "a b" / "0", typed, {"trainer.max_epochs": 4.0}))
+    words = shlex.split(commands.resume(tmp_path / "outputs" / "a b" / "0", typed, {"trainer.max_epochs": 4.0}))
     assert words[1:] == [
         str(ROOT / "train.py"), "name='a b/0'", "model=tiny", "corpus.path='my file.txt'", "trainer.max_epochs=4.0",
     ]  # fmt: skip
-    words = shlex.split(command.resume(tmp_path / "else where", typed[:2], {}))
+    words = shlex.split(commands.resume(tmp_path / "else where", typed[:2], {}))
     assert words[2:] == [
         "hydra.run.dir='" + str(tmp_path / "else where").removeprefix(f"{tmp_path}/") + "'",
         "model=tiny",
@@ -59,9 +59,9 @@ def test_a_run_is_resumed_with_what_was_typed_but_for_what_changes(tmp_path, mon
 
 def test_flags_that_say_where_configs_are_stay(monkeypatch):
     typed = ["/x/train.py", "--config-dir=my conf", "-cn", "other", "-m", "model=tiny", "--cfg", "job"]
-    assert command.config_flags(typed) == ["--config-dir=my conf", "-cn", "other"]
+    assert commands.config_flags(typed) == ["--config-dir=my conf", "-cn", "other"]
     monkeypatch.setattr(sys, "argv", typed)
-    assert "'--config-dir=my conf' -cn other model=tiny" in command.train(["model=tiny"])
+    assert "'--config-dir=my conf' -cn other model=tiny" in commands.train(["model=tiny"])
 
 
 # ---- every command that real runs print, executed
@@ -125,7 +125,7 @@ def folder(tmp_path):
 
 
 def start(*typed):
-    return command.shell(sys.executable, ROOT / "train.py", *PLAIN, "corpus=text", *typed)
+    return commands.shell(sys.executable, ROOT / "train.py", *PLAIN, "corpus=text", *typed)
 
 
 @pytest.mark.slow
@@ -170,16 +170,16 @@ def test_every_command_that_sweeps_print_can_be_pasted(folder):
 def test_the_commands_of_scripts_can_be_pasted(folder):
     run(folder, start("name='my run'", "corpus.path=my.txt"))
     for script in ("reproduce", "grow"):
-        text = run(folder, command.shell(sys.executable, ROOT / f"scripts/{script}.py", "outputs/my run"))
+        text = run(folder, commands.shell(sys.executable, ROOT / f"scripts/{script}.py", "outputs/my run"))
         (line,) = printed(text) or [text.splitlines()[0]]
         assert "train.py" in line
         execute(folder, line)
-    text = run(folder, command.shell(sys.executable, ROOT / "scripts/tokenizer.py", "train", "corpus=text",
+    text = run(folder, commands.shell(sys.executable, ROOT / "scripts/tokenizer.py", "train", "corpus=text",
                                      "corpus.path='my text (1).txt'", "tokenizer.vocab_size=300", "--out", "a b.json"))  # fmt: skip
     lines = printed(text)
     assert len(lines) == 2
     execute(folder, lines[0])
-    execute(folder, f"{lines[1]} {command.shell(*(t for t in PLAIN if not t.startswith('tokenizer')))}")
+    execute(folder, f"{lines[1]} {commands.shell(*(t for t in PLAIN if not t.startswith('tokenizer')))}")
 
 
 def interrupted(folder, words, at):

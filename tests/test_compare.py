@@ -14,7 +14,7 @@ import yaml
 
 import lm.compare
 from lm.compare import page, reading, table
-from lm.owner import claim, note
+from lm.run.lock import claim, note
 from scripts import compare
 
 CONFIG = {

@@ -216,7 +216,7 @@ def test_ctrl_c_before_training_leaves_nothing(monkeypatch, capsys, tmp_path):
     def press(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lm.corpus.WordsConfig.streams", press)
+    monkeypatch.setattr("lm.data.corpus.WordsConfig.streams", press)
     status, err = cli(monkeypatch, capsys, tmp_path, "experiment=smoke")
     assert status == 130 and err == "interrupted\n" and not list(tmp_path.glob("outputs"))
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"]

@@ -11,9 +11,9 @@ import yaml
 from conftest import NANO, config_of, equal, weights
 
 import train as train_script
-from lm.attention import attend, make_mask
-from lm.corpus import Split, Text
+from lm.data.corpus import Split, Text
 from lm.model import GPT, GPTConfig
+from lm.model.attention import attend, make_mask
 
 EOT = 0
 IDS = torch.tensor([[5, 6, EOT, 7, 8, 9, EOT, 4]])
@@ -93,7 +93,7 @@ def test_it_changes_nothing_where_the_corpus_is_one_document(tmp_path, caplog):
 
 def test_a_window_shows_the_end_of_text_where_documents_end(tmp_path, stories):
     config = config_of("corpus=jsonl", f"corpus.path={stories}", "tokenizer=char", f"data.root={tmp_path}/data")
-    from lm.tokens import cache_tokens, cached_tokenizer
+    from lm.data.token_files import cache_tokens, cached_tokenizer
 
     downloads = config.data.downloads()
     text = config.corpus.load(downloads)
@@ -181,10 +181,10 @@ def test_excess_is_what_a_model_loses_to_the_law(nano):
 
 def test_the_floor_is_the_loss_of_whoever_knows_the_law(tmp_path):
     """Against a law that is plain here: a fair coin's heads and tails, of which the window's first is given."""
-    from lm.batches import DataConfig
-    from lm.data import TokenData
-    from lm.tokenizer import Chars
-    from lm.tokens import Tokens
+    from lm.data.batches import DataConfig
+    from lm.data.token_files import Tokens
+    from lm.data.tokenizer import Chars
+    from lm.training.datamodule import TokenData
 
     ids = np.random.default_rng(0).integers(0, 2, 1000).astype(np.uint16)
     tokenizer = Chars("ht")

@@ -23,8 +23,9 @@ from pathlib import Path
 
 import pytest
 
-from lm import __version__, download
-from lm.download import Downloads
+from lm import __version__
+from lm.data import download
+from lm.data.download import Downloads
 
 BODY = random.Random(0).randbytes(50_000)
 SHA = hashlib.sha256(BODY).hexdigest()
@@ -814,7 +815,7 @@ def test_ctrl_c_leaves_what_has_arrived(tmp_path, server, monkeypatch):
 SCRIPT = """
 import logging, sys
 from pathlib import Path
-from lm.download import Downloads
+from lm.data.download import Downloads
 logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
 print(Downloads(Path(sys.argv[1])).get("a.txt", [sys.argv[2]]), flush=True)
 """

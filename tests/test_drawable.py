@@ -6,10 +6,10 @@ from test_generate import LETTERS, small
 from tokenizers import Tokenizer as HFTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 
+from lm.data.tokenizer import Bytes, Chars, Subword
+from lm.data.tokenizer.plain import byte_letters
 from lm.generate import Sampling, Wanted, write, writing
 from lm.model import GPT, GPTConfig
-from lm.tokenizer import Bytes, Chars, Subword
-from lm.tokenizer.plain import byte_letters
 
 MODEL, CHARS = small(), Chars(LETTERS, [])
 

@@ -15,15 +15,13 @@ from tokenizers import Tokenizer as HFTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 
 import train as train_script
-from lm import hf
-from lm.batches import ValBatches
-from lm.checkpoint import load
-from lm.corpus import Split, Text
-from lm.download import Downloads
-from lm.evaluate import Scores, Spelling, by_position, doubling, score, summary, words, worst
-from lm.loss import IGNORE
-from lm.model import GPT, GPTConfig
-from lm.tokenizer import BPEConfig, Bytes, Chars, Subword
+from lm.data.batches import IGNORE, ValBatches
+from lm.data.corpus import Split, Text
+from lm.data.download import Downloads
+from lm.data.tokenizer import BPEConfig, Bytes, Chars, Subword
+from lm.evaluate.score import Scores, Spelling, by_position, doubling, score, summary, words, worst
+from lm.model import GPT, GPTConfig, huggingface
+from lm.run.checkpoint import load
 from scripts import evaluate
 
 T, V = 8, 20
@@ -113,7 +111,7 @@ def answer(script):
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory):
     """A checkpoint that lies in no run: of a character model that gives each of its tokens the same chance."""
-    from lm.checkpoint import describe, write
+    from lm.run.checkpoint import describe, write
 
     tokenizer = Chars("".join(sorted(set(SENTENCES))))
     model = uniform(tokenizer.vocab_size)
@@ -161,8 +159,8 @@ def test_plain_windows_are_those_of_validation():
 def test_batches_and_chunks_change_nothing(monkeypatch):
     model, ids = tiny(), random_ids(90)
     once = score(model, ids, 3, batch_size=100)
-    monkeypatch.setattr("lm.loss.TOKENS", 7)
-    monkeypatch.setattr("lm.loss.CHUNK", 1)
+    monkeypatch.setattr("lm.model.loss.TOKENS", 7)
+    monkeypatch.setattr("lm.model.loss.CHUNK", 1)
     for batch_size in (1, 2, 5):
         again = score(model, ids, 3, batch_size)
         np.testing.assert_allclose(again.nats, once.nats, atol=1e-5)
@@ -316,7 +314,7 @@ def test_a_model_of_theirs_has_the_same_loss(tmp_path, answer):
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.1 * torch.randn_like(p))
-    hf.export(model, BPE, tmp_path / "hf")
+    huggingface.export(model, BPE, tmp_path / "hf")
     (tmp_path / "rhyme.txt").write_text(RHYME * 20, encoding="utf-8")
     theirs = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "hf").eval()
     nats, tokens = 0.0, 0

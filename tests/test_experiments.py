@@ -11,10 +11,10 @@ import torch
 from conftest import ROOT, config_of, slow_except
 
 import train as train_script
-from lm import checkpoint
 from lm.config import CONF
 from lm.config.help import comment
 from lm.model import GPT
+from lm.run import checkpoint
 
 FOLDER = CONF / "experiment"
 NAMES = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))

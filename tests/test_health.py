@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lm.health import Facts, Health
-from lm.module import LanguageModule
+from lm.training.health import Facts, Health
+from lm.training.module import LanguageModule
 
 GOOD = Facts(
     parameters=1000, vocab_size=65, tokens=20_000, train_tokens=10_000, val_tokens=5000, dropout=False,

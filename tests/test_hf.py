@@ -6,12 +6,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from lm import hf
-from lm.checkpoint import load
-from lm.corpus import Split, Text
-from lm.download import Downloads
-from lm.model import GPT, GPTConfig
-from lm.tokenizer import BPEConfig
+from lm.data.corpus import Split, Text
+from lm.data.download import Downloads
+from lm.data.tokenizer import BPEConfig
+from lm.model import GPT, GPTConfig, huggingface
+from lm.run.checkpoint import load
 
 transformers = pytest.importorskip("transformers")
 
@@ -41,11 +40,11 @@ MODELS = [
 @pytest.mark.parametrize("fields", MODELS, ids=str)
 def test_what_is_exported_computes_the_same_there_and_comes_back(fields, tmp_path):
     model = noisy(**fields)
-    hf.export(model, BPE, tmp_path / "out")
+    huggingface.export(model, BPE, tmp_path / "out")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     with torch.no_grad():
         torch.testing.assert_close(theirs(IDS).logits, model(IDS), atol=1e-4, rtol=0)
-        again, tokenizer = hf.load(tmp_path / "out")
+        again, tokenizer = huggingface.load(tmp_path / "out")
         torch.testing.assert_close(again(IDS), model(IDS), atol=1e-5, rtol=0)
     assert tokenizer.to_json() == BPE.to_json()
     opened = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
@@ -62,7 +61,7 @@ def test_models_of_theirs_are_read(tmp_path):
     for name, theirs in (("g", transformers.GPT2LMHeadModel(gpt2)), ("l", transformers.LlamaForCausalLM(llama))):
         theirs.eval().save_pretrained(tmp_path / name)
         (tmp_path / name / "tokenizer.json").write_text(BPE.to_json())
-        model, _ = hf.load(tmp_path / name)
+        model, _ = huggingface.load(tmp_path / name)
         with torch.no_grad():
             torch.testing.assert_close(model(IDS), theirs(IDS).logits, atol=1e-4, rtol=0)
 
@@ -78,18 +77,18 @@ def test_models_of_theirs_are_read(tmp_path):
 )
 def test_what_has_no_class_there_is_refused_with_the_reason(fields, reason, tmp_path):
     with pytest.raises(ValueError, match=reason):
-        hf.export(noisy(**fields), BPE, tmp_path / "out")
+        huggingface.export(noisy(**fields), BPE, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
 def test_other_directories_are_refused(tmp_path):
     with pytest.raises(ValueError, match="holds no config.json"):
-        hf.load(tmp_path)
-    hf.export(noisy(), BPE, tmp_path / "out")
+        huggingface.load(tmp_path)
+    huggingface.export(noisy(), BPE, tmp_path / "out")
     config = json.loads((tmp_path / "out/config.json").read_text())
     (tmp_path / "out/config.json").write_text(json.dumps(config | {"model_type": "bert"}))
     with pytest.raises(ValueError, match="is a bert model; GPT-2's and Llama's"):
-        hf.load(tmp_path / "out")
+        huggingface.load(tmp_path / "out")
 
 
 def test_a_run_is_exported_and_started_from(nano, tmp_path, monkeypatch, capsys):

@@ -11,12 +11,12 @@ from conftest import close, slow_except
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lm import checkpoint, hf
-from lm.hf.fields import COMMON
-from lm.hf.gpt2 import RULES as GPT2_RULES
-from lm.hf.llama import RULES as LLAMA_RULES
-from lm.model import GPT, GPTConfig
-from lm.tokenizer import Chars
+from lm.data.tokenizer import Chars
+from lm.model import GPT, GPTConfig, huggingface
+from lm.model.huggingface.fields import COMMON
+from lm.model.huggingface.gpt2 import RULES as GPT2_RULES
+from lm.model.huggingface.llama import RULES as LLAMA_RULES
+from lm.run import checkpoint
 from scripts.export import export
 
 transformers = pytest.importorskip("transformers")
@@ -73,7 +73,7 @@ def is_exact_or_refused(choices: dict) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "out")
         try:
-            hf.export(model, CHARS, out)
+            huggingface.export(model, CHARS, out)
         except ValueError as error:
             named = [typed(key, value) for key, value in choices.items() if typed(key, value) in str(error)]
             assert named, error
@@ -81,7 +81,7 @@ def is_exact_or_refused(choices: dict) -> bool:
             return False
         theirs = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
         assert close(theirs(ids).logits, model(ids)), choices
-        assert close(hf.load(out)[0](ids), model(ids)), choices
+        assert close(huggingface.load(out)[0](ids), model(ids)), choices
     return True
 
 
@@ -165,9 +165,9 @@ def test_a_field_that_is_added_later_is_refused_until_it_has_a_rule():
     class Later(GPTConfig):
         novelty: bool = False
 
-    assert hf.architecture(Later()) == "gpt2"
+    assert huggingface.architecture(Later()) == "gpt2"
     with pytest.raises(ValueError, match=r"GPT-2 has no model\.novelty=true; Llama has no .*model\.novelty=true"):
-        hf.architecture(Later(novelty=True))
+        huggingface.architecture(Later(novelty=True))
 
 
 @torch.no_grad()
@@ -201,5 +201,5 @@ def test_an_export_does_not_overwrite_a_directory(tmp_path):
 
 
 def test_what_is_exported_of_an_hf_directory_is_put_into_it(tmp_path):
-    hf.export(build(), CHARS, tmp_path / "theirs")
+    huggingface.export(build(), CHARS, tmp_path / "theirs")
     assert export(Path(f"hf:{tmp_path}/theirs"), "inference", None)["out"] == str(tmp_path / "theirs/inference.ckpt")

@@ -8,9 +8,9 @@ import torch
 from conftest import close
 from safetensors.torch import load_file, save_file
 
-from lm import hf
-from lm.checkpoint import load
-from lm.tokenizer import Chars
+from lm.data.tokenizer import Chars
+from lm.model import huggingface
+from lm.run.checkpoint import load
 
 transformers = pytest.importorskip("transformers")
 transformers.utils.logging.disable_progress_bar()
@@ -84,7 +84,7 @@ CHANGES = {
 def test_other_forms_of_the_same_weights_are_read(kind, change, tmp_path):
     folder = written(kind, tmp_path)
     rewrite(folder, lambda state: CHANGES[change](kind, state))
-    ours, _ = hf.load(folder)
+    ours, _ = huggingface.load(folder)
     assert close(ours(IDS), logits(folder)) and {p.dtype for p in ours.parameters()} == {torch.float32}
 
 
@@ -195,4 +195,4 @@ def test_a_refusal_says_what_is_wrong(kind, edits, message, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | edits))
     with pytest.raises(ValueError, match=f"^hf:{re.escape(str(folder))} cannot be loaded: .*({message})"):
-        hf.load(folder)
+        huggingface.load(folder)

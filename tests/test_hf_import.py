@@ -12,12 +12,11 @@ from conftest import close
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lm import hf
-from lm.hf import gpt2, llama
-from lm.hf.settings import FIXED, IGNORED
-from lm.model import GPTConfig
+from lm.data.tokenizer import Chars
+from lm.model import GPTConfig, huggingface
+from lm.model.huggingface import gpt2, llama
+from lm.model.huggingface.settings import FIXED, IGNORED
 from lm.model.layers import mlp_width
-from lm.tokenizer import Chars
 
 transformers = pytest.importorskip("transformers")
 transformers.utils.logging.disable_progress_bar()
@@ -126,7 +125,7 @@ def is_exact_or_refused(kind: str, arguments: dict, edits: dict) -> bool | None:
         Path(folder, "config.json").write_text(json.dumps(config), encoding="utf-8")
         Path(folder, "tokenizer.json").write_text(CHARS.to_json(), encoding="utf-8")
         try:
-            ours = hf.load(Path(folder))[0]
+            ours = huggingface.load(Path(folder))[0]
         except ValueError as error:
             assert "\n" not in str(error)
             changed = [key for key, value in arguments.items() if value != BUILT[kind][key][0]]

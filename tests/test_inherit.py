@@ -5,10 +5,10 @@ import torch
 import yaml
 from conftest import config_of, weights
 
-from lm import checkpoint, hf
-from lm.inherit import inherit, shared_tokens
-from lm.model import GPT, GPTConfig
-from lm.tokenizer import Bytes, Chars, spellings
+from lm.data.tokenizer import Bytes, Chars, spellings
+from lm.model import GPT, GPTConfig, huggingface
+from lm.run import checkpoint
+from lm.run.init_from import inherit, shared_tokens
 
 
 def source(config: GPTConfig, tokenizer) -> checkpoint.Checkpoint:
@@ -108,7 +108,7 @@ def test_a_model_begins_from_its_own_export(fields, tmp_path):
     """However its settings were written: the directory of transformers says them in its own way."""
     tokenizer, config = Chars("abc"), GPTConfig(**SMALL | fields)
     parent = source(config, tokenizer)
-    hf.export(parent.model, tokenizer, tmp_path / "hf")
+    huggingface.export(parent.model, tokenizer, tmp_path / "hf")
     model = fresh(config, tokenizer)
     assert not inherit(model, tokenizer, checkpoint.load(tmp_path / "hf")).resized
     ids = torch.tensor([[0, 1, 2, 0]])

@@ -10,18 +10,18 @@ import pytest
 import torch
 from conftest import ROOT
 
-from lm import checkpoint
-from lm.corpus import Split, Text
-from lm.download import Downloads
-from lm.inherit import shared_tokens
-from lm.look import tokens as look_tokens
-from lm.look.difference import diff
-from lm.look.passages import passages
-from lm.look.tensors import stats, total, weights
-from lm.look.tokens import names, near, quoted, token_id
+from lm.analysis import tokens as look_tokens
+from lm.analysis.difference import diff
+from lm.analysis.passages import passages
+from lm.analysis.tensors import stats, total, weights
+from lm.analysis.tokens import names, near, quoted, token_id
+from lm.data.corpus import Split, Text
+from lm.data.download import Downloads
+from lm.data.tokenizer import BPEConfig, Bytes, Chars, Subword
+from lm.data.tokenizer.foreign import from_list
 from lm.model import GPT, GPTConfig
-from lm.tokenizer import BPEConfig, Bytes, Chars, Subword
-from lm.tokenizer.foreign import from_list
+from lm.run import checkpoint
+from lm.run.init_from import shared_tokens
 from scripts import inspect as script
 
 SMALL = {"n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 8}

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from test_patterns import message, names, write
 
-from lm.corpus import CodeConfig, JSONLConfig, StdlibConfig, TextConfig
-from lm.download import Downloads
+from lm.data.corpus import CodeConfig, JSONLConfig, StdlibConfig, TextConfig
+from lm.data.download import Downloads
 
 
 @pytest.fixture

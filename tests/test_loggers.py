@@ -3,7 +3,7 @@ import csv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from lm.loggers.curves import METRICS, CSVCurve, TensorBoard
+from lm.training.loggers.curves import METRICS, CSVCurve, TensorBoard
 
 
 def read(path):

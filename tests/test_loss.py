@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from conftest import weights
 
-from lm.loss import CHUNK, IGNORE, LossConfig, head_loss
+from lm.data.batches import IGNORE
 from lm.model import GPT, GPTConfig
+from lm.model.loss import CHUNK, LossConfig, head_loss
 
 N, C, V, ROWS = 13, 5, 11, 16  # the head has more rows than the vocabulary
 
@@ -65,7 +66,7 @@ def test_gradients_agree_with_finite_differences(smoothing, z, cap, biased):
 
 
 def test_a_chunk_forgets_its_logits():
-    from lm.bench.memory import allocated
+    from benchmarks.memory import allocated
 
     x = torch.randn(4096, 16, requires_grad=True)
     weight = torch.randn(2048, 16, requires_grad=True)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from conftest import ROOT, config_of
 
-from lm.bench.memory import GRID, lab_formula, measured
-from lm.capacity import advice, expect, require, setup
+from benchmarks.memory import GRID, lab_formula, measured
+from lm.experiment.capacity import advice, expect, require, setup
 from lm.memory import Network, by_kind, estimate, ladder, largest
 from lm.optim import AdamWConfig
 

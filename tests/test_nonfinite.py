@@ -11,9 +11,9 @@ from conftest import config_of, equal, slow_except
 from test_train import interrupt_after, rows, same
 
 from lm.config import CONF
-from lm.module import LanguageModule
-from lm.run import Interrupted
-from lm.trainer import TrainerConfig
+from lm.run.directory import Interrupted
+from lm.training.module import LanguageModule
+from lm.training.trainer import TrainerConfig
 
 OPTIMIZERS = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
 SKIP = ("trainer.on_nonfinite=skip", "callbacks.sample.enabled=false", "trainer.save_every=1")

@@ -10,13 +10,13 @@ from conftest import NANO, config_of, equal, weights
 from hydra.core.global_hydra import GlobalHydra
 
 import train as train_script
-from lm.callbacks.health import HealthChecks
-from lm.callbacks.progress import Progress
-from lm.callbacks.samples import Samples
-from lm.callbacks.tasks import TaskScores
-from lm.console import ConsoleHandler, SafeStream, protect_console
-from lm.loggers.curves import CSVCurve, TensorBoard
-from lm.run import Diverged
+from lm.base.console import ConsoleHandler, SafeStream, protect_console
+from lm.run.directory import Diverged
+from lm.training.callbacks.health import HealthChecks
+from lm.training.callbacks.progress import Progress
+from lm.training.callbacks.samples import Samples
+from lm.training.callbacks.tasks import TaskScores
+from lm.training.loggers.curves import CSVCurve, TensorBoard
 
 TYPED = ("callbacks.task.name=words", "callbacks.task.every=6", "callbacks.task.cases=1", "logger=default")
 CALLBACKS = (Progress, HealthChecks, Samples, TaskScores)
@@ -87,7 +87,7 @@ def test_a_model_is_trained_on_as_before_when_an_observer_fails_in_the_middle(na
     def fail(*args, **kwargs):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("lm.callbacks.samples.write", fail)
+    monkeypatch.setattr("lm.training.callbacks.samples.write", fail)
     assert equal(weights(straight), weights(nano(*average)))
 
 

@@ -18,9 +18,9 @@ import zstandard
 from conftest import config_of, slow_except
 from pyarrow import parquet
 
-from lm.command import install
-from lm.corpus import CodeConfig, CorpusConfig, HFConfig, JSONLConfig, StdlibConfig, TextConfig
-from lm.download import Downloads
+from lm.base.commands import install
+from lm.data.corpus import CodeConfig, CorpusConfig, HFConfig, JSONLConfig, StdlibConfig, TextConfig
+from lm.data.download import Downloads
 
 
 def documents(config: CorpusConfig, root: Path) -> list[str]:

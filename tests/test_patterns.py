@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm.corpus import TextConfig
-from lm.corpus.patterns import alike, excludes, expand, matches
-from lm.download import Downloads
+from lm.data.corpus import TextConfig
+from lm.data.corpus.patterns import alike, excludes, expand, matches
+from lm.data.download import Downloads
 
 
 def names(config: TextConfig, key: str = "train") -> list[str]:

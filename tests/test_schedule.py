@@ -8,9 +8,9 @@ from conftest import ROOT, config_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm import command
+from lm.base import commands
 from lm.config import usual
-from lm.schedule import (
+from lm.optim.schedule import (
     SCHEDULES,
     ConstantConfig,
     CosineConfig,
@@ -294,7 +294,7 @@ def test_the_picture(tmp_path, script, monkeypatch):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     status, out = script("--out", tmp_path / "b.png")
-    assert status == f"error: a picture needs matplotlib: {command.install('.[report]')}" and not out
+    assert status == f"error: a picture needs matplotlib: {commands.install('.[report]')}" and not out
     assert script()[0] == 0
 
 

@@ -9,8 +9,8 @@ import pytest
 from conftest import ROOT
 from hydra.core.global_hydra import GlobalHydra
 
+from lm.base.plotting import pyplot
 from lm.config import CONF
-from lm.pictures import pyplot
 from scripts import corpora, plot
 
 SEPARATOR = 'corpus.separator="<|endoftext|>"'

@@ -8,9 +8,9 @@ import torch
 from conftest import equal, weights
 from test_train import interrupt_after, rows
 
-from lm import checkpoint
-from lm.run import Interrupted
-from lm.tokenizer import from_json
+from lm.data.tokenizer import from_json
+from lm.run import checkpoint
+from lm.run.directory import Interrupted
 
 AVERAGE = "callbacks.average.enabled=true"
 CONSTANT = ("schedule=constant", "schedule.warmup_steps=0")
@@ -112,7 +112,9 @@ def test_a_run_killed_before_its_last_sample_makes_it_when_it_is_started_again(n
              "callbacks.sample.every=5")  # fmt: skip
     straight = nano(*early, name="straight")
     with monkeypatch.context() as patch:
-        patch.setattr("lm.callbacks.samples.Samples.on_train_end", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            "lm.training.callbacks.samples.Samples.on_train_end", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises((KeyboardInterrupt, SystemExit)):
             nano(*early)
     assert "## step 12" not in (straight.with_name("run") / "samples.md").read_text()

@@ -10,10 +10,10 @@ from conftest import NANO, config_of
 from test_evaluate import answer, script, uniform  # noqa: F401  fixtures
 from test_special_tokens import CHAT
 
-from lm.checkpoint import describe, write
 from lm.config import plain, usual
-from lm.run import open_run, parses_special
-from lm.tokenizer import Bytes
+from lm.data.tokenizer import Bytes
+from lm.run.checkpoint import describe, write
+from lm.run.directory import open_run, parses_special
 from scripts import inspect as inspect_script
 from scripts import tokenizer as tokenizer_script
 

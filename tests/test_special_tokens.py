@@ -15,10 +15,10 @@ from test_tokens import in_pieces
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as HFTokenizer
 
-from lm.corpus import Split, Text
-from lm.download import Downloads
-from lm.tokenizer import BPEConfig, ByteConfig, Bytes, CharConfig, Chars, FileConfig, Subword, from_json
-from lm.tokens import cache_tokens, cached_tokenizer, encoded, spelled
+from lm.data.corpus import Split, Text
+from lm.data.download import Downloads
+from lm.data.token_files import cache_tokens, cached_tokenizer, encoded, spelled
+from lm.data.tokenizer import BPEConfig, ByteConfig, Bytes, CharConfig, Chars, FileConfig, Subword, from_json
 
 CHAT = "<|user|>To be, or not?<|bot|>Not to be.\n"
 NAMES = ["<|user|>", "<|bot|>"]

@@ -12,10 +12,10 @@ from test_tokenizer import KINDS as OWN
 from tokenizers import Regex, decoders, models
 from tokenizers import Tokenizer as HFTokenizer
 
+from lm.data.tokenizer import Subword, from_json
 from lm.generate import streaming
 from lm.generate.streaming import Row
 from lm.generate.writing import Completion, Wanted
-from lm.tokenizer import Subword, from_json
 
 D = decoders
 

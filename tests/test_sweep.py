@@ -17,13 +17,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from test_process import LONG, finish, start, train, wait_for
 
 import train as train_script
-from lm import command
+from lm.base import commands
 from lm.config import errors, plain
-from lm.module import LanguageModule
-from lm.run import Pruned
-from lm.sweep import Job, changed, groups, least, winner
+from lm.run.directory import Pruned
+from lm.sweep.jobs import Job, changed, groups, least, winner
 from lm.sweep.search import distribution, open_study
-from lm.trainer import take_turns
+from lm.training.module import LanguageModule
+from lm.training.trainer import take_turns
 
 SHORT = ("trainer.max_steps=4", "trainer.val_every=2", "trainer.save_every=2", "callbacks.sample.enabled=false")
 
@@ -213,7 +213,7 @@ def test_a_launcher_that_is_not_installed_is_named(sweep, capsys, monkeypatch):
 
     monkeypatch.delitem(ConfigStore.instance().repo["hydra"]["launcher"], "joblib.yaml")
     assert sweep("-m", "seed=1,2", "hydra/launcher=joblib")[0] == 1
-    assert f"hydra/launcher=joblib is not installed: {command.install('.[sweep]')}" in capsys.readouterr().err
+    assert f"hydra/launcher=joblib is not installed: {commands.install('.[sweep]')}" in capsys.readouterr().err
 
 
 def test_a_sweep_does_not_lie_in_a_run(sweep, nano, tmp_path, capsys):
@@ -265,7 +265,7 @@ def test_values_side_by_side_are_a_choice(typed):
 def test_a_search_without_optuna_says_what_to_install(sweep, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     status, directory = sweep("sweep=search")
-    assert status == 1 and f"sweep=search needs Optuna: {command.install('.[sweep]')}" in capsys.readouterr().err
+    assert status == 1 and f"sweep=search needs Optuna: {commands.install('.[sweep]')}" in capsys.readouterr().err
     assert not directory.exists()
 
 
@@ -284,7 +284,7 @@ def test_a_search_reports_its_best_and_goes_on(sweep, capsys):
     assert found["best"] == best["number"]
     line = out.splitlines()[-1]
     assert all(f"{key}={value}" in line for key, value in best["overrides"].items())
-    assert line.startswith(f"  {command.train(['name=a-best'])} ") and "sweep" not in line
+    assert line.startswith(f"  {commands.train(['name=a-best'])} ") and "sweep" not in line
     rows = list(csv.DictReader((directory / "study.csv").open()))
     assert [float(row["val/loss"]) for row in rows] == [min(curve(directory / str(n)).values()) for n in range(3)]
     lrs = {job["overrides"]["optimizer.lr"] for job in found["jobs"]}

@@ -16,12 +16,12 @@ import torch
 from conftest import equal, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lm.corpus import AdditionConfig, TenActionsConfig, WordsConfig
+from lm.data.corpus import AdditionConfig, TenActionsConfig, WordsConfig
+from lm.data.tokenizer.plain import Bytes, Chars
+from lm.evaluate.tasks import TASKS, Rate, examine, scoring, wilson
+from lm.evaluate.tasks.cases import Case
+from lm.evaluate.tasks.scoring import Dice, passed, rates
 from lm.model import GPT, GPTConfig
-from lm.tasks import TASKS, Rate, examine, scoring, wilson
-from lm.tasks.cases import Case
-from lm.tasks.scoring import Dice, passed, rates
-from lm.tokenizer.plain import Bytes, Chars
 
 ROOT = Path(__file__).parents[1]
 

@@ -13,12 +13,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 
-from lm.corpus import CorpusConfig, Split, Text, TextConfig
-from lm.corpus import pieces as pieces_module
-from lm.corpus.pieces import ANYWHERE, BORDER, LETTER
-from lm.corpus.text import near, write
-from lm.download import Downloads
-from lm.tokenizer import BPEConfig
+from lm.data.corpus import CorpusConfig, Split, Text, TextConfig
+from lm.data.corpus import pieces as pieces_module
+from lm.data.corpus.pieces import ANYWHERE, BORDER, LETTER
+from lm.data.corpus.text import near, write
+from lm.data.download import Downloads
+from lm.data.tokenizer import BPEConfig
 
 # where word splitters differ: all kinds of space, contractions, digits, punctuation, marks, emoji, letters of many scripts
 PARTS = [
@@ -291,7 +291,7 @@ def test_what_cannot_be_split_is_refused_and_leaves_nothing(tmp_path, streams, m
 
 def test_a_text_is_prepared_once_and_anew_when_its_source_changes(tmp_path, monkeypatch):
     prepared = []
-    monkeypatch.setattr("lm.corpus.base.write", lambda *a: prepared.append(1) or write(*a))
+    monkeypatch.setattr("lm.data.corpus.base.write", lambda *a: prepared.append(1) or write(*a))
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "same.txt").write_text(folder * 20)

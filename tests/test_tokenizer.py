@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as HFTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from lm.corpus import Split, Text
-from lm.download import Downloads
-from lm.tokenizer import AsciiConfig, BPEConfig, ByteConfig, CharConfig, Chars, from_json
-from lm.tokenizer.plain import byte_letters
-from lm.tokenizer.subword import shortened
+from lm.data.corpus import Split, Text
+from lm.data.download import Downloads
+from lm.data.tokenizer import AsciiConfig, BPEConfig, ByteConfig, CharConfig, Chars, from_json
+from lm.data.tokenizer.plain import byte_letters
+from lm.data.tokenizer.subword import shortened
 
 TESTS = Path(__file__).parent
 PROSE = "To be, or not to be: that is the question.\nWhether 'tis nobler in the mind to suffer\n\n\nThe slings\n" * 50

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm import tokens as tokens_module
-from lm.corpus import Split, Text
-from lm.corpus.text import BORDER
-from lm.download import Downloads
-from lm.tokenizer import BPEConfig, ByteConfig, Bytes, CharConfig, FileConfig
-from lm.tokens import cache_tokens, cached_tokenizer, encoded
+from lm.data import token_files as tokens_module
+from lm.data.corpus import Split, Text
+from lm.data.corpus.text import BORDER
+from lm.data.download import Downloads
+from lm.data.token_files import cache_tokens, cached_tokenizer, encoded
+from lm.data.tokenizer import BPEConfig, ByteConfig, Bytes, CharConfig, FileConfig
 
 ROOT = Path(__file__).parents[1]
 TEXT = Text(Split.of("to be or not to be\n" * 20), Split.of("that is the question\n" * 3))
@@ -216,10 +216,10 @@ def test_progress_counts_the_bytes_of_the_text(tmp_path, monkeypatch):
 BUILD = """
 import sys, time
 from pathlib import Path
-from lm.corpus import Split, Text
-from lm.download import Downloads
-from lm.tokenizer import Bytes
-from lm.tokens import cache_tokens
+from lm.data.corpus import Split, Text
+from lm.data.download import Downloads
+from lm.data.tokenizer import Bytes
+from lm.data.token_files import cache_tokens
 class Slow(Bytes):
     def encode(self, text):
         print("encoding", flush=True)
@@ -260,10 +260,10 @@ MEMORY = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from lm.corpus import Split, Text
-from lm.download import Downloads
-from lm.tokenizer import BPEConfig
-from lm.tokens import cache_tokens
+from lm.data.corpus import Split, Text
+from lm.data.download import Downloads
+from lm.data.tokenizer import BPEConfig
+from lm.data.token_files import cache_tokens
 path, root, documents = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 size = path.stat().st_size
 text = Text(Split(path, np.linspace(0, size, documents + 1, dtype=np.int64)[1:]), Split.of("a"))

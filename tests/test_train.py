@@ -13,11 +13,11 @@ from conftest import NANO, config_of, equal, slow_except, weights
 from hydra.core.global_hydra import GlobalHydra
 
 import train as train_script
-from lm.callbacks.checkpoints import Checkpoints
 from lm.config import errors
-from lm.download import Downloads
-from lm.module import LanguageModule
-from lm.run import Interrupted
+from lm.data.download import Downloads
+from lm.run.directory import Interrupted
+from lm.training.callbacks.checkpoints import Checkpoints
+from lm.training.module import LanguageModule
 
 
 def rows(run):
@@ -356,8 +356,8 @@ def test_the_first_loss_is_ln_v_and_it_falls(nano):
 
 def test_validation_is_the_mean_over_the_whole_split(nano, tmp_path):
     """val/loss, val/ppl and val/bpb against a plain loop over the checkpoint."""
-    from lm.checkpoint import load
-    from lm.corpus import WordsConfig
+    from lm.data.corpus import WordsConfig
+    from lm.run.checkpoint import load
 
     run = nano()
     checkpoint = load(run / "checkpoints" / "last.ckpt")
@@ -376,8 +376,8 @@ def test_validation_is_the_mean_over_the_whole_split(nano, tmp_path):
 
 
 def test_val_batches_limits_validation_to_windows_spread_over_the_text(nano, tmp_path):
-    from lm.checkpoint import load
-    from lm.corpus import WordsConfig
+    from lm.data.corpus import WordsConfig
+    from lm.run.checkpoint import load
 
     run = nano("trainer.val_batches=1", "trainer.max_steps=4")
     checkpoint = load(run / "checkpoints" / "last.ckpt")

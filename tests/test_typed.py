@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import train as train_script
-from lm.checkpoint import load
 from lm.config import SCHEMAS, Config, composed, errors
 from lm.config.typed import keep_typed, quoted
+from lm.run.checkpoint import load
 
 LOOKS_LIKE_NUMBERS = [
     "1e3",
@@ -193,7 +193,7 @@ def test_the_place_for_a_full_disk_is_one_that_can_be_typed(nano, monkeypatch, t
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("lm.run.write_text", full)
+    monkeypatch.setattr("lm.run.directory.write_text", full)
     with pytest.raises(ValueError, match=r"no room in .*: choose another place with hydra.run.dir=/path/of/the/run"):
         nano()
 

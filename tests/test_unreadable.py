@@ -18,9 +18,9 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm.corpus import TextConfig
-from lm.corpus.encodings import ENCODINGS, readings
-from lm.download import Downloads
+from lm.data.corpus import TextConfig
+from lm.data.corpus.encodings import ENCODINGS, readings
+from lm.data.download import Downloads
 
 FOLDER = "it's my $HOME (old)"
 ENGLISH = "He said “don’t” — and that was it… for €5.\nA naïve café in Zürich, à la carte.\n" * 3

@@ -16,15 +16,8 @@ from rich.console import Console
 from tokenizers import Tokenizer as HFTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 
-from lm import checkpoint
-from lm.config import plain
-from lm.corpus import Split, Text
-from lm.download import Downloads
-from lm.files import write_text
-from lm.tokenizer import AsciiConfig, BPEConfig, ByteConfig, CharConfig, from_json
-from lm.tokens import encoded
-from lm.vocabulary import report
-from lm.vocabulary.analysis import (
+from lm.analysis.vocabulary import report
+from lm.analysis.vocabulary.analysis import (
     PARTS,
     Counts,
     composition,
@@ -37,8 +30,15 @@ from lm.vocabulary.analysis import (
     take_apart,
     unused,
 )  # fmt: skip
-from lm.vocabulary.page import page
-from lm.vocabulary.sections import Splits, Table, tell
+from lm.analysis.vocabulary.page import page
+from lm.analysis.vocabulary.sections import Splits, Table, tell
+from lm.base.files import write_text
+from lm.config import plain
+from lm.data.corpus import Split, Text
+from lm.data.download import Downloads
+from lm.data.token_files import encoded
+from lm.data.tokenizer import AsciiConfig, BPEConfig, ByteConfig, CharConfig, from_json
+from lm.run import checkpoint
 from scripts import tokenizer as script
 
 PROSE = "To be, or not to be: that is the question.\nWhether 'tis nobler in the mind to suffer\n\nThe slings <script>alert(1)</script> & arrows of 1600 naïve cafés\n"

@@ -6,10 +6,10 @@ import pytest
 import torch
 from conftest import close, weights
 
-from lm import checkpoint, hf
-from lm.inherit import inherit, shared_tokens
-from lm.model import GPT, GPTConfig
-from lm.tokenizer import Bytes, Subword, from_json
+from lm.data.tokenizer import Bytes, Subword, from_json
+from lm.model import GPT, GPTConfig, huggingface
+from lm.run import checkpoint
+from lm.run.init_from import inherit, shared_tokens
 from scripts import evaluate, export
 from scripts import inspect as look
 
@@ -40,7 +40,7 @@ def forms(tmp_path):
 
     def write(model, tokenizer):
         run = write_checkpoint(model, tokenizer, tmp_path / "run.ckpt")
-        hf.export(model, tokenizer, tmp_path / "hf")
+        huggingface.export(model, tokenizer, tmp_path / "hf")
         found = {"checkpoint": run, "hf": f"hf:{tmp_path / 'hf'}"}
         for form in ("inference", "safetensors"):
             found[form] = tmp_path / f"out{export.SUFFIX[form]}"

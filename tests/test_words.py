@@ -7,7 +7,7 @@ import pytest
 from test_evaluate import SENTENCES, answer, bare, script  # noqa: F401  fixtures
 
 from lm.config.words import files_and_settings
-from lm.tokenizer import Bytes
+from lm.data.tokenizer import Bytes
 from scripts import corpora
 from scripts import tokenizer as tokenizer_script
 

@@ -14,13 +14,13 @@ from typing import Any, cast
 import numpy as np
 import yaml
 
-from lm import curve
-from lm.changes import flatten
 from lm.config import SCHEMAS, Config, usual
-from lm.run import read_config, read_record, state
+from lm.run import metrics_csv
+from lm.run.changes import flatten
+from lm.run.directory import read_config, read_record, state
 
-# Of samples.md: a step's heading, or a text in the fence that lm/callbacks/samples.py gives it. One that was cut by a
-# kill has no end, and is passed over.
+# In samples.md: the heading of a step, or a text in the fence that lm/training/callbacks/samples.py writes. A sample
+# that was cut off when the process was killed has no closing fence and is skipped.
 SAMPLE = re.compile(r"^## step (\d+)$|^(`{3,})text\n(.*?)\n\2$", re.MULTILINE | re.DOTALL)
 
 
@@ -31,7 +31,7 @@ class Run:
     config: dict[str, Any]  # flat, with the defaults of keys that its version did not know yet
     record: dict[str, Any]  # run.json
     status: str  # finished | running | paused | stopped | pruned | failed | killed
-    rows: list[curve.Row]  # of metrics.csv
+    rows: list[metrics_csv.Row]  # of metrics.csv
 
     @property
     def error(self) -> str | None:
@@ -46,7 +46,7 @@ class Run:
     def clock(self) -> tuple[list[float], list[float]]:
         """Steps, and the seconds of training until each: sums of steps x perf/step_ms. A fork's begin at its fork."""
         sessions = self.record.get("sessions")
-        return curve.clock(self.rows, float(sessions[0]["from_step"] if sessions else 0))
+        return metrics_csv.clock(self.rows, float(sessions[0]["from_step"] if sessions else 0))
 
     def seconds(self, steps: Sequence[float]) -> list[float]:
         """Of training until each step; none where no speed was logged."""
@@ -98,7 +98,7 @@ def read(path: Path, name: str) -> Run:
             config["optimizer.lr"] = record.get("lr")  # what it chose for itself
     except (yaml.YAMLError, TypeError, AttributeError) as error:
         raise ValueError(f"{path / 'config.yaml'} does not say how the run was trained") from error
-    return Run(path, name, config, record, state(path, record), curve.read(path) or recorded(record))
+    return Run(path, name, config, record, state(path, record), metrics_csv.read(path) or recorded(record))
 
 
 @cache

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from lm import console
-from lm.check import nearest
+from lm.base import console
+from lm.base.checks import nearest
 from lm.compare.reading import Run
 
 Row = dict[str, Any]

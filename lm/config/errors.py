@@ -18,14 +18,16 @@ from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
-from lm import command
-from lm.check import nearest
+from lm.base import commands
+from lm.base.checks import nearest
+from lm.base.console import protect_console
 from lm.config.aliases import alias
 from lm.config.help import CONF, help_text
+from lm.config.reference import help_for
+from lm.config.schema import SCHEMAS, Config
 from lm.config.typed import keep_typed
-from lm.console import protect_console
-from lm.owner import Owned
-from lm.run import Pruned
+from lm.run.directory import Pruned
+from lm.run.lock import Owned
 
 USER_ERRORS = (HydraException, OmegaConfBaseException, ValueError, OSError)
 
@@ -50,8 +52,6 @@ def run(main: Callable[[], None]) -> None:
         if re.match("--(?!config|cfg|info|package|experimental)[^=]*=", typed):
             print(f"error: {typed}: settings are typed without dashes, e.g. model.n_layer=8", file=sys.stderr)
             sys.exit(1)
-    from lm.config import SCHEMAS, Config  # which imports this module
-
     sys.argv[1:] = keep_typed(sys.argv[1:], Config, SCHEMAS)
     # Hydra takes flags before or after the overrides; people type -m in between as well
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda typed: typed not in ("-m", "--multirun"))
@@ -77,7 +77,6 @@ def show_help(topics: list[str]) -> None:
     if not topics:
         print(help_text())
         sys.exit(0)
-    from lm.config.reference import help_for  # which imports this module
 
     try:
         print(help_for(topics))
@@ -150,7 +149,7 @@ def unknown_option(error: MissingConfigException) -> str:
         group, _, option = missing.rpartition("/")
         plugin = option.partition("_")[0]
         if plugin in LAUNCHERS:
-            return f"{group}={option} is not installed: {command.install(LAUNCHERS[plugin])}"
+            return f"{group}={option} is not installed: {commands.install(LAUNCHERS[plugin])}"
         return f"{group}={option} is no option{nearest(option, list(LAUNCHERS))}"
     group, _, option = missing.partition("/")
     files = (path.relative_to(CONF / group) for path in sorted((CONF / group).rglob("*.yaml")))

@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 
-from lm.check import nearest
-from lm.config import SCHEMAS, Config
+from lm.base.checks import nearest
 from lm.config.help import CONF, describe
+from lm.config.schema import SCHEMAS, Config
 
 FIELD = re.compile(r"    (\w+): .*?(?:  # (.*))?")
 PLAIN = {"str": "text", "bool": "true or false", "int": "integer", "float": "number", "list[str]": "list", "Any": "any"}

@@ -12,7 +12,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from lm.command import override
+from lm.base.commands import override
 
 OVERRIDE = re.compile(r"(\+{0,2})([A-Za-z_][\w.]*)=(.*)", re.DOTALL)
 PATHS_OF_HYDRA = re.compile(r"(--config-dir|--config-path|hydra\.run\.dir|hydra\.sweep\.dir)=(~.*)", re.DOTALL)

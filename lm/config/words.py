@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from lm.config import Config
 from lm.config.errors import unknown_key
 from lm.config.help import CONF
+from lm.config.schema import Config
 
 
 def files_and_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:

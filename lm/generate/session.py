@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from lm.check import nearest
+from lm.base.checks import nearest
+from lm.data.tokenizer import Tokenizer
 from lm.generate.sampling import Sampling
 from lm.generate.writing import Wanted, spelled_specials, write
 from lm.model import GPT
-from lm.tokenizer import Tokenizer
 
 HELP = """\
 Type a prompt, and the model goes on from it. Ctrl-C stops its text, Ctrl-D ends the session.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lm.tokenizer import Tokenizer
+from lm.data.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from lm.generate.writing import Completion, Wanted

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from lm.data.tokenizer import Tokenizer
 from lm.generate.decoding import decode
 from lm.generate.sampling import Sampling, Uniforms
 from lm.generate.streaming import Row
 from lm.model import GPT
-from lm.tokenizer import Tokenizer
 
 BATCH = 128  # completions that are written side by side
 MOST = 1_000_000  # completions of one call: they all stay in memory

@@ -81,7 +81,7 @@ class Network:
         yield Op("logits", 4 * N * V + 8 * N, working=8 * N * V)  # log-probabilities in fp32
 
     def chunked_head(self, n: int) -> Op:
-        """Its gradients are made in forward, from the logits of n tokens at a time (lm/loss.py)."""
+        """Its gradients are made in forward, from the logits of n tokens at a time (lm/model/loss.py)."""
         c, V, e = self.c, self.V, self.e
         matrix = 4 * V * self.C  # its gradient is added up in fp32
         softmax = 4 + 4 + (e == 2) * 2  # bytes a logit: log-probabilities, the logits in fp32, and as they were made

@@ -3,9 +3,9 @@
 >>> model = GPT(GPTConfig(n_layer=4, n_head=4, n_embd=128, block_size=128), vocab_size=65)
 """
 
-from lm.model.cache import Cache
 from lm.model.config import GPTConfig
 from lm.model.gpt import GPT, with_weights
+from lm.model.kv_cache import Cache
 from lm.model.layers import mlp_width, rope_tables, rotate, sinusoids
 
 __all__ = ["GPT", "Cache", "GPTConfig", "mlp_width", "rope_tables", "rotate", "sinusoids", "with_weights"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lm.check import Check
+from lm.base.checks import Check
 
 
 @dataclass

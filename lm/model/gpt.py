@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lm.attention import attend, make_mask
-from lm.loss import LossConfig, head_loss, softcapped
-from lm.model.cache import Cache
+from lm.model.attention import attend, make_mask
 from lm.model.config import GPTConfig
+from lm.model.kv_cache import Cache
 from lm.model.layers import MLP, SwiGLU, make_norm, rope_tables, rotate, sinusoids
+from lm.model.loss import LossConfig, head_loss, softcapped
 
 Rope = tuple[Tensor, Tensor] | None  # cosines and sines
 
@@ -30,7 +30,7 @@ MOST = 1 << 32  # numbers in a table of positions, which is in no file
 class GPT(nn.Module):
     """ids (B, T) -> logits (B, T, V), with T <= config.block_size.
 
-    `backend` is how attention is computed (lm/attention.py); it changes no parameter.
+    `backend` is how attention is computed (lm/model/attention.py); it changes no parameter.
     """
 
     cos: Tensor  # (T, D/2), under rope
@@ -68,7 +68,7 @@ class GPT(nn.Module):
         targets: Tensor | None = None,
         loss: LossConfig | None = None,
     ) -> Any:
-        """Logits; or with `targets` (B, T) the objective and the sum of nats (lm/loss.py), without making all logits.
+        """Return logits, or with `targets` (B, T) the objective and the sum of nats, without making all logits.
 
         `documents` (B, T), the number of the document that a token belongs to, keeps attention within it.
         """

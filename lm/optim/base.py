@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from lm.check import Check
+from lm.base.checks import Check
 
 
 @dataclass

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lm.check import Check
+from lm.base.checks import Check
 from lm.optim.base import AdamLikeConfig, OptimizerConfig, evaluated
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from lm import command
+from lm.base import commands
 from lm.optim.base import AdamLikeConfig
 
 log = logging.getLogger("lm")
@@ -50,5 +50,5 @@ def bitsandbytes(name: str, option: str) -> type:
     try:
         import bitsandbytes.optim as library
     except ImportError as error:
-        raise ValueError(f"optimizer={option} needs bitsandbytes: {command.install('bitsandbytes')}") from error
+        raise ValueError(f"optimizer={option} needs bitsandbytes: {commands.install('bitsandbytes')}") from error
     return getattr(library, name)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lm.check import Check
-from lm.hardware import fast_bf16
+from lm.base.checks import Check
+from lm.base.hardware import fast_bf16
 from lm.optim.base import AdamLikeConfig, evaluated
 
 # The odd polynomial whose iteration takes singular values to about 1 (Jordan et al. 2024).

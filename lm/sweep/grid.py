@@ -25,13 +25,15 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from lm import command
-from lm.changes import FREE
-from lm.console import table
-from lm.files import write_text
-from lm.owner import claim
-from lm.run import Pruned
-from lm.sweep import Job, SweepConfig, changed, combinations, end_strays, groups, least, stopping, winner
+from lm.base import commands
+from lm.base.console import table
+from lm.base.files import write_text
+from lm.run.changes import FREE
+from lm.run.directory import Pruned
+from lm.run.lock import claim
+from lm.sweep.config import SweepConfig
+from lm.sweep.jobs import Job, changed, combinations, groups, least, winner
+from lm.sweep.processes import end_strays, stopping
 
 
 class Grid(Sweeper):
@@ -85,8 +87,8 @@ class Grid(Sweeper):
     def same_command(self) -> str:
         """Return the command that was typed, with the sweep's name, which by default is the date and time."""
         named = any(re.match(r"\+*name=", word) for word in sys.argv[1:])
-        name = [] if named else [command.override("name", self.config.name)]
-        return command.shell(command.python(), command.located("train.py"), *sys.argv[1:], *name)
+        name = [] if named else [commands.override("name", self.config.name)]
+        return commands.shell(commands.python(), commands.located("train.py"), *sys.argv[1:], *name)
 
     def plan(self) -> list[Job]:
         """The jobs that are known from the start, after a look at whether they can be composed."""

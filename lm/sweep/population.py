@@ -11,11 +11,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lm import checkpoint
-from lm.grow import insert_layer
-from lm.run import read_record
-from lm.sweep import Job
+from lm.model.growth import insert_layer
+from lm.run import checkpoint
+from lm.run.directory import read_record
 from lm.sweep.grid import Grid
+from lm.sweep.jobs import Job
 
 
 class Population(Grid):

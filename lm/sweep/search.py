@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
-from lm import command
-from lm.files import write_text
-from lm.sweep import Job, SweepConfig, winner
+from lm.base import commands
+from lm.base.files import write_text
+from lm.sweep.config import SweepConfig
 from lm.sweep.grid import Grid
+from lm.sweep.jobs import Job, winner
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -95,7 +96,7 @@ class Search(Grid):
         self.study.sampler = sampler(self.settings.sampler, self.config.seed, number)
         known = {frozen.number: frozen for frozen in self.study.get_trials(deepcopy=False)}
         trial = Trial(self.study, known[number]._trial_id) if number in known else self.study.ask()
-        assert trial.number == number  # one process at a time asks: lm/owner.py
+        assert trial.number == number  # one process at a time asks: lm/run/lock.py
         return Job(number, {key: str(trial._suggest(key, space)) for key, space in self.space.items()})
 
     def note(self, job: Job, returned: Any) -> None:
@@ -118,8 +119,8 @@ class Search(Grid):
         if best := winner(jobs):
             fixed = [line for key, line in self.fixed.items() if not key.startswith(("name", "sweep", "hydra"))]
             typed = [*fixed, *(f"{key}={value}" for key, value in best.overrides.items())]
-            name = command.override("name", f"{self.config.name}-best")
-            print(f"to train the best again:\n  {command.train([name, *typed])}", flush=True)
+            name = commands.override("name", f"{self.config.name}-best")
+            print(f"to train the best again:\n  {commands.train([name, *typed])}", flush=True)
 
     def tabulate(self, jobs: list[Job]) -> None:
         """study.csv: a row for each trial."""
@@ -136,7 +137,7 @@ def require_optuna() -> None:
     try:
         import optuna
     except ImportError as error:
-        raise ValueError(f"sweep=search needs Optuna: {command.install('.[sweep]')}") from error
+        raise ValueError(f"sweep=search needs Optuna: {commands.install('.[sweep]')}") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 

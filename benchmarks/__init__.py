@@ -1,0 +1,1 @@
+"""Measurements of the project. They are not part of the package that it installs."""

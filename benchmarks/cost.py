@@ -1,0 +1,108 @@
+"""What surrounds the model costs: the trainer, the optimizer, the data, the start of the process."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.peer import RECIPES, framework
+from benchmarks.runs import ROOT
+from benchmarks.speed import bare_step
+from benchmarks.timing import alternate
+from lm.base.hardware import device_type, keep_freed_memory
+from lm.config import CONF, composed, option
+from lm.data.batches import DataConfig, TrainBatches
+from lm.model import GPT
+
+
+def overhead(args: argparse.Namespace) -> list[dict]:
+    """Milliseconds a step of a bare loop (same model, loss, optimizer, clipping; random ids) and of train.py with its
+    loggers and callbacks, in turns; medians over all turns. Configurations in quotes; none: nanoGPT's two recipes."""
+    device = device_type(args.device, "--device")
+    keep_freed_memory()
+    rows = []
+    for typed in args.overrides or [overrides for _, overrides in RECIPES.values()]:
+        config = composed(["tokenizer=char", *typed.split()])
+        step, model = bare_step(config, 65, device)
+        steps = 200 if model.num_params < 5e6 else 20
+        bare: list[float] = []
+        ours: list[float] = []
+        with tempfile.TemporaryDirectory() as tmp:
+            for turn in range(args.repeats):
+                bare += alternate({"bare": step}, steps, device, warm_up=10)["bare"]
+                ours += framework(f"{typed} trainer.max_steps={steps + 10}", Path(tmp) / str(turn), args.dir, 10)[1:]
+        a, b = statistics.median(bare), statistics.median(ours)
+        rows.append({"overrides": typed, "bare ms": a, "train.py ms": b, "costs ms": b - a, "costs": b / a - 1})
+    return rows
+
+
+def optimizer(args: argparse.Namespace) -> list[dict]:
+    """Milliseconds of one update of each optimizer, in turns, on random gradients; medians. One configuration in
+    quotes; none: model=tiny."""
+    device = device_type(args.device, "--device")
+    keep_freed_memory()
+    config = composed((args.overrides or ["model=tiny"])[0].split())
+    tasks = {}
+    for path in sorted((CONF / "optimizer").glob("*.yaml")):
+        model = GPT(config.model, args.vocab).to(device)
+        for p in model.parameters():
+            p.grad = torch.randn_like(p)
+        tasks[path.stem] = option("optimizer", path.stem).for_width(config.model.n_embd).build(model).step
+    ms = alternate(tasks, args.repeats, device)
+    least = min(map(statistics.median, ms.values()))
+    return [
+        {"optimizer": name, "ms": statistics.median(times), "times the fastest": statistics.median(times) / least}
+        for name, times in ms.items()
+    ]
+
+
+def data(args: argparse.Namespace) -> list[dict]:
+    """Milliseconds to cut a batch out of a memory map of a hundred million tokens, and tokens a second; medians."""
+    rows = []
+    with tempfile.TemporaryDirectory() as tmp:
+        path = Path(tmp) / "tokens"
+        np.random.default_rng(0).integers(50257, size=10**8, dtype=np.uint16).tofile(path)
+        tokens = np.memmap(path, dtype=np.uint16, mode="r")
+        for batch, T in ((12, 64), (16, 256), (32, 1024)):
+            batches = TrainBatches(tokens, T, DataConfig(batch_size=batch), 0)
+            numbers = iter(range(10**9))
+            batches[next(numbers)]  # draws the epoch's order
+            ms = statistics.median(alternate({"": lambda: batches[next(numbers)]}, 10 * args.repeats)[""])  # noqa: B023
+            rows.append({"B, T": (batch, T), "ms": ms, "tokens/s": round(1e3 * batch * T / ms)})
+    return rows
+
+
+def startup(args: argparse.Namespace) -> list[dict]:
+    """Seconds from the start of a process to its first logged step, and of --help; text and tokenizer are in the cache.
+    Medians. One configuration in quotes; none: the default."""
+    overrides = (args.overrides or [""])[0].split()
+    first: list[float] = []
+    helped: list[float] = []
+    with tempfile.TemporaryDirectory() as tmp:
+        for turn in range(args.repeats + 1):  # the first fills the cache
+            run = Path(tmp) / str(turn)
+            command = [sys.executable, "train.py", f"hydra.run.dir={run}", "name=bench", f"data.root={args.dir}"]
+            start = time.perf_counter()
+            process = subprocess.Popen(
+                [*command, "trainer.max_steps=2", "trainer.log_every=1", *overrides],
+                cwd=ROOT,
+                stdout=subprocess.DEVNULL,
+            )
+            while process.poll() is None and not (run / "metrics.csv").exists():
+                time.sleep(0.005)
+            first.append(time.perf_counter() - start)
+            if process.wait():
+                raise ValueError("train.py failed")
+            start = time.perf_counter()
+            subprocess.run([sys.executable, "train.py", "--help"], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+            helped.append(time.perf_counter() - start)
+    return [{"": "first logged step", "seconds s": statistics.median(first[1:])},
+            {"": "--help", "seconds s": statistics.median(helped[1:])}]  # fmt: skip

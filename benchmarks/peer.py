@@ -1,0 +1,199 @@
+"""Ours beside nanoGPT's own train.py, alternately on one machine and on the same data.
+
+The checkout is the user's, and stays as it is: the data it needs is written into a directory of ours, and its output
+too. Times are those of optimizer steps; process start, validation, saving and compilation are left out on both sides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from benchmarks.runs import trained
+from lm.config import composed
+from lm.data.batches import IGNORE, ValBatches
+from lm.run.metrics_csv import Row, clock
+
+# nanoGPT's README: its recipe for a CPU, and its baby GPT with as many sequences as fit in a CPU's minute
+RECIPES = {
+    "cpu": (
+        "--eval_iters=20 --block_size=64 --batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 --max_iters=2000 "
+        "--lr_decay_iters=2000 --dropout=0.0",
+        "model=nanogpt/cpu data.batch_size=12 optimizer.lr=1e-3 optimizer.beta2=0.99 schedule.warmup_steps=100",
+    ),
+    "baby": (
+        "--eval_iters=20 --block_size=256 --batch_size=16 --n_layer=6 --n_head=6 --n_embd=384 --max_iters=5000 "
+        "--lr_decay_iters=5000 --dropout=0.0",
+        "model=nanogpt/baby model.dropout=0 data.batch_size=16 optimizer.lr=1e-3 optimizer.beta2=0.99",
+    ),
+}
+CORPUS = ["corpus=tinyshakespeare", "tokenizer=char"]
+
+
+def peer(args: argparse.Namespace) -> list[dict]:
+    """Tokens a second of nanoGPT's train.py (--against DIR) and of ours with the same model and batch, each as it
+    ships, in turns; medians over the steps of all turns, the first ten of each left out."""
+    if args.against is None:
+        raise ValueError("peer needs --against DIR, a checkout of nanoGPT")
+    rows = []
+    with tempfile.TemporaryDirectory() as tmp:
+        checkout = prepare(args.against, Path(tmp), args.dir)
+        for recipe, (flags, overrides) in RECIPES.items():
+            steps = 150 if recipe == "cpu" else 25
+            theirs: list[float] = []
+            ours: list[float] = []
+            for turn in range(args.repeats):
+                short = f"{flags} --eval_interval=100000 --max_iters={steps}"
+                theirs += nanogpt(checkout, short, Path(tmp) / "out")[10:]
+                ours += framework(f"{overrides} trainer.max_steps={steps}", Path(tmp) / f"{recipe}{turn}", args.dir)[
+                    10:
+                ]
+            config = composed([*CORPUS, *overrides.split()])
+            tokens = config.data.batch_size * config.model.block_size
+            a, b = statistics.median(theirs), statistics.median(ours)
+            rows.append({
+                "recipe": recipe, "nanoGPT ms": a, "ours ms": b, "nanoGPT tokens/s": round(1e3 * tokens / a),
+                "ours tokens/s": round(1e3 * tokens / b), "ratio": a / b,
+            })  # fmt: skip
+    return rows
+
+
+def loss_curve(args: argparse.Namespace) -> list[dict]:
+    """Seconds of training until the loss over the whole validation split, in windows of 64, is at most --loss:
+    nanoGPT's recipe for a CPU (--against DIR) and ours (overrides in quotes; none: experiment=speedrun_cpu), in
+    turns."""
+    if args.against is None:
+        raise ValueError("loss_curve needs --against DIR, a checkout of nanoGPT")
+    ours = args.overrides or ["experiment=speedrun_cpu"]
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as tmp:
+        checkout = prepare(args.against, Path(tmp), args.dir)
+        for turn in range(args.repeats):
+            curve = nanogpt_curve(checkout, Path(tmp) / f"out{turn}")
+            rows.append(reached("nanoGPT, its CPU recipe", curve, args.loss))
+            for i, overrides in enumerate(ours):
+                curve = our_curve(overrides, Path(tmp) / f"ours{turn}-{i}", args.dir)
+                rows.append(reached(overrides, curve, args.loss))
+    return rows
+
+
+def reached(name: str, curve: list[tuple[float, float]], loss: float) -> dict[str, Any]:
+    first = next((seconds for seconds, value in curve if value <= loss), None)
+    seconds, final = curve[-1]
+    return {"run": name, f"s to {loss:g}": first, "seconds in all": seconds, "final loss": f"{final:.4f}"}
+
+
+# ---- nanoGPT
+
+
+def prepare(checkout: Path, tmp: Path, root: str) -> Path:
+    """A copy of the checkout's code with the characters of Tiny Shakespeare as its data. Raises ValueError."""
+    if not (checkout / "model.py").exists() or not (checkout / "config/train_shakespeare_char.py").exists():
+        raise ValueError(f"{checkout} is no checkout of nanoGPT")
+    copy = tmp / "nanogpt"
+    copy.mkdir()
+    for name in ("train.py", "model.py", "configurator.py", "config"):
+        (copy / name).symlink_to((checkout / name).resolve())
+    config = composed([*CORPUS, f"data.root={root}"])
+    split = config.corpus.load(config.data.downloads())
+    text = split.train.read() + split.val.read()
+    chars = sorted(set(text))
+    ids = np.array([chars.index(c) for c in text], dtype=np.uint16)
+    folder = copy / "data" / "shakespeare_char"
+    folder.mkdir(parents=True)
+    at = int(0.9 * len(text))
+    ids[:at].tofile(folder / "train.bin")
+    ids[at:].tofile(folder / "val.bin")
+    tables = {"stoi": {c: i for i, c in enumerate(chars)}, "itos": dict(enumerate(chars)), "vocab_size": len(chars)}
+    (folder / "meta.pkl").write_bytes(pickle.dumps(tables))
+    return copy
+
+
+# its checkpoint of every evaluation, under a name of its own
+KEEP = """
+import sys, runpy, torch
+save = torch.save
+torch.save = lambda data, path: save(data["model"], path.replace(".pt", f"-{data['iter_num']}.pt"))
+sys.argv = ["train.py", *sys.argv[1:]]
+sys.path.insert(0, ".")
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
+def nanogpt(checkout: Path, flags: str, out: Path) -> list[float]:
+    """Milliseconds of each of its steps, as it logs them; those with an evaluation are too long."""
+    command = [sys.executable, "-c", KEEP, "config/train_shakespeare_char.py", "--device=cpu", "--compile=False"]
+    command += ["--log_interval=1", f"--out_dir={out}", *flags.split()]
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True)
+    if done.returncode:
+        raise ValueError(f"nanoGPT failed: {done.stderr.strip().splitlines()[-1]}")
+    return [float(ms) for ms in re.findall(r"iter \d+: loss [\d.]+, time ([\d.]+)ms", done.stdout)]
+
+
+def nanogpt_curve(checkout: Path, out: Path, every: int = 100) -> list[tuple[float, float]]:
+    """(seconds of training, loss) at each of its evaluations."""
+    flags = f"{RECIPES['cpu'][0]} --eval_interval={every} --eval_iters=1 --always_save_checkpoint=True"
+    ms = nanogpt(checkout, flags, out)
+    usual = statistics.median(ms)
+    ms = [usual if i % every == 0 else t for i, t in enumerate(ms)]  # an evaluation is no training
+    val = np.fromfile(checkout / "data" / "shakespeare_char" / "val.bin", dtype=np.uint16)
+    curve = []
+    for path in sorted(out.glob("ckpt-*.pt"), key=lambda path: int(path.stem.rpartition("-")[2])):
+        step = int(path.stem.rpartition("-")[2])
+        curve.append((sum(ms[:step]) / 1e3, nanogpt_loss(checkout, torch.load(path, weights_only=True), val)))
+    return curve
+
+
+def nanogpt_loss(checkout: Path, state: dict[str, torch.Tensor], val: np.ndarray, T: int = 64) -> float:
+    """The mean over the whole split in windows of T, as ours are taken, by nanoGPT's own model."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("nanogpt_model", checkout / "model.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.GPTConfig(block_size=T, vocab_size=65, n_layer=4, n_head=4, n_embd=128, dropout=0.0, bias=False)
+    with redirect_stdout(None):  # it says how many parameters it has
+        model = module.GPT(config).eval()
+    model.load_state_dict({k.removeprefix("_orig_mod."): v for k, v in state.items()})
+    nats = count = 0.0
+    batches = ValBatches(val, T, 128)
+    with torch.no_grad():
+        for x, y in map(batches.__getitem__, range(len(batches))):
+            logits, _ = model(x, y.clamp(min=0))  # with targets it gives all logits
+            nats += float(F.cross_entropy(logits.flatten(0, 1), y.flatten(), ignore_index=IGNORE, reduction="sum"))
+            count += float((y != IGNORE).sum())
+    return nats / count
+
+
+# ---- ours
+
+
+def framework(overrides: str, directory: Path, root: str, every: int = 1) -> list[float]:
+    """Milliseconds a step of train.py, as it logs them: of each, or means over so many."""
+    rows = run(f"{overrides} trainer.log_every={every} trainer.val_every=100000", directory, root)
+    return [row["perf/step_ms"] for row in rows if "perf/step_ms" in row]
+
+
+def our_curve(overrides: str, directory: Path, root: str) -> list[tuple[float, float]]:
+    """(seconds of training, loss) at each validation, over the whole split."""
+    rows = run(f"trainer.val_batches=null trainer.log_every=10 {overrides}", directory, root)
+    steps, seconds = clock(rows)
+    return [(float(np.interp(row["step"], steps, seconds)), row["val/loss"]) for row in rows if "val/loss" in row]
+
+
+def run(overrides: str, directory: Path, root: str) -> list[Row]:
+    usual = ["name=peer", f"data.root={Path(root).resolve()}", "callbacks.sample.enabled=false"]
+    return trained(directory, [*CORPUS, *overrides.split(), *usual, "callbacks.early_stopping.enabled=false"])

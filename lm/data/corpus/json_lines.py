@@ -1,0 +1,74 @@
+"""JSON lines: each line of a file an object, one field of which is a document."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from lm.base.checks import nearest
+from lm.base.commands import python, shell
+from lm.data.corpus import reading
+from lm.data.corpus.files import ARCHIVES, FilesConfig
+from lm.data.corpus.packing import unpacked_name
+from lm.data.corpus.unreadable import fed, free
+
+# Python for a shell: an array's elements, or objects one after another, as JSON lines
+TO_LINES = (
+    "import json, re, sys; t = sys.stdin.buffer.read().decode('utf-8-sig'); i = 0; "
+    "[print(json.dumps(x if isinstance(x, dict) else {FIELD: x})) "
+    "for begin in iter(lambda: re.compile('[^\\\\s,]').search(t, i), None) "
+    "for v, end in [json.JSONDecoder().raw_decode(t, begin.start())] if [i := end] "
+    "for x in (v if isinstance(v, list) else [v])]"
+)
+
+
+@dataclass
+class JSONLConfig(FilesConfig):
+    """JSON lines: each line an object, one field of which is a document."""
+
+    related: ClassVar[set[str]] = {".jsonl", ".json", ".ndjson", *ARCHIVES}
+
+    glob: str = "**/*.jsonl"
+    field: str = "text"  # key of each JSON object that holds the text
+
+    def document(self, path: Path, member: str | None) -> Iterator[str | None]:
+        first = ""  # line that is not blank
+        for number, line in enumerate(reading.lines(path, member), 1):
+            if not line.strip():
+                continue
+            first = first or line
+            where = f"{path}{'/' + member if member else ''}, line {number}"
+            try:
+                value = json.loads(line.rstrip("\n"))
+            except (ValueError, RecursionError) as error:  # ValueError: also for a number of thousands of digits
+                cut = isinstance(error, json.JSONDecodeError) and error.pos >= len(line.rstrip())
+                if line is first and (line.lstrip()[0] == "[" or (line.lstrip()[0] == "{" and cut)):
+                    raise self.not_lines(path, member, line) from error
+                raise ValueError(f"{where} is no JSON that can be read: {error}") from error
+            if line is first and isinstance(value, list):
+                raise self.not_lines(path, member, line)
+            if not isinstance(value, dict):
+                raise ValueError(f"{where} is no JSON object")
+            if self.field not in value:
+                raise ValueError(f"{where} has no corpus.field={self.field}; it has {', '.join(value) or 'nothing'}"
+                                 f"{nearest(self.field, list(value))}")  # fmt: skip
+            document = value[self.field]
+            if not isinstance(document, str):
+                raise ValueError(f"{where}: corpus.field={self.field} holds {json.dumps(document)[:40]}, no text")
+            try:
+                document.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(f"{where}: corpus.field={self.field} holds {error.object[error.start]!r}, half a "
+                                 "character (a lone surrogate), which UTF-8 cannot spell") from error  # fmt: skip
+            yield document
+            yield None
+
+    def not_lines(self, path: Path, member: str | None, first: str) -> ValueError:
+        what = "a JSON array" if first.lstrip()[0] == "[" else "a JSON object over several lines"
+        new = free(Path(member or unpacked_name(path)).stem + ".jsonl")
+        command = fed(path, member, shell(python(), "-c", TO_LINES.replace("FIELD", json.dumps(self.field))))
+        return ValueError(f"{path}{'/' + member if member else ''} is {what}; corpus=jsonl reads JSON lines, an object "
+                          f"on each line; convert it, and name the new file: {command} > {shell(new)}")  # fmt: skip

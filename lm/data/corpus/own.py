@@ -1,0 +1,168 @@
+"""The user's own text: files, directories and globs of plain text, source code, Hugging Face datasets."""
+
+from __future__ import annotations
+
+import re
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from lm.base.checks import Check
+from lm.base.commands import install, shell
+from lm.data.corpus import reading
+from lm.data.corpus.files import ARCHIVES, FilesConfig
+from lm.data.corpus.patterns import fixed_part, home
+from lm.data.corpus.text import ENDS, Text
+
+INLINE = re.compile(r"<.+>|\[.+\]")  # separators that look like special tokens
+
+
+@dataclass
+class TextConfig(FilesConfig):
+    """Plain text in UTF-8."""
+
+    separator: str = ""  # line between documents; one of the form <|...|>, <...> or [...] also separates inside a line
+
+    def document(self, path: Path, member: str | None) -> Iterator[str | None]:
+        if not self.separator:
+            yield from reading.text(path, member)
+            return
+        yield from separated(reading.lines(path, member), self.separator)
+
+    def stream(self, paths: list[Path]) -> Iterator[str | None]:
+        documents = 0
+        for piece in super().stream(paths):
+            documents += piece is None
+            yield piece
+        if self.separator and documents == sum(len(self.members(path)) for path in paths):
+            lines = (line for path in paths for member in self.members(path) for line in reading.lines(path, member))
+            files = f"{paths[0]}{f' and {len(paths) - 1:,} other files' if paths[1:] else ''}"
+            raise ValueError(unparted(self.separator, lines, files))
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        return () if self.separator else ENDS
+
+    def notes(self, text: Text) -> list[str]:
+        ends = [f"the text spells {name} {count:,} times; if documents end there, type "
+                + shell(f'corpus.separator="{name}"') for name, count in text.counts.items() if count]  # fmt: skip
+        return super().notes(text) + ends
+
+
+@dataclass
+class CodeConfig(FilesConfig):
+    """Source code: each file a document, so that what is held out is whole files, neighbours in the tree."""
+
+    related: ClassVar[set[str]] = {
+        ".py", ".pyi", ".ipynb", ".js", ".ts", ".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".rs", ".go", ".java", ".kt",
+        ".swift", ".cs", ".rb", ".php", ".lua", ".jl", ".r", ".scala", ".hs", ".ml", ".sh", ".sql", *ARCHIVES,
+    }  # fmt: skip
+
+    glob: str = "**/*.py"
+
+
+@dataclass
+class StdlibConfig(CodeConfig):
+    """The standard library of the Python that runs this, its tests left out."""
+
+    related: ClassVar[set[str]] = set()
+    left_out: ClassVar[set[str]] = {
+        "__pycache__",
+        "site-packages",
+        "dist-packages",
+        "test",
+        "tests",
+        "idle_test",
+        "lib2to3",
+    }
+
+    def check(self, check: Check) -> None:
+        self.path = self.path or sysconfig.get_path("stdlib")
+
+
+@dataclass
+class HFConfig(FilesConfig):
+    """A Hugging Face dataset on disk, as parquet or as `save_to_disk` writes it (arrow); a row is a document.
+
+    Files or folders named train, validation (valid, val, dev) and test are those splits.
+    """
+
+    glob: str = "**/*"
+    field: str = "text"  # column of the dataset that holds the text
+
+    def find(self, wanted: Any, key: str) -> list[Path]:
+        kinds, left_over = (".parquet", ".arrow"), ("cache-", "tmp")  # what .map and .filter leave beside the data
+        found = [p for p in super().find(wanted, key) if p.suffix.lower() in kinds and not p.name.startswith(left_over)]
+        if not found:
+            raise ValueError(f"corpus.{key}={wanted} holds no .parquet or .arrow file")
+        return found
+
+    def named(self) -> dict[str, list[Path]]:
+        named: dict[str, list[Path]] = {}
+        wanted = self.path if isinstance(self.path, list) else [self.path]
+        folders = [fixed_part(home(path)) for path in wanted]
+        for path in self.find(self.path, "path"):
+            inside = next((path.relative_to(f) for f in folders if f in path.parents), Path(path.name))
+            match = re.search(r"(?:^|[/_.-])(train|val|dev|test)(?:id|idation)?(?=[/_.-])", inside.as_posix().lower())
+            named.setdefault({"dev": "val"}.get(match[1], match[1]) if match else "train", []).append(path)
+        if "train" not in named:
+            if len(named) > 1:
+                raise ValueError(f"corpus.path={self.path} has a {' and a '.join(named)} split, but none to train on")
+            named = {"train": named.popitem()[1]}
+        return named
+
+    def stream(self, paths: list[Path]) -> Iterator[str | None]:
+        try:
+            from pyarrow import ArrowException, ipc, parquet
+        except ImportError as error:
+            raise ValueError(f"corpus=hf needs pyarrow: {install('.[hf]')}") from error
+        for path in paths:
+            try:
+                with path.open("rb") as begun:
+                    is_parquet = begun.read(4) == b"PAR1"
+                if is_parquet:
+                    file = parquet.ParquetFile(path)
+                    columns, batches = file.schema_arrow.names, file.iter_batches(1000, columns=[self.field])
+                else:
+                    file = ipc.open_stream(path.open("rb"))
+                    columns, batches = file.schema.names, file
+                if self.field not in columns:
+                    raise ValueError(f"{path} has no column {self.field}; it has {', '.join(columns)}")
+                for batch in batches:
+                    batch.column(self.field).validate(full=True)  # what is damaged may bring the process down
+                    for document in batch.column(self.field).to_pylist():
+                        if not isinstance(document, str):
+                            raise ValueError(
+                                f"{path}: corpus.field={self.field} holds {type(document).__name__}, no text"
+                            )
+                        yield document
+                        yield None
+            except (ArrowException, OSError, UnicodeDecodeError) as error:
+                raise ValueError(f"{path} is damaged or no {path.suffix} file: {error}") from error
+
+
+def separated(lines: Iterator[str], separator: str) -> Iterator[str | None]:
+    """Yield lines as documents that `separator` parts: a line of its own, or if it is INLINE, anywhere in a line."""
+    for line in lines:
+        if line.strip() == separator:
+            yield None
+        elif separator in line and INLINE.fullmatch(separator):
+            for i, part in enumerate(line.split(separator)):
+                if i:
+                    yield None
+                if part.strip():
+                    yield part
+        else:
+            yield line
+
+
+def unparted(separator: str, lines: Iterator[str], files: str) -> str:
+    """Return what to say of `files` whose `lines` a separator does not part."""
+    if not (count := sum(line.count(separator) for line in lines)):
+        return f"corpus.separator={separator} does not occur in {files}; without it each file is a document"
+    return (
+        f"corpus.separator={separator} occurs {count:,} times in {files}, but never on a line of its own: put it on "
+        "lines of its own, or write <|endoftext|> in its place, which parts documents inside a line too"
+    )

@@ -1,0 +1,93 @@
+"""Read files, plain or packed, as streams of text. What is broken is named with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from lm.data.corpus import unreadable
+from lm.data.corpus.packing import blocks, members
+
+SAMPLE = 1 << 16  # bytes that are looked at to tell what a file is that is not UTF-8
+
+
+class Empty(ValueError):
+    """A file without a byte: refused where it is all there is, else no document."""
+
+
+def text(path: Path, member: str | None = None, start: int = 0, stop: int | None = None) -> Iterator[str]:
+    """Yield a file's text, or that of one file in a .zip, in pieces; a byte-order mark is dropped, newlines stay.
+
+    `start` and `stop` are byte offsets; a character that they cut is left out. Raises ValueError that names the file,
+    the offset and the cure.
+    """
+    where = f"{path}/{member}" if member else str(path)
+    offset, rest, empty, beyond = 0, b"", True, False
+    cut = 3 if start else 0  # bytes, at most, of a character that `start` cuts
+    for block in _range(blocks(path, member), start, stop):
+        data, empty = rest + block, False
+        while cut and data and data[0] & 0xC0 == 0x80:
+            data, offset, cut = data[1:], offset + 1, cut - 1
+        cut = 0 if data else cut
+        if offset == start == 0 and data.startswith(b"\xef\xbb\xbf"):
+            data, offset, beyond = data[3:], 3, True
+        try:
+            piece, rest = data.decode(), b""
+        except UnicodeDecodeError as error:
+            if error.reason != "unexpected end of data":
+                raise _unreadable(path, member, data, start + offset, error.start, beyond) from error
+            piece, rest = data[: error.start].decode(), data[error.start :]
+        if "\0" in piece:
+            raise _unreadable(path, member, data, start + offset, data.index(0), beyond)
+        offset += len(data) - len(rest)
+        beyond = beyond or not piece.isascii()
+        if piece:
+            yield piece
+    if empty:
+        raise Empty(f"{where} is empty")
+    if rest and stop is None:
+        if not beyond:  # nothing so far says that it is UTF-8
+            raise _unreadable(path, member, rest, start + offset, 0, beyond)
+        raise ValueError(f"{where} ends within a character, at offset {start + offset}: it is cut short")
+
+
+def _unreadable(path: Path, member: str | None, data: bytes, begin: int, bad: int, beyond: bool) -> ValueError:
+    """Return the error for byte `bad` of `data`, which stands at offset `begin`; `beyond` says that UTF-8 beyond ASCII
+    came before it.
+    """
+    head, at = data if begin == 0 else b"", begin + bad
+    if path.is_file():  # a pipe cannot be read again
+        begin = max(0, at - SAMPLE // 2)
+        head, data = (b"".join(_range(blocks(path, member), i, i + SAMPLE)) for i in (0, begin))
+    return ValueError(unreadable.explain(path, member, head, data, begin, at, beyond))
+
+
+def whole(path: Path) -> str:
+    """All of it at once: for files that are known to be small."""
+    return "".join(piece for member in members(path) for piece in text(path, member))
+
+
+def lines(path: Path, member: str | None = None) -> Iterator[str]:
+    """The lines of a file, with their newlines; the last may have none."""
+    rest: list[str] = []  # of an unfinished line
+    for piece in text(path, member):
+        *whole, last = piece.split("\n")
+        if whole:
+            yield "".join(rest) + whole[0] + "\n"
+            yield from (line + "\n" for line in whole[1:])
+            rest = []
+        rest.append(last)
+    if last := "".join(rest):
+        yield last
+
+
+def _range(blocks: Iterator[bytes], start: int, stop: int | None) -> Iterator[bytes]:
+    """Bytes start .. stop of a stream."""
+    at = 0
+    for block in blocks:
+        part = block[max(0, start - at) : None if stop is None else max(0, stop - at)]
+        at += len(block)
+        if part:
+            yield part
+        if stop is not None and at >= stop:
+            return

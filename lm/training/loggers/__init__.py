@@ -1,0 +1,1 @@
+"""Loggers that write into the run directory."""
