@@ -13,6 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from lm.base import commands
+from lm.base.errors import UserError
 from lm.base.files import room, sha256
 from lm.base.hardware import device_name, device_type, is_main_process, memory_bytes, peak_flops
 from lm.config import CONF, Config, errors, plain, register, resolve, usual
@@ -129,16 +130,16 @@ def fit(config: Config, directory: Path, overrides: Sequence[str]) -> float:
 def record_finished(run: Run, source: Checkpoint, overrides: Sequence[str]) -> float:
     """Record as finished a run whose checkpoint is at the horizon: there is no step left to train.
 
-    It was killed before it could say so itself, or is started again with a change that adds no step. Raises ValueError
+    It was killed before it could say so itself, or is started again with a change that adds no step. Raises UserError
     where the checkpoint has no validation, and for a fork, which would be a run without a checkpoint of its own.
     """
     if not has_begun(run.directory):
-        raise ValueError(
+        raise UserError(
             f"trainer.fork={source.path} is at step {source.step}, and the run is to end there: no step is left to "
             f"train. Ask for more, e.g. trainer.max_steps={2 * source.step}"
         )
     if "val/loss" not in source.metrics:
-        raise ValueError(f"{run.directory} stopped at step {source.step}, before it was validated: ask for more steps")
+        raise UserError(f"{run.directory} stopped at step {source.step}, before it was validated: ask for more steps")
     log.info("no step is left to train: the run is at step %d of %d", source.step, source.step)
     best = run.directory / "checkpoints" / "best.ckpt"
     at_best = checkpoint.read(best) if best.exists() else checkpoint.read(source.path)

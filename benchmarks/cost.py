@@ -17,6 +17,7 @@ from benchmarks.peer import RECIPES, framework
 from benchmarks.runs import ROOT
 from benchmarks.speed import bare_step
 from benchmarks.timing import alternate
+from lm.base.errors import UserError
 from lm.base.hardware import device_type, keep_freed_memory
 from lm.config import CONF, composed, option
 from lm.data.batches import DataConfig, TrainBatches
@@ -100,7 +101,7 @@ def startup(args: argparse.Namespace) -> list[dict]:
                 time.sleep(0.005)
             first.append(time.perf_counter() - start)
             if process.wait():
-                raise ValueError("train.py failed")
+                raise UserError("train.py failed")
             start = time.perf_counter()
             subprocess.run([sys.executable, "train.py", "--help"], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
             helped.append(time.perf_counter() - start)

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.runs import trained
+from lm.base.errors import UserError
 from lm.config import composed
 from lm.data.batches import IGNORE, ValBatches
 from lm.run.metrics_csv import Row, clock
@@ -46,7 +47,7 @@ def peer(args: argparse.Namespace) -> list[dict]:
     """Tokens a second of nanoGPT's train.py (--against DIR) and of ours with the same model and batch, each as it
     ships, in turns; medians over the steps of all turns, the first ten of each left out."""
     if args.against is None:
-        raise ValueError("peer needs --against DIR, a checkout of nanoGPT")
+        raise UserError("peer needs --against DIR, a checkout of nanoGPT")
     rows = []
     with tempfile.TemporaryDirectory() as tmp:
         checkout = prepare(args.against, Path(tmp), args.dir)
@@ -75,7 +76,7 @@ def loss_curve(args: argparse.Namespace) -> list[dict]:
     nanoGPT's recipe for a CPU (--against DIR) and ours (overrides in quotes; none: experiment=speedrun_cpu), in
     turns."""
     if args.against is None:
-        raise ValueError("loss_curve needs --against DIR, a checkout of nanoGPT")
+        raise UserError("loss_curve needs --against DIR, a checkout of nanoGPT")
     ours = args.overrides or ["experiment=speedrun_cpu"]
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as tmp:
@@ -99,9 +100,9 @@ def reached(name: str, curve: list[tuple[float, float]], loss: float) -> dict[st
 
 
 def prepare(checkout: Path, tmp: Path, root: str) -> Path:
-    """A copy of the checkout's code with the characters of Tiny Shakespeare as its data. Raises ValueError."""
+    """A copy of the checkout's code with the characters of Tiny Shakespeare as its data. Raises UserError."""
     if not (checkout / "model.py").exists() or not (checkout / "config/train_shakespeare_char.py").exists():
-        raise ValueError(f"{checkout} is no checkout of nanoGPT")
+        raise UserError(f"{checkout} is no checkout of nanoGPT")
     copy = tmp / "nanogpt"
     copy.mkdir()
     for name in ("train.py", "model.py", "configurator.py", "config"):
@@ -138,7 +139,7 @@ def nanogpt(checkout: Path, flags: str, out: Path) -> list[float]:
     command += ["--log_interval=1", f"--out_dir={out}", *flags.split()]
     done = subprocess.run(command, cwd=checkout, capture_output=True, text=True)
     if done.returncode:
-        raise ValueError(f"nanoGPT failed: {done.stderr.strip().splitlines()[-1]}")
+        raise UserError(f"nanoGPT failed: {done.stderr.strip().splitlines()[-1]}")
     return [float(ms) for ms in re.findall(r"iter \d+: loss [\d.]+, time ([\d.]+)ms", done.stdout)]
 
 

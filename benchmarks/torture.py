@@ -24,6 +24,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmarks.runs import ROOT
+from lm.base.errors import UserError
 from lm.run import checkpoint
 
 SMALL = [  # some seconds: every part real, every size small
@@ -125,7 +126,7 @@ def start(run: Path, data: Path, overrides: list[str]) -> subprocess.Popen[str]:
 def finish(process: subprocess.Popen[str]) -> None:
     out, err = process.communicate()
     if process.returncode:
-        raise ValueError(f"{' '.join(map(str, process.args))}: {err or out}")  # type: ignore[arg-type]
+        raise UserError(f"{' '.join(map(str, process.args))}: {err or out}")  # type: ignore[arg-type]
 
 
 def wait(process: subprocess.Popen[str], seconds: float) -> bool:

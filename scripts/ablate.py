@@ -12,21 +12,22 @@ import json
 import os
 import re
 import statistics
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
+try:
+    from lm import cli
+except ModuleNotFoundError:
+    raise SystemExit("error: lm is not installed; run `make install`, then use .venv/bin/python") from None
 
 from benchmarks.runs import trained
 from benchmarks.speed import bare_step
 from benchmarks.timing import alternate
-from lm import cli
 from lm.base.console import table
 from lm.base.hardware import device_type
 from lm.config import composed
 
 
+@cli.script
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=cli.path, help="where the runs go")
@@ -39,10 +40,7 @@ def main() -> None:
     parser.add_argument("--vocab", type=int, default=2048, help="vocabulary while timing (default: 2048)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_intermixed_args()
-    try:
-        rows = ablate(args)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    rows = ablate(args)
     print(
         json.dumps(rows) if args.json else table([list(rows[0]), *(list(map(written, row.values())) for row in rows)])
     )
@@ -125,4 +123,4 @@ def written(value: object) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    main()

@@ -5,19 +5,21 @@ Timings on shared machines swing, so what is compared runs alternately, and the 
 
 import argparse
 import json
-import sys
 from pathlib import Path
+
+try:
+    from lm import cli
+except ModuleNotFoundError:
+    raise SystemExit("error: lm is not installed; run `make install`, then use .venv/bin/python") from None
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
-
 from benchmarks.suite import BENCHES, GPU
-from lm import cli
 from lm.base.console import table
 from lm.base.hardware import ACCELERATORS, device_name, device_type
 
 
+@cli.script
 def main() -> None:
     benches = "\n".join(f"  {name:<10} {' '.join(str(bench.__doc__).split())}" for name, (bench, _) in BENCHES.items())
     parser = argparse.ArgumentParser(
@@ -36,18 +38,15 @@ def main() -> None:
     args = parser.parse_intermixed_args()
     asked = GPU if args.bench == "gpu" else [(args.bench, args.overrides)]
     found = {}
-    try:
-        device = device_name(device_type("cuda" if args.bench == "gpu" else args.device, "--device"))
-        args.device = "cuda" if args.bench == "gpu" else args.device
-        for name, overrides in asked:
-            bench, usual = BENCHES[name]
-            given = argparse.Namespace(**vars(args) | {"overrides": overrides, "repeats": args.repeats or usual})
-            found[name] = bench(given)
-            if not args.json:
-                print(f"{device}, torch {torch.__version__}, {given.repeats} repeats")
-                print(f"{' '.join(str(bench.__doc__).split())}\n\n{shown(found[name])}\n")
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    device = device_name(device_type("cuda" if args.bench == "gpu" else args.device, "--device"))
+    args.device = "cuda" if args.bench == "gpu" else args.device
+    for name, overrides in asked:
+        bench, usual = BENCHES[name]
+        given = argparse.Namespace(**vars(args) | {"overrides": overrides, "repeats": args.repeats or usual})
+        found[name] = bench(given)
+        if not args.json:
+            print(f"{device}, torch {torch.__version__}, {given.repeats} repeats")
+            print(f"{' '.join(str(bench.__doc__).split())}\n\n{shown(found[name])}\n")
     if args.json:
         rows = found if args.bench == "gpu" else found[args.bench]
         print(json.dumps({"device": device, "torch": torch.__version__, "rows": rows}))
@@ -72,4 +71,4 @@ def written(key: str, value: object) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    main()

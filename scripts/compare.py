@@ -14,15 +14,19 @@ import shutil
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
+try:
+    from lm import cli
+except ModuleNotFoundError:
+    raise SystemExit("error: lm is not installed; run `make install`, then use .venv/bin/python") from None
 
-from lm import cli
+from lm.base.errors import UserError
 from lm.base.plotting import pyplot
 from lm.compare import page, reading, table
 
 DRAWN = 10  # curves with a colour of their own in --png
 
 
+@cli.script
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=cli.path, metavar="RUN", help="a run, a sweep, a directory of runs")
@@ -34,21 +38,18 @@ def main() -> None:
     parser.add_argument("--html", type=cli.path, metavar="FILE", help="a page to look into: curves, table, samples")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args(joined(sys.argv[1:]))
-    try:
-        runs = table.kept(reading.find(args.runs), args.where)
-        column = table.judged(runs)
-        rows = table.ordered(table.grouped(runs) if args.seeds else table.table(runs), args.sort or column)
-        if args.csv:
-            with args.csv.open("w", encoding="utf-8", newline="") as file:
-                writer = csv.DictWriter(file, list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)
-        if args.png:
-            draw(runs, args.png)
-        if args.html:
-            args.html.write_text(page.page(runs), encoding="utf-8")
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    runs = table.kept(reading.find(args.runs), args.where)
+    column = table.judged(runs)
+    rows = table.ordered(table.grouped(runs) if args.seeds else table.table(runs), args.sort or column)
+    if args.csv:
+        with args.csv.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    if args.png:
+        draw(runs, args.png)
+    if args.html:
+        args.html.write_text(page.page(runs), encoding="utf-8")
     best, notes = table.best(rows, column), table.caveats(runs)
     if args.json:
         errors = {run.name: run.error for run in runs if run.error}
@@ -76,7 +77,7 @@ def joined(typed: list[str]) -> list[str]:
 
 
 def draw(runs: list[reading.Run], out: Path) -> None:
-    """val/loss over steps: the best in colours, the others in grey behind them. Raises ValueError without any."""
+    """val/loss over steps: the best in colours, the others in grey behind them. Raises UserError without any."""
     plt = pyplot()
     curves = {
         run.name: [(row["step"], row["val/loss"]) for row in run.rows if math.isfinite(row.get("val/loss", math.nan))]
@@ -84,7 +85,7 @@ def draw(runs: list[reading.Run], out: Path) -> None:
     }
     ranked = [row for row in table.ordered(table.table(runs), table.judged(runs)) if curves[row["run"]]]
     if not ranked:
-        raise ValueError("no run has been validated yet: there is no val/loss to draw")
+        raise UserError("no run has been validated yet: there is no val/loss to draw")
     figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
     for i, row in reversed(list(enumerate(ranked))):
         others = {"color": "0.75", "linewidth": 0.8}
@@ -102,4 +103,4 @@ def draw(runs: list[reading.Run], out: Path) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    main()

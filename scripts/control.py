@@ -11,29 +11,30 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
+try:
+    from lm import cli
+except ModuleNotFoundError:
+    raise SystemExit("error: lm is not installed; run `make install`, then use .venv/bin/python") from None
 
-from lm import cli
+from lm.base.errors import UserError
 from lm.run import lock, metrics_csv
 from lm.run.directory import read_record, state
 
 
+@cli.script
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=cli.path, metavar="RUN", help="a run directory")
     parser.add_argument("action", choices=["status", *lock.SIGNALS])
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     args = parser.parse_args()
-    try:
-        if not args.run.is_dir():
-            raise ValueError(f"{args.run}: no such run")
-        if args.action != "status":
-            told = lock.send(args.run, args.action)
-            print(f"told process {told.pid} to {args.action}", file=sys.stderr)
-            await_effect(args.run, args.action)
-        found = status(args.run)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    if not args.run.is_dir():
+        raise UserError(f"{args.run}: no such run")
+    if args.action != "status":
+        told = lock.send(args.run, args.action)
+        print(f"told process {told.pid} to {args.action}", file=sys.stderr)
+        await_effect(args.run, args.action)
+    found = status(args.run)
     lines = (f"{key:<18} {written(value)}" for key, value in found.items())
     print(json.dumps(found) if args.json else "\n".join(lines))
 
@@ -59,7 +60,7 @@ def await_effect(run: Path, action: str, seconds: float = 60.0) -> None:
         if done[action]:
             return
         time.sleep(0.1)
-    raise ValueError(f"{run}: no {action} within {seconds:.0f} s; it will come at the end of the step at hand")
+    raise UserError(f"{run}: no {action} within {seconds:.0f} s; it will come at the end of the step at hand")
 
 
 def modified(path: Path) -> int:
@@ -85,4 +86,4 @@ def status(run: Path) -> dict:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    main()

@@ -14,13 +14,16 @@ import sys
 import time
 from pathlib import Path
 
+try:
+    from lm import cli
+except ModuleNotFoundError:
+    raise SystemExit("error: lm is not installed; run `make install`, then use .venv/bin/python") from None
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
-
-from lm import cli
+from lm.base.errors import UserError
 from lm.config import CONF, composed, option
 from lm.config.help import describe
 from lm.data import cache
@@ -30,6 +33,7 @@ from lm.data.download import Downloads
 OWN = ("text", "jsonl", "code", "hf")  # the user brings them
 
 
+@cli.script
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="list | fetch | show | cache")
@@ -54,8 +58,6 @@ def main() -> None:
     args = parser.parse_args()
     try:
         args.run(args)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
@@ -77,7 +79,7 @@ def named(args: argparse.Namespace) -> tuple[list[str], list[str]]:
     """Corpora, and overrides."""
     for word in args.names:
         if os.path.isfile(word) and word not in options():  # noqa: PTH113  a setting may be too long for a Path
-            raise ValueError(f"{word} is a file, not a corpus; name it with corpus.path: text corpus.path=my.txt")
+            raise UserError(f"{word} is a file, not a corpus; name it with corpus.path: text corpus.path=my.txt")
     names = [word.removeprefix("corpus=") for word in args.names if "=" not in word or word.startswith("corpus=")]
     return names, [word for word in args.names if "=" in word and not word.startswith("corpus=")]
 
@@ -108,7 +110,7 @@ def fetch(args: argparse.Namespace) -> None:
     names, overrides = named(args)
     names = [name for name in options() if name not in OWN] if args.all else names
     if not names:
-        raise ValueError(f"name corpora to fetch, of {', '.join(options())}; or --all")
+        raise UserError(f"name corpora to fetch, of {', '.join(options())}; or --all")
     rows = []
     for name in names:
         corpus = corpus_of(name, overrides)
@@ -122,7 +124,7 @@ def show(args: argparse.Namespace) -> None:
     """Prepare a corpus as training would, and say what is in it."""
     names, overrides = named(args)
     if len(names) != 1:
-        raise ValueError(f"name one corpus to show, of {', '.join(options())}")
+        raise UserError(f"name one corpus to show, of {', '.join(options())}")
     text = corpus_of(names[0], overrides).load(downloads_of(args))
     splits = {"train": text.train, "val": text.val} | ({"test": text.test} if text.test else {})
     rows = [{"split": split, **statistics(s)} for split, s in splits.items()]
@@ -179,4 +181,4 @@ def draw(rows: list[dict[str, str]]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    main()

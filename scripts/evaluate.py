@@ -14,14 +14,16 @@ import argparse
 import json
 import sys
 import time
-from pathlib import Path
+
+try:
+    from lm import cli
+except ModuleNotFoundError:
+    raise SystemExit("error: lm is not installed; run `make install`, then use .venv/bin/python") from None
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
-
-from lm import cli
 from lm.base.console import progress, table
+from lm.base.errors import UserError
 from lm.base.hardware import ACCELERATORS, device_type
 from lm.config import composed, section
 from lm.config.words import files_and_settings
@@ -44,6 +46,7 @@ FIGURES = {
 }  # fmt: skip
 
 
+@cli.script
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -74,20 +77,15 @@ def main() -> None:
     shows.add_argument("--worst", type=int, default=0, metavar="N", help="the N passages that it predicts worst")
     shows.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_intermixed_args()
-    try:
-        found = ask(args) if args.task else evaluate(args)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    found = ask(args) if args.task else evaluate(args)
     print(json.dumps(found) if args.json else answered(found) if args.task else shown(found))
 
 
 def ask(args: argparse.Namespace) -> dict:
     if args.words or args.corpus:
-        raise ValueError(f"--task {args.task} asks about a text of its own: name neither FILE nor --corpus")
+        raise UserError(f"--task {args.task} asks about a text of its own: name neither FILE nor --corpus")
     if args.cases < 1:
-        raise ValueError(f"--cases={args.cases} must be at least 1")
+        raise UserError(f"--cases={args.cases} must be at least 1")
     device = device_type(args.device, "--device")
     checkpoint = load(args.run)
     folder = run_of(checkpoint.path)
@@ -135,7 +133,7 @@ def answered(found: dict) -> str:
 def evaluate(args: argparse.Namespace) -> dict:
     for key, low in (("batch_size", 1), ("max_tokens", 2), ("worst", 0)):
         if (value := getattr(args, key)) is not None and value < low:
-            raise ValueError(f"--{key.replace('_', '-')}={value} must be at least {low}")
+            raise UserError(f"--{key.replace('_', '-')}={value} must be at least {low}")
     device = device_type(args.device, "--device")
     checkpoint = load(args.run)
     name, ids, end_of_text = text_of(args, checkpoint)
@@ -162,16 +160,16 @@ def evaluate(args: argparse.Namespace) -> dict:
 
 
 def text_of(args: argparse.Namespace, checkpoint: Checkpoint) -> tuple[str, np.ndarray, int | None]:
-    """The text's name, its ids, and the token that attention must not look behind, if any. Raises ValueError."""
+    """The text's name, its ids, and the token that attention must not look behind, if any. Raises UserError."""
     files, overrides = files_and_settings(args.words)
     if overrides and not args.corpus:
-        raise ValueError(f"{overrides[0]} is a setting of a corpus: name that with --corpus")
+        raise UserError(f"{overrides[0]} is a setting of a corpus: name that with --corpus")
     if len(files) + bool(args.corpus) > 1:
-        raise ValueError(f"name one text: {' or '.join([*files, *([f'--corpus {args.corpus}'] * bool(args.corpus))])}")
+        raise UserError(f"name one text: {' or '.join([*files, *([f'--corpus {args.corpus}'] * bool(args.corpus))])}")
     if not files:
         return of_corpus(args, checkpoint, overrides)
     if args.split:
-        raise ValueError(f"--split {args.split}: {files[0]} is one text, and has no splits")
+        raise UserError(f"--split {args.split}: {files[0]} is one text, and has no splits")
     special = args.parse_special or parses_special(run_of(checkpoint.path))
     split = Split.of(user_text.read(files[0]))
     return files[0], encode(split, checkpoint, False, args.max_tokens, special), None
@@ -187,20 +185,20 @@ def of_corpus(
     elif near:
         corpus, data = (section(near / "config.yaml", group) for group in ("corpus", "data"))
     else:
-        raise ValueError(f"{args.run} lies in no run's directory, so its corpus is not known: name a FILE or --corpus")
+        raise UserError(f"{args.run} lies in no run's directory, so its corpus is not known: name a FILE or --corpus")
     downloads = data.downloads()
     text = corpus.load(downloads)
     if not args.corpus and read_record(near / "run.json").get("text", text.digest) != text.digest:
         print("note: the corpus holds another text now than when the run was trained", file=sys.stderr)
     tokenizer = checkpoint.tokenizer
     if text.documents and tokenizer.end_of_text is None:
-        raise ValueError("the corpus has documents, and the model's tokenizer no end-of-text token to put between "
+        raise UserError("the corpus has documents, and the model's tokenizer no end-of-text token to put between "
                          "them: name one FILE")  # fmt: skip
     name, special = args.split or "val", args.parse_special or parses_special(near)
     if name != "test":
         ids = getattr(cache_tokens(text, tokenizer, downloads, special), name)[: args.max_tokens]
     elif text.test is None:
-        raise ValueError("--split test: the corpus has train and val only")
+        raise UserError("--split test: the corpus has train and val only")
     else:
         ids = encode(text.test, checkpoint, text.documents, args.max_tokens, special)
     apart = section(near / "config.yaml", "data").respect_documents if near else data.respect_documents
@@ -235,4 +233,4 @@ def shown(found: dict) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    main()

@@ -9,13 +9,14 @@ import argparse
 import json
 import sys
 import textwrap
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
+try:
+    from lm import cli
+except ModuleNotFoundError:
+    raise SystemExit("error: lm is not installed; run `make install`, then use .venv/bin/python") from None
 
 import torch
 
-from lm import cli
 from lm.base.checks import nearest
 from lm.base.console import table
 from lm.config import CONF, composed
@@ -29,6 +30,7 @@ CPU, GPU = 3e11, 0.4 * 989e12  # FLOP/s
 CHARACTERS = {"tinyshakespeare": 65, "WordsConfig": 15, "AdditionConfig": 15, "TenActionsConfig": 25}
 
 
+@cli.script
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="experiments, or families of them")
@@ -41,10 +43,7 @@ def main() -> None:
             sys.exit(
                 f"error: there is no experiment {name}{nearest(name, [*{n.partition('/')[0] for n in every}, *every])}"
             )
-    try:
-        found = {name: about(name) for name in chosen}
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    found = {name: about(name) for name in chosen}
     if args.json:
         print(json.dumps(found))
     elif args.names:
@@ -96,4 +95,4 @@ def shown(name: str, facts: dict) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    main()

@@ -7,15 +7,17 @@ safetensors  the same as one .safetensors file, config and tokenizer in its meta
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
+try:
+    from lm import cli
+except ModuleNotFoundError:
+    raise SystemExit("error: lm is not installed; run `make install`, then use .venv/bin/python") from None
+
 from safetensors.torch import save_file
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
-
-from lm import cli
+from lm.base.errors import UserError
 from lm.base.files import replacing
 from lm.model import huggingface
 from lm.run import checkpoint
@@ -23,6 +25,7 @@ from lm.run import checkpoint
 SUFFIX = {"hf": "", "inference": ".ckpt", "safetensors": ".safetensors"}
 
 
+@cli.script
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=cli.path, metavar="RUN", help="a run (its best checkpoint) or a .ckpt file")
@@ -30,10 +33,7 @@ def main() -> None:
     parser.add_argument("--out", type=cli.path, help="where to (default: the format's name in the run directory)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a line")
     args = parser.parse_args()
-    try:
-        found = export(args.run, args.format, args.out)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    found = export(args.run, args.format, args.out)
     print(json.dumps(found) if args.json else f"{found['out']}: {found['bytes'] / 1e6:,.1f} MB")
 
 
@@ -42,7 +42,7 @@ def export(run: Path, form: str, out: Path | None) -> dict:
     place = Path(str(run).removeprefix("hf:")).expanduser()
     out = out or (place if place.is_dir() else place.parent) / f"{form}{SUFFIX[form]}"
     if out.is_dir() and any(out.iterdir()):
-        raise ValueError(f"{out} already holds files; remove it, or name another place with --out")
+        raise UserError(f"{out} already holds files; remove it, or name another place with --out")
     model, about = source.model, checkpoint.describe(source.model, source.tokenizer)
     if form == "hf":
         huggingface.export(model, source.tokenizer, out)
@@ -67,4 +67,4 @@ def export(run: Path, form: str, out: Path | None) -> dict:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    main()

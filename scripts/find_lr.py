@@ -6,16 +6,18 @@ to begin with, the same batches. Nothing is kept of it. What it suggests is a fi
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
+try:
+    from lm import cli
+except ModuleNotFoundError:
+    raise SystemExit("error: lm is not installed; run `make install`, then use .venv/bin/python") from None
 
 from rich.console import Console
 from rich.progress import track
 
-from lm import cli
 from lm.base.console import table
+from lm.base.errors import UserError
 from lm.base.plotting import pyplot
 from lm.config import Config, composed
 from lm.experiment.find_lr import Curve, range_test, rates
@@ -24,6 +26,7 @@ ROWS = 20  # of the table, beside the points
 POINTS = {"fall_ends": "the fall ends", "lowest": "lowest", "diverged": "diverged"}
 
 
+@cli.script
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="as for train.py: model=small optimizer=muon ...")
@@ -34,18 +37,15 @@ def main() -> None:
     parser.add_argument("--logdir", type=cli.path, metavar="DIR", help="also write it for TensorBoard, with a picture")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_intermixed_args()
-    try:
-        lrs = rates(args.min, args.max, args.steps)
-        check(args.out, args.logdir)
-        config = composed(args.overrides)
-        curve = range_test(config, lrs, watched=lambda losses: bar(losses, len(lrs)))
-        found = summary(curve, config)
-        if args.out:
-            draw(curve, found).savefig(args.out, dpi=120)
-        if args.logdir:
-            record(curve, found, args.logdir)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    lrs = rates(args.min, args.max, args.steps)
+    check(args.out, args.logdir)
+    config = composed(args.overrides)
+    curve = range_test(config, lrs, watched=lambda losses: bar(losses, len(lrs)))
+    found = summary(curve, config)
+    if args.out:
+        draw(curve, found).savefig(args.out, dpi=120)
+    if args.logdir:
+        record(curve, found, args.logdir)
     if args.json:
         points = {"lrs": curve.lrs[: len(curve.losses)], "losses": curve.losses, "smoothed": curve.smoothed}
         print(json.dumps(found | points))
@@ -54,11 +54,11 @@ def main() -> None:
 
 
 def check(out: Path | None, logdir: Path | None) -> None:
-    """What would fail only after the test. Raises ValueError."""
+    """What would fail only after the test. Raises UserError."""
     if out and (out.suffix != ".png" or not out.parent.is_dir()):
-        raise ValueError(f"--out {out} must be a .png file in a directory that is there")
+        raise UserError(f"--out {out} must be a .png file in a directory that is there")
     if logdir and any(logdir.glob("events.out.tfevents.*")):
-        raise ValueError(f"--logdir {logdir} has curves already, which this one would be mixed with: choose another")
+        raise UserError(f"--logdir {logdir} has curves already, which this one would be mixed with: choose another")
     if out or logdir:
         pyplot()
 
@@ -140,4 +140,4 @@ def record(curve: Curve, found: dict, logdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    main()

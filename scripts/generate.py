@@ -13,15 +13,17 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+try:
+    from lm import cli
+except ModuleNotFoundError:
+    raise SystemExit("error: lm is not installed; run `make install`, then use .venv/bin/python") from None
+
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
-
 from rich.console import Console
 from rich.text import Text
 
-from lm import cli
 from lm.base.console import table
+from lm.base.errors import UserError
 from lm.base.hardware import ACCELERATORS, device_type
 from lm.data import user_text
 from lm.data.token_files import cached_tokenizer
@@ -33,6 +35,7 @@ from lm.run.checkpoint import Checkpoint, load
 SHADES = [(0.8, "green"), (0.4, "cyan"), (0.1, "yellow"), (0.01, "magenta"), (0.0, "red")]  # from this probability on
 
 
+@cli.script
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -89,25 +92,18 @@ def main() -> None:
     add("--device", default="auto", choices=ACCELERATORS)
     add("--json", action="store_true", help="print one JSON object instead of the text")
     args = parser.parse_intermixed_args()
-    try:
-        wanted = Wanted(
-            args.max_new_tokens,
-            Sampling(args.temperature, args.top_k, args.top_p, args.min_p, args.repetition_penalty),
-            args.num_samples, args.seed, stops([user_text.argument("--stop", typed) for typed in args.stop]),
-            not args.ignore_end, args.show_probs, not args.no_cache,
-            args.parse_special, args.prompt_from_document_start,
-        )  # fmt: skip
-        device = device_type(args.device, "--device")
-        if args.interactive:
-            talk(source(args), wanted, device)
-        else:
-            generate(args, wanted, device)
-    except BrokenPipeError:  # nobody reads on
-        raise
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    wanted = Wanted(
+        args.max_new_tokens,
+        Sampling(args.temperature, args.top_k, args.top_p, args.min_p, args.repetition_penalty),
+        args.num_samples, args.seed, stops([user_text.argument("--stop", typed) for typed in args.stop]),
+        not args.ignore_end, args.show_probs, not args.no_cache,
+        args.parse_special, args.prompt_from_document_start,
+    )  # fmt: skip
+    device = device_type(args.device, "--device")
+    if args.interactive:
+        talk(source(args), wanted, device)
+    else:
+        generate(args, wanted, device)
 
 
 def source(args: argparse.Namespace) -> Checkpoint:
@@ -121,7 +117,7 @@ def source(args: argparse.Namespace) -> Checkpoint:
         return Checkpoint(Path("random"), GPT(config.model, tokenizer.vocab_size).eval(), tokenizer, 0, {})
     if len(args.source) != 1:
         given = f"not {len(args.source)}: {' '.join(args.source)}" if args.source else "or --random and a model="
-        raise ValueError(f"name one run, {given}")
+        raise UserError(f"name one run, {given}")
     return load(args.source[0])
 
 
@@ -214,4 +210,4 @@ def talk(checkpoint: Checkpoint, wanted: Wanted, device: str) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    main()

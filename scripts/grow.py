@@ -7,20 +7,23 @@ one, which stays as it is.
 import argparse
 import json
 import shutil
-import sys
 from pathlib import Path
+
+try:
+    from lm import cli
+except ModuleNotFoundError:
+    raise SystemExit("error: lm is not installed; run `make install`, then use .venv/bin/python") from None
 
 import yaml
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
-
-from lm import cli
 from lm.base import commands
+from lm.base.errors import UserError
 from lm.base.files import replacing
 from lm.model.growth import insert_layer
 from lm.run import checkpoint
 
 
+@cli.script
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=cli.path, metavar="RUN", help="a run directory; its last checkpoint is taken")
@@ -28,10 +31,7 @@ def main() -> None:
     parser.add_argument("--name", help="of the new run (default: RUN-grown)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
     args = parser.parse_args()
-    try:
-        found = grow(args.run, args.at, args.name)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    found = grow(args.run, args.at, args.name)
     if args.json:
         print(json.dumps(found))
     else:
@@ -47,7 +47,7 @@ def grow(run: Path, at: int | None, name: str | None) -> dict:
     name = name or f"{run.name}-grown"
     target = run.parent / name
     if target.exists():
-        raise ValueError(f"{target} is there already; choose another --name")
+        raise UserError(f"{target} is there already; choose another --name")
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     config["name"], config["model"]["n_layer"] = name, layers + 1
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
@@ -67,4 +67,4 @@ def grow(run: Path, at: int | None, name: str | None) -> dict:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    main()

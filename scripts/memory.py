@@ -7,12 +7,12 @@ change when it does not. For a device that is not here too: --device cuda. Every
 import argparse
 import json
 import re
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
+try:
+    from lm import cli
+except ModuleNotFoundError:
+    raise SystemExit("error: lm is not installed; run `make install`, then use .venv/bin/python") from None
 
-from lm import cli
 from lm.base.console import table
 from lm.base.hardware import device_type, memory_bytes
 from lm.config import composed
@@ -22,6 +22,7 @@ from lm.memory import Network, by_kind, largest
 UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
+@cli.script
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="as for train.py: model=large precision=bf16 ...")
@@ -30,10 +31,7 @@ def main() -> None:
     parser.add_argument("--vocab", type=int, help="tokens of the vocabulary (default: the tokenizer's)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     args = parser.parse_intermixed_args()
-    try:
-        found = look(args)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    found = look(args)
     print(json.dumps({k: v for k, v in found.items() if k != "advice"}) if args.json else shown(found))
 
 
@@ -98,4 +96,4 @@ def size(typed: str) -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    main()

@@ -6,17 +6,18 @@ tied, as its documents leave that open. Memory is that of training in fp32 with 
 
 import argparse
 import json
-import sys
-from pathlib import Path
+
+try:
+    from lm import cli
+except ModuleNotFoundError:
+    raise SystemExit("error: lm is not installed; run `make install`, then use .venv/bin/python") from None
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
-
-from lm import cli
 from lm.base.checks import nearest
+from lm.base.errors import UserError
 from lm.config import CONF, option
 from lm.model import GPT, GPTConfig
 
@@ -28,6 +29,7 @@ VOCABULARY = {  # of the documents; a family's, unless one of it has its own
 OURS = 2048
 
 
+@cli.script
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -36,10 +38,7 @@ def main() -> None:
     parser.add_argument("--vocab", type=int, help="another vocabulary, for all of them")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args()
-    try:
-        rows = list(numbers(args.presets, args.vocab))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    rows = list(numbers(args.presets, args.vocab))
     if args.json:
         print(json.dumps(rows))
         return
@@ -67,11 +66,11 @@ def numbers(words: list[str], vocab: int | None):
     for typed in overrides:
         key, _, value = typed.removeprefix("model.").partition("=")
         if key not in GPTConfig.__dataclass_fields__:
-            raise ValueError(f"unknown key model.{key}{nearest(key, list(GPTConfig.__dataclass_fields__))}")
+            raise UserError(f"unknown key model.{key}{nearest(key, list(GPTConfig.__dataclass_fields__))}")
         fields[key] = json.loads(value) if value[:1] in "0123456789.-tfn" else value
     for name in names:
         if not any(name in (k, k.partition("/")[0]) for k in known):
-            raise ValueError(f"{name}: there is no such preset or family{nearest(name, known)}")
+            raise UserError(f"{name}: there is no such preset or family{nearest(name, known)}")
     for name in known:
         if names and name not in names and name.partition("/")[0] not in names:
             continue
@@ -103,4 +102,4 @@ def row(name: str, config: GPTConfig, V: int) -> dict:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    main()

@@ -4,31 +4,31 @@ Several runs stand side by side. Where the language's law is known, a line shows
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
+try:
+    from lm import cli
+except ModuleNotFoundError:
+    raise SystemExit("error: lm is not installed; run `make install`, then use .venv/bin/python") from None
 
-from lm import cli
+from lm.base.errors import UserError
 from lm.base.plotting import pyplot
 from lm.run import metrics_csv
 from lm.run.directory import read_record
 
 
+@cli.script
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=cli.path, metavar="RUN", help="a run directory")
     parser.add_argument("--out", type=cli.path, default=None, help="where to (default: loss.png in the first run)")
     args = parser.parse_args()
-    try:
-        draw(args.runs, args.out or args.runs[0] / "loss.png")
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    draw(args.runs, args.out or args.runs[0] / "loss.png")
 
 
 def draw(runs: list[Path], out: Path) -> None:
-    """Train and validation loss over steps. Raises ValueError when there is nothing to draw."""
+    """Train and validation loss over steps. Raises UserError when there is nothing to draw."""
     figure, panels = pyplot().subplots(
         1, len(runs), figsize=(max(8, 5 * len(runs)), 4.5), layout="constrained", squeeze=False
     )
@@ -39,7 +39,7 @@ def draw(runs: list[Path], out: Path) -> None:
 
 def panel(axes: Any, run: Path) -> None:
     if not (rows := metrics_csv.read(run)):
-        raise ValueError(f"{run} holds no metrics.csv; give a run directory, e.g. outputs/mine")
+        raise UserError(f"{run} holds no metrics.csv; give a run directory, e.g. outputs/mine")
     for key, style in (("train/loss", {"alpha": 0.5, "linewidth": 1}), ("val/loss", {"marker": "o"})):
         points = [(row["step"], row[key]) for row in rows if key in row]
         if points:
@@ -52,4 +52,4 @@ def panel(axes: Any, run: Path) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    main()

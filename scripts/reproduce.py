@@ -9,11 +9,14 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
+try:
+    from lm import cli
+except ModuleNotFoundError:
+    raise SystemExit("error: lm is not installed; run `make install`, then use .venv/bin/python") from None
 
-from lm import cli
 from lm.base import commands
 from lm.base.console import table
+from lm.base.errors import UserError
 from lm.base.files import sha256
 from lm.base.hardware import device_name
 from lm.config import register, section
@@ -21,21 +24,19 @@ from lm.data.token_files import cached_tokenizer
 from lm.run.directory import environment, read_config, read_record
 
 
+@cli.script
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=cli.path, metavar="RUN", help="a run directory")
     parser.add_argument("--name", help="of the run that the command would make (default: the run's, with -again)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args()
-    try:
-        record = read_record(args.run / "run.json")
-        if "sessions" not in record:
-            raise ValueError(f"{args.run} holds no run.json that says how it was made; give a run directory")
-        name = args.name or f"{record['name']}-again"
-        again = commands.resume(Path("outputs", name), record["overrides"], {})
-        rows = compared(args.run, record)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    record = read_record(args.run / "run.json")
+    if "sessions" not in record:
+        raise UserError(f"{args.run} holds no run.json that says how it was made; give a run directory")
+    name = args.name or f"{record['name']}-again"
+    again = commands.resume(Path("outputs", name), record["overrides"], {})
+    rows = compared(args.run, record)
     differing = [what for what, then, now in rows if then != now]
     if args.json:
         print(json.dumps({"command": again, "then_and_now": {what: pair for what, *pair in rows}, "differ": differing}))
@@ -46,7 +47,7 @@ def main() -> None:
 
 
 def compared(run: Path, record: dict) -> list[tuple[str, object, object]]:
-    """What a run depends on: its name, then, and now. Raises ValueError."""
+    """What a run depends on: its name, then, and now. Raises UserError."""
     now = environment()
     rows: list[tuple[str, object, object]] = [
         ("commit", record.get("git_commit"), now["git_commit"]),
@@ -74,4 +75,4 @@ def short(value: object) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    main()

@@ -8,15 +8,17 @@ import argparse
 import json
 import math
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from itertools import product
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
+try:
+    from lm import cli
+except ModuleNotFoundError:
+    raise SystemExit("error: lm is not installed; run `make install`, then use .venv/bin/python") from None
 
-from lm import cli
+from lm.base.errors import UserError
 from lm.base.plotting import pyplot
 from lm.config import CONF, Config, composed, option
 
@@ -24,6 +26,7 @@ MARKS = "*o+x#@%&"
 WIDTH, HEIGHT = 72, 17  # of the chart, in characters: every fourth line is a quarter
 
 
+@cli.script
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="as for train.py: schedule=wsd schedule.decay_fraction=0.5 ...")
@@ -31,12 +34,9 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=1000, help="at most so many steps, evenly spread (default: 1000)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a chart")
     args = parser.parse_intermixed_args()
-    try:
-        steps, curves, plateau = look(args.overrides, args.points)
-        if args.out:
-            draw(steps, curves, args.out)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    steps, curves, plateau = look(args.overrides, args.points)
+    if args.out:
+        draw(steps, curves, args.out)
     if args.json:
         print(json.dumps({"steps": steps, **curves}))
         return
@@ -46,13 +46,13 @@ def main() -> None:
 
 
 def look(overrides: Sequence[str], points: int) -> tuple[list[int], dict[str, list[float]], bool]:
-    """The steps, each schedule's factors at them, and whether a plateau may lower one. Raises ValueError."""
+    """The steps, each schedule's factors at them, and whether a plateau may lower one. Raises UserError."""
     if points < 2:
-        raise ValueError(f"--points {points} must be at least 2")
+        raise UserError(f"--points {points} must be at least 2")
     configs = compared(overrides)
     config = next(iter(configs.values()))
     if config.trainer.max_epochs is not None:
-        raise ValueError(
+        raise UserError(
             f"trainer.max_epochs={config.trainer.max_epochs} counts passes over a text, and none is read here; "
             "give trainer.max_steps or trainer.max_tokens"
         )
@@ -144,4 +144,4 @@ def draw(steps: Sequence[int], curves: dict[str, list[float]], out: Path) -> Non
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    main()

@@ -19,17 +19,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+try:
+    from lm import cli
+except ModuleNotFoundError:
+    raise SystemExit("error: lm is not installed; run `make install`, then use .venv/bin/python") from None
+
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
-
-from lm import cli
 from lm.analysis.vocabulary import report
 from lm.analysis.vocabulary.analysis import Counts, count, example, take_apart
 from lm.analysis.vocabulary.page import page, png
 from lm.analysis.vocabulary.sections import Chart, Section, tell
 from lm.base import commands
 from lm.base.console import progress
+from lm.base.errors import UserError
 from lm.base.files import replacing, write_text
 from lm.config import Config, composed, section
 from lm.config.words import files_and_settings
@@ -47,18 +50,13 @@ BLOCK = 1 << 22  # ids counted at once
 log = logging.getLogger("lm")
 
 
+@cli.script
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
     sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show ↵ shows ?
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     log.setLevel(logging.INFO)
-    try:
-        args.command(args)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    args.command(args)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -110,14 +108,14 @@ def train(args: argparse.Namespace) -> None:
 def show(args: argparse.Namespace) -> None:
     """What a tokenizer holds, and what becomes of a text in it."""
     if args.top < 1:
-        raise ValueError(f"--top={args.top} must be at least 1")
+        raise UserError(f"--top={args.top} must be at least 1")
     check_texts(args.text or [])
     check_outputs(args.html, args.png)
     source, tokenizer, text, special, downloads = opened(args.words)
     for typed in args.text or []:
         tokenizer.encode(typed)  # refuse what was asked for and cannot be spelt
     if args.png and not text:
-        raise ValueError("--png draws how often tokens come in a text: name one, e.g. corpus=shakespeare")
+        raise UserError("--png draws how often tokens come in a text: name one, e.g. corpus=shakespeare")
     vocabulary = take_apart(tokenizer)
     counts = counted(text, tokenizer, special, downloads) if text else None
     texts = args.text or [example(text.val) if text else "To be, or not to be: that is the question.", SENTENCE]
@@ -167,7 +165,7 @@ def candidates(words: Sequence[str], sizes: str | None, names: str | None) -> li
             found[-1:] = [composed([*typed, f"tokenizer.vocab_size={n}"]) for n in numbers]
             sized = True
     if sizes and not sized:
-        raise ValueError(f"--vocab-sizes={sizes}: none of these tokenizers has a size to choose; tokenizer=bpe does")
+        raise UserError(f"--vocab-sizes={sizes}: none of these tokenizers has a size to choose; tokenizer=bpe does")
     return found
 
 
@@ -175,9 +173,9 @@ def vocab_sizes(typed: str) -> list[int]:
     try:
         sizes = list(map(int, typed.split(",")))
     except ValueError:
-        raise ValueError(f"--vocab-sizes={typed} must be numbers with commas between, e.g. {LADDER}") from None
+        raise UserError(f"--vocab-sizes={typed} must be numbers with commas between, e.g. {LADDER}") from None
     if min(sizes) < 256:
-        raise ValueError(f"--vocab-sizes={typed} must be at least 256 each: every byte has a token")
+        raise UserError(f"--vocab-sizes={typed} must be at least 256 each: every byte has a token")
     return sizes
 
 
@@ -197,15 +195,15 @@ def opened(words: Sequence[str]) -> tuple[str, Tokenizer, Text | None, bool, Dow
         tokenizer = cached_tokenizer(config.tokenizer, text, downloads)
         return about(typed), tokenizer, text, config.tokenizer.parse_special, downloads
     if len(paths) > 1:
-        raise ValueError(f"one run or file at a time, not {', '.join(paths)}")
+        raise UserError(f"one run or file at a time, not {', '.join(paths)}")
     path = Path(paths[0])
     tokenizer, run = from_path(path)
     keys = {word.lstrip("+").partition("=")[0] for word in typed}
     groups = {key.partition(".")[0] for key in keys}
     if "tokenizer" in groups:
-        raise ValueError(f"the tokenizer is that of {path}; leave out tokenizer=")
+        raise UserError(f"the tokenizer is that of {path}; leave out tokenizer=")
     if "corpus" in groups and not keys & {"corpus", "experiment"}:
-        raise ValueError("a setting of the corpus needs the corpus named: corpus=...")
+        raise UserError("a setting of the corpus needs the corpus named: corpus=...")
     config, special = composed(typed), parses_special(run.parent if run else None)
     if keys & {"corpus", "experiment"}:
         return str(path), tokenizer, load(config), special, None
@@ -219,24 +217,24 @@ def from_path(path: Path) -> tuple[Tokenizer, Path | None]:
     """The tokenizer of a run, a checkpoint or a file, and the config.yaml of its run, if it lies in one."""
     if not path.exists():
         meant = Path("outputs") / path
-        raise ValueError(f"{path}: no such run or file" + (f"; did you mean {meant}?" if meant.exists() else ""))
+        raise UserError(f"{path}: no such run or file" + (f"; did you mean {meant}?" if meant.exists() else ""))
     run = path if path.is_dir() else path.parent
     if path.suffix == ".ckpt":
         content, run = checkpoint.read(path)["lm"]["tokenizer"], run.parent
     else:
         file = path / "tokenizer.json" if path.is_dir() else path
         if not file.exists():
-            raise ValueError(f"{path} holds no tokenizer.json; give a run, a checkpoint or a tokenizer.json")
+            raise UserError(f"{path} holds no tokenizer.json; give a run, a checkpoint or a tokenizer.json")
         try:
             content = file.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError:
-            raise ValueError(f"{file}: not a tokenizer.json, nor a checkpoint (.ckpt)") from None
+            raise UserError(f"{file}: not a tokenizer.json, nor a checkpoint (.ckpt)") from None
     config = run / "config.yaml"
     ours = path.is_dir() or path.suffix == ".ckpt" or path.name == "tokenizer.json"
     try:
         return from_json(content), config if ours and config.exists() else None
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise UserError(f"{path}: {error}") from error
 
 
 def counted(text: Text, tokenizer: Tokenizer, special: bool, cache: Downloads | None = None) -> tuple[Counts, Counts]:
@@ -266,17 +264,17 @@ def blocks(ids: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:
 
 def check_texts(texts: list[str]) -> None:
     if not all(texts):
-        raise ValueError("--text is empty: give at least one character to split")
+        raise UserError("--text is empty: give at least one character to split")
 
 
 def check_outputs(*paths: Path | None) -> None:
     """Before the work, not behind it."""
     for path in filter(None, paths):
         if path.exists() and not path.is_file():
-            raise ValueError(f"{path} is {'a directory' if path.is_dir() else 'no regular file'}; name a file to write")
+            raise UserError(f"{path} is {'a directory' if path.is_dir() else 'no regular file'}; name a file to write")
         parent = next(parent for parent in path.absolute().parents if parent.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise ValueError(f"{path} cannot be written: {parent} is no directory that you may write in")
+            raise UserError(f"{path} cannot be written: {parent} is no directory that you may write in")
 
 
 def finish(args: argparse.Namespace, title: str, sections: list[Section], found: dict[str, Any]) -> None:
@@ -295,4 +293,4 @@ def finish(args: argparse.Namespace, title: str, sections: list[Section], found:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    main()

@@ -13,13 +13,16 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
+try:
+    from lm import cli
+except ModuleNotFoundError:
+    raise SystemExit("error: lm is not installed; run `make install`, then use .venv/bin/python") from None
 
 from benchmarks.torture import CONFIGURATIONS, torture
-from lm import cli
 from lm.base.console import table
 
 
+@cli.script
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100, help="in all (default: 100)")
@@ -34,13 +37,10 @@ def main() -> None:
     if not names or args.kills < 1 or args.jobs < 1:
         sys.exit(f"error: --kills and --jobs must be at least 1, and --only one of: {'; '.join(CONFIGURATIONS)}")
     with tempfile.TemporaryDirectory() as tmp:
-        try:
-            results = torture(
-                args.out or Path(tmp), args.kills, args.seed, names, args.jobs, args.aim,
-                said=lambda line: print(line, file=sys.stderr),
-            )  # fmt: skip
-        except (ValueError, OSError) as error:
-            sys.exit(f"error: {error}")
+        results = torture(
+            args.out or Path(tmp), args.kills, args.seed, names, args.jobs, args.aim,
+            said=lambda line: print(line, file=sys.stderr),
+        )  # fmt: skip
     wrong = [line for result in results for line in (*result.lost, *result.differences)]
     if args.json:
         print(json.dumps([asdict(result) for result in results]))
@@ -55,4 +55,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    main()

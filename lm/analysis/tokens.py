@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lm.base.errors import UserError
 from lm.data.tokenizer import Tokenizer, spellings
 from lm.data.tokenizer.base import UNKNOWN
 from lm.run.checkpoint import Checkpoint
@@ -50,19 +51,19 @@ def quoted(spelling: bytes) -> str:
 
 
 def token_id(typed: str, tokenizer: Tokenizer) -> int:
-    """Of `#17`, of a special token's name, of a text that is one token. Raises ValueError for anything else."""
+    """Of `#17`, of a special token's name, of a text that is one token. Raises UserError for anything else."""
     if number := re.fullmatch(r"#(\d+)", typed):
         if int(number[1]) >= tokenizer.vocab_size:
-            raise ValueError(f"{typed}: ids go from #0 to #{tokenizer.vocab_size - 1}")
+            raise UserError(f"{typed}: ids go from #0 to #{tokenizer.vocab_size - 1}")
         return int(number[1])
     if typed in tokenizer.special_tokens:
         return tokenizer.special_tokens[typed]
     ids, called = tokenizer.encode(typed).tolist(), names(tokenizer)
     if len(ids) != 1:
         parts = ", ".join(f"{called[i]} (#{i})" for i in ids[:8]) + ", ..." * (len(ids) > 8)
-        raise ValueError(f"{typed!r} is {len(ids)} tokens, not one{': ' * bool(ids)}{parts}")
+        raise UserError(f"{typed!r} is {len(ids)} tokens, not one{': ' * bool(ids)}{parts}")
     if called[ids[0]] in (*tokenizer.special_tokens, f"'{UNKNOWN}'"):  # which stands for what the vocabulary lacks
-        raise ValueError(f"the vocabulary has no token for {typed!r}")
+        raise UserError(f"the vocabulary has no token for {typed!r}")
     return ids[0]
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from lm.base.errors import UserError
+
 
 def nearest(word: str, known: Sequence[str], prefix: str = "") -> str:
     """`; did you mean 'x'?` for the known word closest to `word`, or nothing when none is close."""
@@ -15,7 +17,7 @@ def nearest(word: str, known: Sequence[str], prefix: str = "") -> str:
 
 
 class Check:
-    """Collects what is wrong with one section of the config; `done` raises it as one ValueError.
+    """Collects what is wrong with one section of the config; `done` raises it as one UserError.
 
     >>> check = Check("model", config)
     >>> check.at_least("n_layer", 1)
@@ -49,4 +51,4 @@ class Check:
 
     def done(self) -> None:
         if self.problems:
-            raise ValueError("\n".join(self.problems))
+            raise UserError("\n".join(self.problems))

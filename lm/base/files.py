@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from lm.base.errors import UserError
+
 CACHE_TAG = "CACHEDIR.TAG"  # says to backups, and to our own search for text, that a folder can be made again
 
 
@@ -41,17 +43,17 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def room(folder: Path, elsewhere: str, room: str = "make room") -> Iterator[None]:
-    """Raises ValueError when the disk is full, or not ours to write on: go `elsewhere`, or make `room`."""
+    """Raises UserError when the disk is full, or not ours to write on: go `elsewhere`, or make `room`."""
     try:
         yield
     except OSError as error:
         if isinstance(error.filename, str) and not Path(error.filename).absolute().is_relative_to(folder.absolute()):
             raise  # of another place
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise ValueError(f"{folder} cannot be written to ({error.strerror}): {elsewhere}") from error
+            raise UserError(f"{folder} cannot be written to ({error.strerror}): {elsewhere}") from error
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        raise ValueError(
+        raise UserError(
             f"no room in {folder} ({error.strerror}; {shutil.disk_usage(folder).free / 1e6:,.0f} MB are free): "
             f"{elsewhere}, or {room}"
         ) from error

@@ -19,6 +19,7 @@ import torch
 
 from lm.base import commands
 from lm.base.checks import nearest
+from lm.base.errors import UserError
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 
@@ -41,17 +42,17 @@ def is_main_process() -> bool:
 def device_type(accelerator: str, key: str) -> str:
     """'cpu', 'cuda' or 'mps' for one of ACCELERATORS; `key` is what the user set it by.
 
-    Raises ValueError for anything else, and for a device that this machine lacks.
+    Raises UserError for anything else, and for a device that this machine lacks.
     """
     if accelerator not in ACCELERATORS:
         allowed = f"must be one of {', '.join(ACCELERATORS)}{nearest(accelerator, ACCELERATORS)}"
-        raise ValueError(f"{key}={accelerator} {allowed}")
+        raise UserError(f"{key}={accelerator} {allowed}")
     has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if accelerator == "auto":
         return next(device for device in ("cuda", "mps", "cpu") if has[device])
     device = {"gpu": "cuda"}.get(accelerator, accelerator)
     if not has[device]:
-        raise ValueError(
+        raise UserError(
             f"{key}={accelerator}: torch {torch.__version__} finds no such device here; "
             f"it finds {', '.join(d for d, found in has.items() if found)}"
         )
@@ -97,14 +98,14 @@ def card_peak(name: str) -> float | None:
 
 
 def require_compiler(device: str) -> None:
-    """Raises ValueError when torch.compile would find nothing here to compile with."""
+    """Raises UserError when torch.compile would find nothing here to compile with."""
     if device == "cuda" and importlib.util.find_spec("triton") is None:
-        raise ValueError(
+        raise UserError(
             f"trainer.compile=true needs triton, which torch compiles for a GPU with: {commands.install('triton')}"
         )
     compilers = [os.environ.get("CXX", ""), "g++", "clang++", "c++"]
     if device == "cpu" and not any(map(shutil.which, filter(None, compilers))):
-        raise ValueError("trainer.compile=true needs a C++ compiler on a CPU, such as g++; CXX may name it")
+        raise UserError("trainer.compile=true needs a C++ compiler on a CPU, such as g++; CXX may name it")
 
 
 def keep_freed_memory() -> None:

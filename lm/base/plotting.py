@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from lm.base import commands
+from lm.base.errors import UserError
 
 
 def pyplot() -> Any:
-    """matplotlib.pyplot, which draws into files. Raises ValueError where it is not installed."""
+    """matplotlib.pyplot, which draws into files. Raises UserError where it is not installed."""
     try:
         import matplotlib
     except ImportError as error:
-        raise ValueError(f"a picture needs matplotlib: {commands.install('.[report]')}") from error
+        raise UserError(f"a picture needs matplotlib: {commands.install('.[report]')}") from error
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 import yaml
 
+from lm.base.errors import UserError
 from lm.config import SCHEMAS, Config, usual
 from lm.run import metrics_csv
 from lm.run.changes import flatten
@@ -68,14 +69,14 @@ class Run:
 
 
 def find(paths: Sequence[Path]) -> list[Run]:
-    """The runs in and below directories, each once. Raises ValueError where there is none, or one is damaged."""
+    """The runs in and below directories, each once. Raises UserError where there is none, or one is damaged."""
     found: dict[Path, None] = {}
     for path in paths:
         if not path.is_dir():
-            raise ValueError(f"{path}: no such run")
+            raise UserError(f"{path}: no such run")
         below = [file.parent for file in path.resolve().rglob("run.json") if (file.parent / "config.yaml").exists()]
         if not below:
-            raise ValueError(f"{path} holds no run, which is a directory with config.yaml and run.json")
+            raise UserError(f"{path} holds no run, which is a directory with config.yaml and run.json")
         found |= dict.fromkeys(sorted(below, key=natural))
     parent = Path(os.path.commonpath([path.parent for path in found]))
     return [read(path, str(path.relative_to(parent))) for path in found]
@@ -87,7 +88,7 @@ def natural(path: Path) -> list[str | int]:
 
 
 def read(path: Path, name: str) -> Run:
-    """A run's directory. Raises ValueError when its files are damaged."""
+    """A run's directory. Raises UserError when its files are damaged."""
     try:
         tree, record = read_config(path / "config.yaml"), read_record(path / "run.json")
         flat = flatten(tree)
@@ -97,7 +98,7 @@ def read(path: Path, name: str) -> Run:
         if config.get("optimizer.lr") is None:
             config["optimizer.lr"] = record.get("lr")  # what it chose for itself
     except (yaml.YAMLError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path / 'config.yaml'} does not say how the run was trained") from error
+        raise UserError(f"{path / 'config.yaml'} does not say how the run was trained") from error
     return Run(path, name, config, record, state(path, record), metrics_csv.read(path) or recorded(record))
 
 

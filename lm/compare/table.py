@@ -11,6 +11,7 @@ from typing import Any
 
 from lm.base import console
 from lm.base.checks import nearest
+from lm.base.errors import UserError
 from lm.compare.reading import Run
 
 Row = dict[str, Any]
@@ -140,18 +141,18 @@ def caveats(runs: Sequence[Run]) -> list[str]:
 
 
 def kept(runs: Sequence[Run], wheres: Sequence[str]) -> list[Run]:
-    """The runs in which each of `key=value` holds, of a config key or status. Raises ValueError when none is left."""
+    """The runs in which each of `key=value` holds, of a config key or status. Raises UserError when none is left."""
     for where in wheres:
         key, equals, value = where.partition("=")
         known = list(dict.fromkeys(["status", *(key for run in runs for key in run.config)]))
         if not equals:
-            raise ValueError(f"--where {where} must be key=value, e.g. optimizer.lr=0.001 or status=finished")
+            raise UserError(f"--where {where} must be key=value, e.g. optimizer.lr=0.001 or status=finished")
         name = column(key, known, "--where")
         values = [run.status if name == "status" else run.config.get(name) for run in runs]
         left = [run for run, found in zip(runs, values, strict=True) if same(found, value)]
         if not left:
             there = ", ".join(sorted({plain(found) for found in values}))
-            raise ValueError(f"--where {where} leaves no run; {name} is {shortened(there, 200)}")
+            raise UserError(f"--where {where} leaves no run; {name} is {shortened(there, 200)}")
         runs = left
     return list(runs)
 
@@ -166,7 +167,7 @@ def same(found: Any, typed: str) -> bool:
 
 
 def ordered(rows: Sequence[Row], sort: str) -> list[Row]:
-    """By a column, downwards with `-` in front; what is not known comes last. Raises ValueError for no such column."""
+    """By a column, downwards with `-` in front; what is not known comes last. Raises UserError for no such column."""
     name = column(sort.removeprefix("-"), list(rows[0]), "--sort")
 
     def unknown(row: Row) -> bool:
@@ -184,9 +185,9 @@ def column(typed: str, known: Sequence[str], flag: str) -> str:
     """A column by its name, or by a tail of it that is the only one such."""
     found = [name for name in known if name == typed] or [name for name in known if name.endswith(f".{typed}")]
     if len(found) > 1:
-        raise ValueError(f"{flag} {typed} could be {' or '.join(found)}")
+        raise UserError(f"{flag} {typed} could be {' or '.join(found)}")
     if not found:
-        raise ValueError(f"{flag} {typed}: there is no such column{nearest(typed, known)}")
+        raise UserError(f"{flag} {typed}: there is no such column{nearest(typed, known)}")
     return found[0]
 
 

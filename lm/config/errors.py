@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lm.base import commands
 from lm.base.checks import nearest
 from lm.base.console import protect_console
+from lm.base.errors import UserError
 from lm.config.aliases import alias
 from lm.config.help import CONF, help_text
 from lm.config.reference import help_for
@@ -29,7 +30,7 @@ from lm.config.typed import keep_typed
 from lm.run.directory import Pruned
 from lm.run.lock import Owned
 
-USER_ERRORS = (HydraException, OmegaConfBaseException, ValueError, OSError)
+USER_ERRORS = (HydraException, OmegaConfBaseException, UserError, OSError)
 
 
 # What to install for a launcher, by how its name begins: they are no dependencies.
@@ -43,7 +44,7 @@ class Refused(SystemExit):
 def run(main: Callable[[], None]) -> None:
     """Run a @hydra.main function; what a user got wrong ends with one message and status 1, without a traceback.
 
-    HYDRA_FULL_ERROR=1 brings the traceback. Errors that no user can cause always have one.
+    LM_TRACEBACK=1 or HYDRA_FULL_ERROR=1 shows the traceback too. Other errors always show theirs.
     """
     protect_console()
     if {"--help", "-h"} & set(sys.argv[1:]):  # Hydra's own would copy every config twice first
@@ -61,7 +62,7 @@ def run(main: Callable[[], None]) -> None:
         main()
     except (Refused, *USER_ERRORS) as raised:
         error = raised.__cause__ or raised if isinstance(raised, Refused) else raised
-        if asked == "1":
+        if asked == "1" or os.environ.get("LM_TRACEBACK") == "1":
             raise error from None
         print(f"error: {explain(error)}", file=sys.stderr)
         sys.exit(1)
@@ -80,7 +81,7 @@ def show_help(topics: list[str]) -> None:
 
     try:
         print(help_for(topics))
-    except ValueError as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     sys.exit(0)

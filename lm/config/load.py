@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lm.base.errors import UserError
 from lm.config.errors import explain
 from lm.config.help import CONF
 from lm.config.resolve import resolve
@@ -30,18 +31,18 @@ def option(group: str, name: str, **overrides: Any) -> Any:
 
 
 def section(path: Path, group: str) -> Any:
-    """A section of a run's config.yaml, as the dataclass it was. Raises ValueError when it is not there."""
+    """A section of a run's config.yaml, as the dataclass it was. Raises UserError when it is not there."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))[group]
         name = values.pop("kind", None)
         schema = next(s for s in SCHEMAS[group] if name in (None, s.__name__.removesuffix("Config")))
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values))
     except (yaml.YAMLError, KeyError, TypeError, StopIteration, OmegaConfBaseException) as error:
-        raise ValueError(f"{path} does not say what the run's {group} was; name one, e.g. corpus=text") from error
+        raise UserError(f"{path} does not say what the run's {group} was; name one, e.g. corpus=text") from error
 
 
 def composed(overrides: Sequence[str], here: bool = True) -> Config:
-    """What train.py would run with these overrides: for scripts. Raises ValueError, ready to be shown.
+    """What train.py would run with these overrides: for scripts. Raises UserError, ready to be shown.
 
     Unless `here`, it is meant for another machine, and this one's devices do not matter.
     """
@@ -51,7 +52,7 @@ def composed(overrides: Sequence[str], here: bool = True) -> Config:
             typed = keep_typed(list(overrides), Config, SCHEMAS)
             return resolve(compose("train", ["name=script", *typed]), here)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(explain(error)) from error
+        raise UserError(explain(error)) from error
 
 
 def plain(config: Config) -> dict[str, Any]:

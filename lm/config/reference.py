@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from lm.base.checks import nearest
+from lm.base.errors import UserError
 from lm.config.help import CONF, describe
 from lm.config.schema import SCHEMAS, Config
 
@@ -151,7 +152,7 @@ def groups() -> list[str]:
 def help_on(topic: str) -> str:
     """Return the help on a group, an option (`optimizer=muon`) or keys (`optimizer.lr`, `lr`).
 
-    Raises ValueError, with the nearest topic, for what is none of them.
+    Raises UserError, with the nearest topic, for what is none of them.
     """
     group, equals, option = topic.partition("=")
     if group not in groups():
@@ -159,10 +160,10 @@ def help_on(topic: str) -> str:
         if found:
             return "\n".join(_lines(found))
         known = [*groups(), *(key.name for name in ["", *SCHEMAS, "sweep"] for key in keys(name))]
-        raise ValueError(f"no help on {topic}: name a group or a key, e.g. --help optimizer{nearest(group, known)}")
+        raise UserError(f"no help on {topic}: name a group or a key, e.g. --help optimizer{nearest(group, known)}")
     names = [_name(path, group) for path in _paths(group)]
     if equals and option not in names:
-        raise ValueError(f"{group} has no option {option}{nearest(option, names)}")
+        raise UserError(f"{group} has no option {option}{nearest(option, names)}")
     if equals:
         path = CONF / group / f"{option}.yaml"
         return f"{topic}: {describe(path)}\n\n{path.read_text(encoding='utf-8').rstrip()}"
@@ -228,5 +229,5 @@ def markdown() -> str:
 
 
 def help_for(topics: list[str]) -> str:
-    """Return what `--help` prints on topics. Raises ValueError for what is none."""
+    """Return what `--help` prints on topics. Raises UserError for what is none."""
     return "\n\n".join(map(help_on, topics))

@@ -13,26 +13,27 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lm.base.checks import Check
 from lm.base.commands import RUN_NAME
+from lm.base.errors import UserError
 from lm.base.hardware import device_count, device_type, require_compiler
 from lm.config.errors import explain, unknown_key
 from lm.config.schema import Config
 
 
 def resolve(cfg: DictConfig, here: bool = True) -> Config:
-    """Gates two and three: ranges, then the rules that span sections. Raises one ValueError with all that is wrong."""
+    """Gates two and three: ranges, then the rules that span sections. Raises one UserError with all that is wrong."""
     problems = unknown_keys(cfg)
     values: dict[str, Any] = {}
     for part in fields(Config):
         try:
             node = cfg[part.name]
             values[part.name] = OmegaConf.to_object(node) if isinstance(node, DictConfig) else node
-        except (ValueError, OmegaConfBaseException) as error:
-            problems.append(str(error) if type(error) is ValueError else explain(error))
+        except (UserError, OmegaConfBaseException) as error:
+            problems.append(str(error) if isinstance(error, UserError) else explain(error))
     if not problems:
         config = Config(**values)
         problems = across(config, here)
     if problems:
-        raise ValueError("\n".join(problems))
+        raise UserError("\n".join(problems))
     return config
 
 
@@ -43,7 +44,7 @@ def across(config: Config, here: bool) -> list[str]:
     def attempt(rule: Callable[..., Any], *args: Any) -> Any:
         try:
             return rule(*args)
-        except ValueError as error:
+        except UserError as error:
             problems.append(str(error))
 
     c, wanted = config, config.trainer.devices

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from lm.base.errors import UserError
 from lm.config.errors import unknown_key
 from lm.config.help import CONF
 from lm.config.schema import Config
@@ -17,7 +18,7 @@ def files_and_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Tell files from settings as train.py takes them.
 
     What exists is a file, whatever its name. What does not is a setting when it is key=value with a key of the
-    configuration, and a file when it cannot be one. Raises ValueError, with both readings, for what might be either.
+    configuration, and a file when it cannot be one. Raises UserError, with both readings, for what might be either.
     """
     known = {*(field.name for field in fields(Config)), *(path.name for path in CONF.iterdir() if path.is_dir())}
     files, settings = [], []
@@ -29,7 +30,7 @@ def files_and_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
         elif re.split(r"[./@]", key)[0] in {*known, "hydra"}:
             settings.append(word)
         elif re.fullmatch(r"[\w.]+", key):
-            raise ValueError(f"{word}: there is no such file (looked in {Path.cwd()}), and it is no setting: "
+            raise UserError(f"{word}: there is no such file (looked in {Path.cwd()}), and it is no setting: "
                              f"{unknown_key(key, sorted(known))}")  # fmt: skip
         else:
             files.append(word)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lm.base.checks import Check
+from lm.base.errors import UserError
 from lm.data.download import Downloads
 
 IGNORE = -100  # a target with this value does not count in the loss; torch's default ignore_index
@@ -58,10 +59,10 @@ class DataConfig:
         return max(1, self.batch_size // devices)
 
     def accumulate(self, devices: int = 1) -> int:
-        """Micro-batches per optimizer step on each device. Raises ValueError when the batch does not divide."""
+        """Micro-batches per optimizer step on each device. Raises UserError when the batch does not divide."""
         at_once = self.micro(devices) * devices
         if self.batch_size % at_once:
-            raise ValueError(
+            raise UserError(
                 f"data.batch_size={self.batch_size} must be a multiple of data.micro_batch_size={self.micro(devices)} "
                 f"times {devices} device{'s' * (devices > 1)}, e.g. {at_once * -(-self.batch_size // at_once)}"
             )
@@ -71,7 +72,7 @@ class DataConfig:
 class TrainBatches(Dataset[tuple[Tensor, Tensor]]):
     """Micro-batch k of a run, for every k >= 0: x and y (B, T) int64, where y is x one token on.
 
-    Raises ValueError when `tokens` (N,) do not hold one batch of windows.
+    Raises UserError when `tokens` (N,) do not hold one batch of windows.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class TrainBatches(Dataset[tuple[Tensor, Tensor]]):
         # one window less than would fit, so that every offset up to T - 1 leaves as many
         self.windows = max(len(tokens) // T - 1, int(len(tokens) > T))
         if self.windows < config.batch_size:
-            raise ValueError(
+            raise UserError(
                 f"the training text has {self.windows} windows of model.block_size={T} tokens, less than one batch of "
                 f"data.batch_size={config.batch_size}: bring more text, or lower one of the two"
             )
@@ -133,13 +134,13 @@ class ValBatches(Dataset[tuple[Tensor, Tensor]]):
         self, tokens: np.ndarray, T: int, batch: int, limit: int | None = None, devices: int = 1, val_key: str = ""
     ) -> None:
         if len(tokens) <= T:
-            raise ValueError(
+            raise UserError(
                 f"the validation text has {len(tokens)} tokens, too few for one window of model.block_size={T}: "
                 f"{f'validate on more text ({val_key}), or ' if val_key else ''}lower model.block_size"
             )
         windows = -(-(len(tokens) - 1) // T)
         if windows < devices:
-            raise ValueError(f"the validation text has {windows} windows of {T} tokens, too few for {devices} devices")
+            raise UserError(f"the validation text has {windows} windows of {T} tokens, too few for {devices} devices")
         self.chosen = np.linspace(0, windows - 1, min(limit or windows, windows)).round().astype(np.int64)
         self.tokens, self.T = tokens, T
         self.batch = min(batch, -(-len(self.chosen) // devices))

@@ -30,6 +30,7 @@ from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
 from lm import __version__
 from lm.base import files
+from lm.base.errors import UserError
 
 TIMEOUT = 30.0  # seconds to connect in, and seconds without a byte after which a connection counts as lost
 ATTEMPTS = 5  # per address
@@ -64,12 +65,12 @@ class Downloads:
         """The file root/corpora/<name>, fetched from the first of `urls` that has it unless it is there and whole."""
         path = self.root / "corpora" / name
         if Path(name).is_absolute() or ".." in Path(name).parts:  # it may come from a listing
-            raise ValueError(f"{name} is not below {self.root / 'corpora'}")
+            raise UserError(f"{name} is not below {self.root / 'corpora'}")
         if not (fault := _fault(path, sha256, size)):
             return path
         if self.offline:
             failed = f"{path} {fault}, and data.offline=true forbids fetching it: put it there by hand, from"
-            raise ValueError("\n  ".join([failed, *urls]) + (f"\nits sha256 is {sha256}" if sha256 else ""))
+            raise UserError("\n  ".join([failed, *urls]) + (f"\nits sha256 is {sha256}" if sha256 else ""))
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{path}.lock")
         try:
@@ -94,7 +95,7 @@ class Downloads:
     def json(self, url: str) -> Any:
         """The JSON document at `url`, such as a listing of files; it is not kept."""
         if self.offline:
-            raise ValueError(f"data.offline=true forbids asking for {url}")
+            raise UserError(f"data.offline=true forbids asking for {url}")
         with TemporaryDirectory() as folder:
             document = Path(folder, "document")
             download = _Download(url, document, Progress(disable=True), logging.DEBUG, MAX_JSON)
@@ -102,18 +103,18 @@ class Downloads:
             try:
                 return json.loads(document.read_bytes())
             except ValueError as error:
-                raise ValueError(f"{url} is not JSON: {error}") from None
+                raise UserError(f"{url} is not JSON: {error}") from None
 
     def _fetch(self, urls: Sequence[str], download: _Download, failed: str) -> None:
-        """From the first address that gives the file. Raises ValueError with what each of them said."""
+        """From the first address that gives the file. Raises UserError with what each of them said."""
         mirrored = [f"{self.mirror.rstrip('/')}/{url.partition('://')[2]}" for url in urls] if self.mirror else []
         for url in [*mirrored, *urls]:
             if not re.match("https?://[^/]", url):
-                raise ValueError(f"{'data.mirror: ' * (url in mirrored)}{url} is no http:// or https:// address")
+                raise UserError(f"{'data.mirror: ' * (url in mirrored)}{url} is no http:// or https:// address")
             if not (trouble := download.fetch(url)):
                 return
             failed += f"\n  {url}: {trouble}"
-        raise ValueError(f"{failed}\n{WAYS_OUT}")
+        raise UserError(f"{failed}\n{WAYS_OUT}")
 
 
 @dataclass
@@ -173,7 +174,7 @@ class _Download:
             if full:
                 needs = "" if self.total is None else f"{self.name} needs {self.total:,} bytes, "
                 needs += f"{shutil.disk_usage(part.parent).free:,} are free"
-                raise ValueError(f"no room in {part.parent}: {needs} ({error})") from error
+                raise UserError(f"no room in {part.parent}: {needs} ({error})") from error
             if not self.resumed:
                 raise
             self.attempt(url)  # from scratch

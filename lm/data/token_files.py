@@ -13,6 +13,7 @@ import numpy as np
 import tokenizers
 
 from lm.base.console import progress
+from lm.base.errors import UserError
 from lm.data import cache
 from lm.data.corpus import Split, Text
 from lm.data.corpus.pieces import BORDER, LONGEST, OutsideNames
@@ -52,10 +53,10 @@ def cache_tokens(text: Text, tokenizer: Tokenizer, downloads: Downloads, parse_s
     """Return both splits of `text` in ids, encoded now or found in the cache.
 
     With `parse_special`, text that spells a special token gives that token. Without, a note says how often the training
-    text does so. Raises ValueError when the text has documents and the tokenizer nothing to put between them.
+    text does so. Raises UserError when the text has documents and the tokenizer nothing to put between them.
     """
     if text.documents and tokenizer.end_of_text is None:
-        raise ValueError(
+        raise UserError(
             "the corpus has documents, but the tokenizer that init_from brings has no end-of-text token; train that "
             "run with 'tokenizer.special_tokens=[\"<|endoftext|>\"]', or start this one with init_tokenizer=new"
         )
@@ -70,7 +71,7 @@ def cache_tokens(text: Text, tokenizer: Tokenizer, downloads: Downloads, parse_s
                         file.write(ids.astype(dtype).tobytes())
                         advance(size)
                 if not (folder / name).stat().st_size:  # which cannot be mapped
-                    raise ValueError(f"the tokenizer finds no token in the text of {name}")
+                    raise UserError(f"the tokenizer finds no token in the text of {name}")
         if not parse_special:
             counts = spelled(text.train, tokenizer.special_tokens)
             (folder / SPELLED).write_text(json.dumps(counts), encoding="utf-8")

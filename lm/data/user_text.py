@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 
+from lm.base.errors import UserError
 from lm.data.corpus import reading
 from lm.data.corpus.encodings import readings
 from lm.data.corpus.unreadable import marked, without_mark
@@ -15,25 +16,25 @@ from lm.data.corpus.unreadable import marked, without_mark
 def read(name: str | Path) -> str:
     """Return the text of a file (.gz, .zst and .zip too), or of standard input for "-", without a byte-order mark.
 
-    Raises ValueError, with what to do, for what is not text in UTF-8.
+    Raises UserError, with what to do, for what is not text in UTF-8.
     """
     if str(name) != "-":
         return reading.whole(Path(name))
     data = sys.stdin.buffer.read()
     head = data[:4096]
     if encoding := marked(head):
-        raise ValueError(f"standard input is {encoding}; {_convert(encoding)}")
+        raise UserError(f"standard input is {encoding}; {_convert(encoding)}")
     if b"\0" in head and (encoding := without_mark(head)):
-        raise ValueError(f"standard input is {encoding} without a byte-order mark; {_convert(encoding)}")
+        raise UserError(f"standard input is {encoding} without a byte-order mark; {_convert(encoding)}")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         byte, offset = data[error.start], error.start
         found = readings(data[max(0, offset - 1000) : offset + 1000])
         cure = f"; {_convert(found[0][0])}" if found else ""
-        raise ValueError(f"standard input is not UTF-8: byte 0x{byte:02x} at offset {offset}{cure}") from error
+        raise UserError(f"standard input is not UTF-8: byte 0x{byte:02x} at offset {offset}{cure}") from error
     if not text or "\0" in text:
-        raise ValueError(f"standard input is {'binary, not text' if text else 'empty'}")
+        raise UserError(f"standard input is {'binary, not text' if text else 'empty'}")
     return text
 
 
@@ -47,9 +48,9 @@ def lines(text: str) -> list[str]:
 
 
 def argument(flag: str, typed: str) -> str:
-    """Return the text of a command-line argument. Raises ValueError when it was not typed in UTF-8."""
+    """Return the text of a command-line argument. Raises UserError when it was not typed in UTF-8."""
     data = os.fsencode(typed)
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{flag}={typed!r} is not UTF-8: byte 0x{data[error.start]:02x}") from error
+        raise UserError(f"{flag}={typed!r} is not UTF-8: byte 0x{data[error.start]:02x}") from error

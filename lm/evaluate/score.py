@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lm.base.errors import UserError
 from lm.data.batches import document_numbers
 from lm.data.tokenizer import Tokenizer, spellings
 from lm.model import GPT
@@ -53,15 +54,15 @@ def score(
     tokens after the one before, and only its last `stride` tokens count: each of them has a context of at least
     T - stride + 1 tokens, except at the beginning of the text. The cost grows by T / stride. Give `end_of_text` to
     keep attention within documents, as data.respect_documents does. `progress` is called with the number of tokens
-    done. Raises ValueError.
+    done. Raises UserError.
     """
     assert not model.training
     block, last = model.config.block_size, len(ids) - 1
     stride = block if stride is None else stride
     if not 1 <= stride <= block:
-        raise ValueError(f"--stride={stride} must be at least 1 and at most model.block_size={block}")
+        raise UserError(f"--stride={stride} must be at least 1 and at most model.block_size={block}")
     if last < 1:
-        raise ValueError(
+        raise UserError(
             f"the text has {last + 1} token{'s' * (last < 0)}, and the second is the first that can be predicted"
         )
     T, device = min(block, last), model.wte.weight.device

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 
+from lm.base.errors import UserError
 from lm.config import Config
 from lm.experiment.loop import BareLoop
 from lm.memory import Estimate, Setup, estimate, ladder
@@ -33,10 +34,10 @@ def expect(config: Config, vocab_size: int, device: str) -> Estimate:
 
 
 def require(config: Config, vocab_size: int, device: str, capacity: int) -> Estimate:
-    """The estimate. Raises ValueError, with what to change, when it exceeds `capacity` bytes."""
+    """The estimate. Raises UserError, with what to change, when it exceeds `capacity` bytes."""
     needed = expect(config, vocab_size, device)
     if needed.total > capacity and config.trainer.check_memory:
-        raise ValueError(
+        raise UserError(
             f"training would take about {gb(needed.total)}, and this {'machine' if device == 'cpu' else 'GPU'} has "
             f"{gb(capacity)}. {advice(config, vocab_size, device, capacity)}\n(scripts/memory.py, with the same "
             "overrides, shows what takes how much; trainer.check_memory=false tries anyway)"
@@ -48,7 +49,7 @@ def fitted(config: Config, vocab_size: int, device: str, capacity: int) -> Confi
     """The config with its data.micro_batch_size=auto made a number: of the divisors of a device's batch, the largest
     whose estimate is within `capacity` and which, on a GPU, a trial step bears out.
 
-    Raises ValueError, with what to change, when not even single sequences fit.
+    Raises UserError, with what to change, when not even single sequences fit.
     """
     if config.data.micro_batch_size != "auto":
         return config
@@ -67,7 +68,7 @@ def fitted(config: Config, vocab_size: int, device: str, capacity: int) -> Confi
     single = candidates[-1]
     require(single, vocab_size, device, capacity)  # raises, unless only the trial failed
     free = torch.cuda.mem_get_info()[0] if device == "cuda" else capacity
-    raise ValueError(
+    raise UserError(
         f"data.micro_batch_size=auto: a training step of one sequence at a time found no room in the {gb(free)} that "
         f"are free of {gb(capacity)}; does another process use the device? {advice(single, vocab_size, device, free)}"
     )
@@ -124,11 +125,11 @@ def advice(config: Config, vocab_size: int, device: str, capacity: int) -> str:
 
 
 def vocabulary(config: Config) -> int:
-    """How many tokens the tokenizer will have, as far as that is known before the text is read. Raises ValueError."""
+    """How many tokens the tokenizer will have, as far as that is known before the text is read. Raises UserError."""
     known = {"ByteConfig": 256, "AsciiConfig": 128, "GPT2Config": 50257}
     size = getattr(config.tokenizer, "vocab_size", known.get(type(config.tokenizer).__name__))
     if size is None:
-        raise ValueError("how many tokens this tokenizer has depends on the text: say --vocab 100, for example")
+        raise UserError("how many tokens this tokenizer has depends on the text: say --vocab 100, for example")
     return size
 
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import torch
 
+from lm.base.errors import UserError
 from lm.base.hardware import device_type, memory_bytes, seed_generators
 from lm.config import Config
 from lm.data.batches import TrainBatches, document_numbers, dropout_seed
@@ -97,11 +98,11 @@ class Curve:
 
 
 def rates(low: float, high: float, steps: int) -> list[float]:
-    """`steps` rates from low to high, each the same multiple of the one before. Raises ValueError."""
+    """`steps` rates from low to high, each the same multiple of the one before. Raises UserError."""
     if not 0 < low < high < math.inf:
-        raise ValueError(f"--min {low:g} must be above 0 and below --max {high:g}")
+        raise UserError(f"--min {low:g} must be above 0 and below --max {high:g}")
     if steps < SPAN:
-        raise ValueError(f"--steps {steps} must be at least {SPAN}")
+        raise UserError(f"--steps {steps} must be at least {SPAN}")
     return [low * (high / low) ** (i / (steps - 1)) for i in range(steps)]
 
 
@@ -119,7 +120,7 @@ def range_test(
 def losses(config: Config, lrs: Sequence[float]) -> Iterator[float]:
     """The train/loss of each optimizer step of the run that train.py would make, if its rates were these.
 
-    On one device, whatever trainer.devices says: the batch is the same. Raises ValueError as train.py does.
+    On one device, whatever trainer.devices says: the batch is the same. Raises UserError as train.py does.
     """
     micro = config.data.micro_batch_size or config.data.micro(config.trainer.devices)  # or auto, still
     data, trainer = replace(config.data, micro_batch_size=micro), replace(config.trainer, devices=1)

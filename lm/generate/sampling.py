@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lm.base.errors import UserError
+
 BLOCK = 256  # random numbers drawn ahead for each sample
 LARGE = 1e12  # logits, temperatures and penalties up to this size do not overflow a float32 together
 
@@ -19,7 +21,7 @@ class Sampling:
     """Applied in this order, which is Hugging Face's: repetition penalty, temperature, top-k, top-p, min-p.
 
     Each filter sees what the one before it has left, with its probabilities summing to one again. Every finite setting
-    works, however extreme: beyond what float32 holds, the computation is done in float64. Raises ValueError, that names
+    works, however extreme: beyond what float32 holds, the computation is done in float64. Raises UserError, that names
     the setting, for what no sampler can do.
     """
 
@@ -31,24 +33,24 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0:  # nan included
-            raise ValueError(f"temperature={self.temperature} must be 0 (greedy) or above")
+            raise UserError(f"temperature={self.temperature} must be 0 (greedy) or above")
         for key in ("temperature", "repetition_penalty"):
             if math.isinf(getattr(self, key)):
-                raise ValueError(f"{key}={getattr(self, key)} must be finite")
+                raise UserError(f"{key}={getattr(self, key)} must be finite")
         if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k={self.top_k} must be at least 1")
+            raise UserError(f"top_k={self.top_k} must be at least 1")
         if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p={self.top_p} must be above 0 and at most 1")
+            raise UserError(f"top_p={self.top_p} must be above 0 and at most 1")
         if self.min_p is not None and not 0 <= self.min_p <= 1:
-            raise ValueError(f"min_p={self.min_p} must be from 0 to 1")
+            raise UserError(f"min_p={self.min_p} must be from 0 to 1")
         if not self.repetition_penalty > 0:
-            raise ValueError(f"repetition_penalty={self.repetition_penalty} must be above 0 (1: none)")
+            raise UserError(f"repetition_penalty={self.repetition_penalty} must be above 0 (1: none)")
 
     def filtered(self, logits: Tensor, seen: Tensor | None = None) -> Tensor:
         """Return the logits (B, V) of the distribution that is drawn from: -inf for tokens that are filtered out.
 
         `seen` (B, V) marks the tokens of the text so far, for the repetition penalty. With temperature 0 only the
-        penalty is applied. Raises ValueError when the model gives no token of a row a probability.
+        penalty is applied. Raises UserError when the model gives no token of a row a probability.
         """
         logits = logits.float()
         wide = not self._fits_float32(logits.amax(-1).tolist())
@@ -93,10 +95,10 @@ class Sampling:
 
 
 def widened(logits: Tensor) -> Tensor:
-    """Return logits (B, V) in float64, with the highest float32 for inf. Raises ValueError for rows of -inf or nan."""
+    """Return logits (B, V) in float64, with the highest float32 for inf. Raises UserError for rows of -inf or nan."""
     if bool(logits.isnan().any() | (logits.amax(-1) == -torch.inf).any()):
         what = "nan" if bool(logits.isnan().any()) else "-inf"
-        raise ValueError(f"the model gives no token a probability: its logits are {what}; its weights are broken")
+        raise UserError(f"the model gives no token a probability: its logits are {what}; its weights are broken")
     return logits.double().clamp(max=torch.finfo(torch.float32).max)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from lm.base.checks import nearest
+from lm.base.errors import UserError
 from lm.data.tokenizer import Tokenizer
 from lm.generate.sampling import Sampling
 from lm.generate.writing import Wanted, spelled_specials, write
@@ -59,7 +60,7 @@ class Session:
                 return
             try:
                 self.obey(typed)
-            except ValueError as error:
+            except UserError as error:
                 self.say(f"{error}\n")
 
     def entry(self) -> str:
@@ -76,7 +77,7 @@ class Session:
         return "\n".join(lines)
 
     def obey(self, typed: str) -> None:
-        """Raises ValueError for what cannot be done, with a line to be shown."""
+        """Raises UserError for what cannot be done, with a line to be shown."""
         if not typed and not self.wanted.document_start:
             return
         if not typed.startswith("/") or typed.startswith("//"):
@@ -97,14 +98,14 @@ class Session:
             self.wanted = replace(self.wanted, alternatives=whole("/probs", rest[0]) if rest else 5)
         else:
             known = ("/help", "/set", "/more", "/again", "/probs", "/quit")
-            raise ValueError(
+            raise UserError(
                 f"there is no {command}{nearest(command, known)}; a prompt that begins with / is typed with //"
             )
 
     def last(self) -> str:
         """The last prompt."""
         if self.prompt is None:
-            raise ValueError("there is no text yet to go on with: type a prompt")
+            raise UserError("there is no text yet to go on with: type a prompt")
         return self.prompt
 
     def go_on(self, prompt: str) -> None:
@@ -133,9 +134,9 @@ class Session:
         words = words[0].split("=", 1) + words[1:] if "=" in words[0] else words
         key = words[0].replace("-", "_")
         if key not in now:
-            raise ValueError(f"there is no setting {words[0]}{nearest(key, list(now))}; there are {', '.join(now)}")
+            raise UserError(f"there is no setting {words[0]}{nearest(key, list(now))}; there are {', '.join(now)}")
         if len(words) < 2:
-            raise ValueError(f"/set {key} needs a value; it is {shown(now[key])}")
+            raise UserError(f"/set {key} needs a value; it is {shown(now[key])}")
         self.wanted = changed(self.wanted, key, words[1:])
         self.say(f"{key} {shown(settings(self.wanted)[key])}\n")
 
@@ -144,7 +145,7 @@ def split(typed: str) -> list[str]:
     try:
         return shlex.split(typed)
     except ValueError as error:  # a quote that is not closed
-        raise ValueError(f"{typed}: {error}") from error
+        raise UserError(f"{typed}: {error}") from error
 
 
 def settings(wanted: Wanted) -> dict[str, Any]:
@@ -154,13 +155,13 @@ def settings(wanted: Wanted) -> dict[str, Any]:
 
 
 def changed(wanted: Wanted, key: str, words: list[str]) -> Wanted:
-    """Raises ValueError for a value that is none, or out of range."""
+    """Raises UserError for a value that is none, or out of range."""
     if key == "stop":
         return replace(wanted, stop=() if words == ["off"] else stops(words))
     value: Any
     if key in SWITCHES:
         if words[0] not in ("on", "off"):
-            raise ValueError(f"{key}={words[0]} must be on or off")
+            raise UserError(f"{key}={words[0]} must be on or off")
         value = words[0] == "on"
         return replace(wanted, **{key: value})
     if words[0] in ("off", "none", "null"):
@@ -171,10 +172,10 @@ def changed(wanted: Wanted, key: str, words: list[str]) -> Wanted:
         try:
             value = float(words[0])
         except ValueError:
-            raise ValueError(f"{key}={words[0]} must be a number, or off") from None
+            raise UserError(f"{key}={words[0]} must be a number, or off") from None
     if key in ("max_new_tokens", "seed"):
         if value is None:
-            raise ValueError(f"{key}={words[0]} must be a whole number")
+            raise UserError(f"{key}={words[0]} must be a whole number")
         return replace(wanted, **{key: value})
     return replace(wanted, sampling=replace(wanted.sampling, **{key: value}))
 
@@ -188,7 +189,7 @@ def whole(key: str, word: str) -> int:
     try:
         return int(word)
     except ValueError:
-        raise ValueError(f"{key}={word} must be a whole number") from None
+        raise UserError(f"{key}={word} must be a whole number") from None
 
 
 def shown(value: Any) -> str:

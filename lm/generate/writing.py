@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from lm.base.errors import UserError
 from lm.data.tokenizer import Tokenizer
 from lm.generate.decoding import decode
 from lm.generate.sampling import Sampling, Uniforms
@@ -20,7 +21,7 @@ MOST = 1_000_000  # completions of one call: they all stay in memory
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be written, apart from the prompts. Raises ValueError for what cannot be."""
+    """What is to be written, apart from the prompts. Raises UserError for what cannot be."""
 
     max_new_tokens: int = 200
     sampling: Sampling = field(default_factory=Sampling)
@@ -35,15 +36,15 @@ class Wanted:
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens={self.max_new_tokens} must be at least 1")
+            raise UserError(f"max_new_tokens={self.max_new_tokens} must be at least 1")
         if self.num_samples < 1:
-            raise ValueError(f"num_samples={self.num_samples} must be at least 1")
+            raise UserError(f"num_samples={self.num_samples} must be at least 1")
         if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed={self.seed} must be at least 0 and below 2**63")
+            raise UserError(f"seed={self.seed} must be at least 0 and below 2**63")
         if not all(self.stop):
-            raise ValueError("stop must not be empty: every text holds the empty text")
+            raise UserError("stop must not be empty: every text holds the empty text")
         if self.alternatives < 0:
-            raise ValueError(f"alternatives={self.alternatives} must be at least 0")
+            raise UserError(f"alternatives={self.alternatives} must be at least 0")
 
 
 @dataclass(frozen=True)
@@ -81,13 +82,13 @@ def write(
     `watch` is told of text as soon as it is certain: characters that are whole, and no beginning of a stop string.
     Sample n of every prompt is drawn with the same random numbers, those that it would have alone; `numbers` gives
     other n, one for each completion.
-    Raises ValueError for an empty prompt, for one that the tokenizer cannot spell, and for too many completions.
+    Raises UserError for an empty prompt, for one that the tokenizer cannot spell, and for too many completions.
     """
     if not prompts or not (all(prompts) or wanted.document_start):
-        raise ValueError("the prompt is empty: give at least one character to go on from")
+        raise UserError("the prompt is empty: give at least one character to go on from")
     total = len(prompts) * wanted.num_samples
     if total > MOST:
-        raise ValueError(f"num_samples={wanted.num_samples} of {len(prompts):,} prompts are {total:,} texts, and must "
+        raise UserError(f"num_samples={wanted.num_samples} of {len(prompts):,} prompts are {total:,} texts, and must "
                          f"be at most {MOST:,} in all")  # fmt: skip
     encoded = [prompt_ids(tokenizer, prompt, wanted) for prompt in prompts]
     mask, found = drawable(tokenizer, model.vocab_size), []
@@ -139,14 +140,14 @@ def write_batch(
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str, wanted: Wanted) -> Tensor:
-    """Encode a prompt: (T,). Raises ValueError when no token comes of it."""
+    """Encode a prompt: (T,). Raises UserError when no token comes of it."""
     ids = torch.from_numpy(tokenizer.encode(prompt, special=wanted.parse_special))
     if wanted.document_start:
         if tokenizer.end_of_text is None:
-            raise ValueError("the tokenizer has no end-of-text token, so no prompt can follow the start of a document")
+            raise UserError("the tokenizer has no end-of-text token, so no prompt can follow the start of a document")
         ids = torch.cat((torch.tensor([tokenizer.end_of_text]), ids))
     if not len(ids):
-        raise ValueError(f"the tokenizer makes no token of the prompt {prompt!r}")
+        raise UserError(f"the tokenizer makes no token of the prompt {prompt!r}")
     return ids
 
 

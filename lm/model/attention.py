@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lm.base.checks import Check
+from lm.base.errors import UserError
 from lm.model.precision import DTYPES
 
 BACKENDS = ("auto", "manual", "sdpa", "flex")
@@ -33,7 +34,7 @@ class AttentionConfig:
         return pick(device, DTYPES[precision], block_size) if self.backend == "auto" else self.backend
 
     def require(self, device: str, dropout: float) -> None:
-        """Raises ValueError when the backend cannot train on this type of device, saying what is missing."""
+        """Raises UserError when the backend cannot train on this type of device, saying what is missing."""
         if self.backend != "flex":
             return
         missing = []
@@ -44,7 +45,7 @@ class AttentionConfig:
         if dropout:
             missing.append(f"attention without dropout, which is {dropout:g} here (model.dropout_attn=0)")
         if missing:
-            raise ValueError(f"attention=flex needs {' and '.join(missing)}; attention=sdpa does without")
+            raise UserError(f"attention=flex needs {' and '.join(missing)}; attention=sdpa does without")
 
 
 def pick(device: str, dtype: torch.dtype, block_size: int) -> str:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lm.base.errors import UserError
 from lm.model.attention import attend, make_mask
 from lm.model.config import GPTConfig
 from lm.model.kv_cache import Cache
@@ -175,7 +176,7 @@ class GPT(nn.Module):
 def with_weights(config: GPTConfig, vocab_size: int, weights: Mapping[str, Tensor]) -> GPT:
     """A model with these weights, by their names.
 
-    Raises ValueError when they are not those of the model, and before anything is allocated that they do not fill: a
+    Raises UserError when they are not those of the model, and before anything is allocated that they do not fill: a
     file may claim what it likes.
     """
     stored = all(t.numel() * t.itemsize <= t.untyped_storage().nbytes() for t in weights.values())
@@ -184,7 +185,7 @@ def with_weights(config: GPTConfig, vocab_size: int, weights: Mapping[str, Tenso
         with torch.device("meta"), suppress(RuntimeError):  # sizes beyond what can be counted
             shapes = {name: t.shape for name, t in GPT(config, vocab_size).state_dict().items()}
     if shapes != {name: t.shape for name, t in weights.items()} or config.block_size * config.n_embd > MOST:
-        raise ValueError("its weights are not those of the model that it describes")
+        raise UserError("its weights are not those of the model that it describes")
     model = GPT(config, vocab_size)
     model.load_state_dict(weights)
     return model

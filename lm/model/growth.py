@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lm.base.errors import UserError
 from lm.model import GPT, GPTConfig
 
 
@@ -18,14 +19,14 @@ def insert_layer(data: dict[str, Any], at: int, seed: int = 1337) -> dict[str, A
     """A raw training checkpoint (checkpoint.read) with one block more, in front of block `at`, that computes the same.
 
     The new block's output projections are zero, so it adds nothing to the stream until it has learnt to; its other
-    matrices are drawn from `seed`. The optimizer keeps what it knows of all other weights. Raises ValueError when there
+    matrices are drawn from `seed`. The optimizer keeps what it knows of all other weights. Raises UserError when there
     is no such place.
     """
     config = GPTConfig(**data["lm"]["model"])
     if not 0 <= at <= config.n_layer:
-        raise ValueError(f"at={at} must be from 0 (in front of all) to {config.n_layer} (behind all)")
+        raise UserError(f"at={at} must be from 0 (in front of all) to {config.n_layer} (behind all)")
     if config.norm_stream:
-        raise ValueError("model.norm_stream=true: a block that adds nothing still normalises, so none can be inserted")
+        raise UserError("model.norm_stream=true: a block that adds nothing still normalises, so none can be inserted")
     bigger, vocab_size = replace(config, n_layer=config.n_layer + 1), data["lm"]["vocab_size"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

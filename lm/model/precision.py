@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from lm.base.checks import Check
+from lm.base.errors import UserError
 from lm.base.hardware import fast_bf16
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "bf16_true": torch.bfloat16}
@@ -26,16 +27,14 @@ class PrecisionConfig:
     def resolve(self, device: str) -> str:
         """'fp32', 'bf16', 'fp16' or 'bf16_true'. `auto` takes bf16 where the device has it, else fp16 on a GPU.
 
-        Raises ValueError for fp16 off a GPU: a CPU has no fast fp16, and Lightning would silently run bf16.
+        Raises UserError for fp16 off a GPU: a CPU has no fast fp16, and Lightning would silently run bf16.
         """
         if self.dtype == "auto":
             if fast_bf16(device):
                 return "bf16"
             return "fp16" if device == "cuda" else "fp32"
         if self.dtype == "fp16" and device != "cuda":
-            raise ValueError(
-                f"precision=fp16 needs a CUDA GPU, and this run is on {device}: use precision=bf16 or fp32"
-            )
+            raise UserError(f"precision=fp16 needs a CUDA GPU, and this run is on {device}: use precision=bf16 or fp32")
         return self.dtype
 
     def apply(self) -> None:

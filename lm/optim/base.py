@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lm.base.checks import Check
+from lm.base.errors import UserError
 
 
 @dataclass
@@ -46,7 +47,7 @@ class OptimizerConfig:
     def build(self, model: nn.Module, fused: bool = True) -> torch.optim.Optimizer:
         """Needs a peak rate, see `for_width`. `fused` is one kernel a step; no gradient scaler (fp16) works with it.
 
-        Raises ValueError when a group has a rate of its own and the model has no such parameters.
+        Raises UserError when a group has a rate of its own and the model has no such parameters.
         """
         raise NotImplementedError
 
@@ -61,7 +62,7 @@ class OptimizerConfig:
     def groups(self, model: nn.Module) -> list[dict[str, Any]]:
         """Every trainable parameter once: the blocks' matrices, embeddings, the head, and vectors, which do not decay.
 
-        `lr_ratio` is what the trainer multiplies the scheduled rate by. Raises ValueError for a ratio without
+        `lr_ratio` is what the trainer multiplies the scheduled rate by. Raises UserError for a ratio without
         parameters.
         """
         usual = type(self)()
@@ -74,7 +75,7 @@ class OptimizerConfig:
             ratio = getattr(self, f"{kind}_lr_ratio", 1.0)
             if not params and ratio != getattr(usual, f"{kind}_lr_ratio", 1.0):
                 why = "its head is tied to the embedding" if kind == "head" else f"it has no {kind}s"
-                raise ValueError(f"optimizer.{kind}_lr_ratio={ratio:g} is for nothing in this model: {why}")
+                raise UserError(f"optimizer.{kind}_lr_ratio={ratio:g} is for nothing in this model: {why}")
             decay = 0.0 if kind == "vector" else self.weight_decay
             assert self.lr is not None
             if params:

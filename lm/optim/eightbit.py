@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lm.base import commands
+from lm.base.errors import UserError
 from lm.optim.base import AdamLikeConfig
 
 log = logging.getLogger("lm")
@@ -50,5 +51,5 @@ def bitsandbytes(name: str, option: str) -> type:
     try:
         import bitsandbytes.optim as library
     except ImportError as error:
-        raise ValueError(f"optimizer={option} needs bitsandbytes: {commands.install('bitsandbytes')}") from error
+        raise UserError(f"optimizer={option} needs bitsandbytes: {commands.install('bitsandbytes')}") from error
     return getattr(library, name)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lm.base.errors import UserError
+
 # What may change when a run goes on: how long, on which hardware, and what is shown or kept of it.
 FREE = (
     "name", "init_from", "device", "attention.", "callbacks.", "logger.", "trainer.max_", "trainer.accelerator",
@@ -33,14 +35,14 @@ EFFECTS = {
 def with_origin(config: dict[str, Any], old: dict[str, Any], directory: Path) -> dict[str, Any]:
     """Return the config with what the run in `directory` began with, which need not be typed again.
 
-    Raises ValueError when another beginning is typed: it would have no effect on a run that has begun.
+    Raises UserError when another beginning is typed: it would have no effect on a run that has begun.
     """
     before = {"init_from": old.get("init_from"), "trainer.fork": (old.get("trainer") or {}).get("fork")}
     typed = {"init_from": config["init_from"], "trainer.fork": config["trainer"]["fork"]}
     for key, value in typed.items():
         if value is not None and not same_path(value, before[key]):
             began = [f"from {k}={v}" for k, v in before.items() if v is not None] or ["from scratch"]
-            raise ValueError(
+            raise UserError(
                 f"{directory} has begun already, {began[0]}, and would be resumed: {key}={value} has no effect on it. "
                 "Choose another name="
             )

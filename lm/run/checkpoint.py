@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from lm import __version__
 from lm.base import commands
+from lm.base.errors import UserError
 from lm.base.files import replacing
 from lm.data.tokenizer import Tokenizer, from_json
 from lm.model import GPT, GPTConfig, huggingface, with_weights
@@ -36,7 +37,7 @@ class Checkpoint:
         """The vocabulary of the model may be larger than that of the tokenizer, as in padded models, never smaller."""
         rows, ids = self.model.vocab_size, self.tokenizer.vocab_size
         if rows < ids:
-            raise ValueError(
+            raise UserError(
                 f"{self.path} cannot be loaded: its tokenizer has {ids:,} ids, but its model only has {rows:,} rows "
                 "for them; the tokenizer must be the one that the model was trained with"
             )
@@ -67,7 +68,7 @@ def write(data: dict[str, Any], path: Path) -> None:
 
 
 def verify(path: Path) -> None:
-    """Raises ValueError unless every byte is as it was written.
+    """Raises UserError unless every byte is as it was written.
 
     torch writes a zip archive with the checksum of each record, and does not look at them when it reads.
     """
@@ -76,12 +77,12 @@ def verify(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-        raise ValueError(f"{path} is cut off, or no checkpoint") from error
+        raise UserError(f"{path} is cut off, or no checkpoint") from error
     if damaged:
-        raise ValueError(f"{path} is damaged: the checksum of {damaged} is another")
+        raise UserError(f"{path} is damaged: the checksum of {damaged} is another")
 
 
-class Compressed(ValueError):
+class Compressed(UserError):
     pass
 
 
@@ -99,7 +100,7 @@ def require_stored(path: Path) -> None:
 def newest(folder: Path) -> Path | None:
     """The checkpoint of `folder` to go on from: last.ckpt, or if that is damaged or gone, the latest that is whole.
 
-    None where there is none at all. Raises ValueError when there are some, and all are damaged.
+    None where there is none at all. Raises UserError when there are some, and all are damaged.
     """
     last = folder / "last.ckpt"
     found = sorted(path for path in folder.glob("*.ckpt") if path != last)
@@ -108,14 +109,14 @@ def newest(folder: Path) -> Path | None:
         try:
             verify(path)
             whole[path] = read(path)["global_step"]
-        except ValueError as error:
+        except UserError as error:
             if path.exists():
                 log.warning("%s", error)
         if path in whole and path == last:
             return last
     if not whole:
         if found or last.exists():
-            raise ValueError(f"{folder}: every checkpoint is damaged; remove them to begin this run anew")
+            raise UserError(f"{folder}: every checkpoint is damaged; remove them to begin this run anew")
         return None
     latest = max(whole, key=whole.__getitem__)
     log.warning("going on from %s instead of last.ckpt", latest.name)
@@ -125,23 +126,23 @@ def newest(folder: Path) -> Path | None:
 def find(path: Path) -> Path:
     """Return the checkpoint that a run directory or a file stands for: of a run, the best one, else the last.
 
-    Of a run that is still training it is the last: its best may be old, and soon another. Raises ValueError where there
+    Of a run that is still training it is the last: its best may be old, and soon another. Raises UserError where there
     is none.
     """
     path = path.expanduser()
     if not path.exists():
         meant = Path("outputs") / path
-        raise ValueError(f"{path}: no such run or checkpoint" + (f"; did you mean {meant}?" if meant.exists() else ""))
+        raise UserError(f"{path}: no such run or checkpoint" + (f"; did you mean {meant}?" if meant.exists() else ""))
     if not path.is_dir():
         return path
     for name in ("last.ckpt", "best.ckpt") if living(path) else ("best.ckpt", "last.ckpt"):
         if (path / "checkpoints" / name).exists():
             return path / "checkpoints" / name
-    raise ValueError(f"{path} holds no checkpoint yet (looked for checkpoints/best.ckpt and last.ckpt)")
+    raise UserError(f"{path} holds no checkpoint yet (looked for checkpoints/best.ckpt and last.ckpt)")
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return the raw content of a checkpoint file. Raises ValueError unless it is a whole one of ours."""
+    """Return the raw content of a checkpoint file. Raises UserError unless it is a whole one of ours."""
     path = find(path)
     try:
         if zipped := zipfile.is_zipfile(path):
@@ -152,22 +153,22 @@ def read(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch raises whatever its readers raise
         code = "Unsupported global" in str(error) or "Unsupported class" in str(error)
         why = "it holds pickled code, which is never run" if code else "it is truncated or no checkpoint"
-        raise ValueError(f"{path} cannot be loaded: {why}") from error
+        raise UserError(f"{path} cannot be loaded: {why}") from error
     if not isinstance(data, dict) or "lm" not in data:
-        raise ValueError(f"{path} cannot be loaded: it is no checkpoint of this project")
+        raise UserError(f"{path} cannot be loaded: it is no checkpoint of this project")
     about = data["lm"]
     about["format_version"] = about.pop("format", about.get("format_version"))  # as it was called in the first
     if about["format_version"] > FORMAT:
-        raise ValueError(f"{path} was written by a newer version ({about['version']}) than this ({__version__})")
+        raise UserError(f"{path} was written by a newer version ({about['version']}) than this ({__version__})")
     return data
 
 
 def require_names(data: dict[str, Any], path: Path) -> None:
-    """Raises ValueError for a checkpoint whose optimizer's state cannot be told to parameters."""
+    """Raises UserError for a checkpoint whose optimizer's state cannot be told to parameters."""
     for state in data["optimizer_states"]:
         if any("param_names" not in group for group in state["param_groups"]):
             about = data["lm"]
-            raise ValueError(
+            raise UserError(
                 f"{path} was written by version {about['version']}, format {about['format_version']}, and this version "
                 f"({__version__}) cannot resume its optimizer; a new run can start from its weights: "
                 f"{commands.shell(commands.override('init_from', path))}"
@@ -178,7 +179,7 @@ def load(path: Path | str) -> Checkpoint:
     """Model and tokenizer of a run directory, a checkpoint file, or what scripts/export.py has made of one: a directory
     (which can be written hf:<directory> too) or a .safetensors file.
 
-    Raises ValueError with one clear line. Logs a warning when the run is still training.
+    Raises UserError with one clear line. Logs a warning when the run is still training.
     """
     folder = Path(str(path).removeprefix("hf:")).expanduser()
     if str(path).startswith("hf:") or (folder / huggingface.CONFIG).exists():
@@ -195,13 +196,13 @@ def load(path: Path | str) -> Checkpoint:
     try:
         model = with_weights(GPTConfig(**about["model"]), about["vocab_size"], weights)
     except (ValueError, TypeError) as error:  # a field that this version does not know
-        raise ValueError(f"{path} cannot be loaded: {error}") from error
+        raise UserError(f"{path} cannot be loaded: {error}") from error
     for name, p in model.named_parameters() if about.get("average") else ():
         p.data.copy_(about["average"][name])  # that is what was validated
     try:
         tokenizer = from_json(about["tokenizer"])
-    except ValueError as error:
-        raise ValueError(f"{path}, written by version {about['version']}, cannot be loaded: {error}") from error
+    except UserError as error:
+        raise UserError(f"{path}, written by version {about['version']}, cannot be loaded: {error}") from error
     return Checkpoint(path, model.eval(), tokenizer, data["global_step"], about["metrics"])
 
 
@@ -211,9 +212,9 @@ def load_safetensors(path: Path) -> Checkpoint:
         with safe_open(path, "pt") as file:
             about, weights = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path} cannot be loaded: it is truncated, or no safetensors file") from error
+        raise UserError(f"{path} cannot be loaded: it is truncated, or no safetensors file") from error
     if not {"model", "vocab_size", "tokenizer", "step"} <= about.keys():
-        raise ValueError(f"{path} cannot be loaded: it was not exported from this project")
+        raise UserError(f"{path} cannot be loaded: it was not exported from this project")
     try:
         config = GPTConfig(**json.loads(about["model"]))
         if config.tie_embeddings and "wte.weight" in weights:
@@ -221,7 +222,7 @@ def load_safetensors(path: Path) -> Checkpoint:
         model = with_weights(config, int(about["vocab_size"]), weights)
         tokenizer, step = from_json(about["tokenizer"]), int(about["step"])
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} cannot be loaded: {error}") from error
+        raise UserError(f"{path} cannot be loaded: {error}") from error
     return Checkpoint(path, model.eval(), tokenizer, step, metrics={})
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 
 from lm import __version__
+from lm.base.errors import UserError
 from lm.base.files import write_text
 from lm.base.hardware import is_main_process
 from lm.run import lock
@@ -58,7 +59,7 @@ def interruptible() -> Iterator[None]:
             signal.signal(signum, handler)
 
 
-class Diverged(ValueError):
+class Diverged(UserError):
     """A loss or gradient is infinite or nan: the run cannot go on."""
 
 
@@ -104,9 +105,9 @@ class Run:
         self.write("run.json", json.dumps(self.record, indent=2) + "\n")
 
     def require_text(self, digest: str) -> None:
-        """Raises ValueError when the run was trained on another text than the one with this digest."""
+        """Raises UserError when the run was trained on another text than the one with this digest."""
         if self.record.get("text", digest) != digest:
-            raise ValueError(
+            raise UserError(
                 f"{self.directory} was trained on another text than this corpus now holds; choose another name= (a run "
                 "of an older version may need corpus.whole_documents=true, or its files named one by one with "
                 "corpus.path)"
@@ -123,7 +124,7 @@ def open_run(
 ) -> Run:
     """The run in `directory`, to be started, continued, or forked from another's checkpoint; nothing is written yet.
 
-    `usual` holds the defaults: what a run did whose version did not know a choice yet. Raises ValueError, with the
+    `usual` holds the defaults: what a run did whose version did not know a choice yet. Raises UserError, with the
     difference, when that one was trained with another config, FREE keys aside; of a fork's origin, FORKED keys. A
     directory without a checkpoint has nothing to lose and is started anew.
     """
@@ -134,7 +135,7 @@ def open_run(
         run.config = config = with_origin(config, old, directory)
         changes = difference(old, config, usual or {})
         if refused := {key: pair for key, pair in changes.items() if not key.startswith(FREE)}:
-            raise ValueError(
+            raise UserError(
                 f"{directory} was trained with another config; to continue it, type what it was trained with, "
                 f"or choose another name=\n{table(refused)}"
             )
@@ -145,7 +146,7 @@ def open_run(
         old = read_config(fork.parent.parent / "config.yaml")
         changes = difference(old, config, usual or {})
         if refused := {key: pair for key, pair in changes.items() if not key.startswith(FORKED)}:
-            raise ValueError(
+            raise UserError(
                 f"trainer.fork={fork} may go on with another schedule, rate, loss or horizon, and what may always "
                 f"change; not with this (init_from= takes the weights alone):\n{table(refused)}"
             )
@@ -160,7 +161,7 @@ def has_begun(directory: Path) -> bool:
 
 def read_config(path: Path) -> dict[str, Any]:
     if not path.exists():
-        raise ValueError(f"{path} is missing, which says how the run was trained")
+        raise UserError(f"{path} is missing, which says how the run was trained")
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
@@ -180,7 +181,7 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged ({error}); remove it to go on without its record") from error
+        raise UserError(f"{path} is damaged ({error}); remove it to go on without its record") from error
 
 
 def state(directory: Path, record: dict[str, Any]) -> str:

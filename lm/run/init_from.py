@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lm.base.errors import UserError
 from lm.data.tokenizer import Tokenizer, spellings
 from lm.model import GPT, GPTConfig
 from lm.model.layers import make_norm, mlp_width
@@ -39,7 +40,7 @@ def inherit(model: GPT, tokenizer: Tokenizer, source: Checkpoint) -> Inherited:
 
     A token keeps its embedding and its row of the head if the old vocabulary has one of the same bytes; the others, and
     positions beyond the old context, stay as they were initialised (femtoGPT's `init-with` makes all of them anew).
-    Raises ValueError, with the difference, when the blocks are not of the same shape.
+    Raises UserError, with the difference, when the blocks are not of the same shape.
     """
     mine, other = effective(source.model.config), effective(model.config)
     if mlp_width(source.model.config) == mlp_width(model.config):
@@ -47,7 +48,7 @@ def inherit(model: GPT, tokenizer: Tokenizer, source: Checkpoint) -> Inherited:
     shaping = [key for key in mine if not key.startswith(FREE) and mine[key] != other[key]]
     if shaping:
         table = "\n".join(f"  model.{key}={other[key]}, but the checkpoint has {mine[key]}" for key in shaping)
-        raise ValueError(f"init_from={source.path} is another model:\n{table}")
+        raise UserError(f"init_from={source.path} is another model:\n{table}")
     old, new, found = source.model.state_dict(), model.state_dict(), Inherited()
     V = tokenizer.vocab_size
     rows, old_rows = shared_tokens(tokenizer, source.tokenizer)
@@ -91,13 +92,13 @@ def inherited_state(source: Checkpoint, found: Inherited, kind: str) -> Callable
     """What gives an optimizer of this kind the state that the source's has of each tensor that was `found` whole.
 
     An embedding with other padding (model.vocab_multiple) gets none, as the state has the shape of the tensor. Raises
-    ValueError when the source has none of this kind.
+    UserError when the source has none of this kind.
     """
     data = read(source.path) if source.path.is_file() else {}
     theirs = data.get("lm", {}).get("optimizer")
     if theirs != kind:
         was = "no optimizer's state" if theirs is None else f"that of {theirs.removesuffix('Config')}"
-        raise ValueError(f"init_optimizer=keep: {source.path} holds {was}; init_optimizer=new does without")
+        raise UserError(f"init_optimizer=keep: {source.path} holds {was}; init_optimizer=new does without")
     (saved,) = data["optimizer_states"]
     numbers = {n: i for g in saved["param_groups"] for n, i in zip(g["param_names"], g["params"], strict=True)}
     shapes = {name: p.shape for name, p in source.model.named_parameters()}

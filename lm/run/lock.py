@@ -15,6 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lm.base import commands
+from lm.base.errors import UserError
 from lm.base.files import alive, remove, write_text
 from lm.base.hardware import is_main_process
 
@@ -30,7 +31,7 @@ SIGNALS = {
 }
 
 
-class Owned(ValueError):
+class Owned(UserError):
     """Another process has the run."""
 
 
@@ -102,12 +103,12 @@ def living(directory: Path) -> Owner | None:
 
 
 def send(directory: Path, action: str) -> Owner:
-    """Ask the run for one of SIGNALS. Raises ValueError when none is trained there, or not on this machine."""
+    """Ask the run for one of SIGNALS. Raises UserError when none is trained there, or not on this machine."""
     owner = living(directory)
     if owner is None:
-        raise ValueError(f"{directory} is not being trained now")
+        raise UserError(f"{directory} is not being trained now")
     if owner.host != platform.node():
-        raise ValueError(f"{directory} is trained by process {owner.pid} on {owner.host}: say it there")
+        raise UserError(f"{directory} is trained by process {owner.pid} on {owner.host}: say it there")
     if action in ("pause", "resume") and owner.paused == (action == "pause"):
         return owner  # it is so already
     os.kill(owner.pid, getattr(signal, SIGNALS[action]))

@@ -6,13 +6,15 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+from lm.base.errors import UserError
+
 Row = dict[str, float]  # "step", and what was logged there
 
 
 def read(directory: Path) -> list[Row]:
     """The rows of a run's metrics.csv; a last one that is being written, or was cut by a kill, is left out.
 
-    None where there is no such file. Raises ValueError when it is damaged.
+    None where there is no such file. Raises UserError when it is damaged.
     """
     path = directory / "metrics.csv"
     if not path.exists():
@@ -24,7 +26,7 @@ def read(directory: Path) -> list[Row]:
             rows.append({key: float(value) for key, value in row.items() if value})
             rows[-1]["step"]
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is damaged: its row {len(rows) + 1} is not figures by step") from error
+            raise UserError(f"{path} is damaged: its row {len(rows) + 1} is not figures by step") from error
     return rows
 
 

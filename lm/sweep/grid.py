@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lm.base import commands
 from lm.base.console import table
+from lm.base.errors import UserError
 from lm.base.files import write_text
 from lm.run.changes import FREE
 from lm.run.directory import Pruned
@@ -56,18 +57,18 @@ class Grid(Sweeper):
         self.launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> None:
-        """Raises ValueError for what cannot be done, and SystemExit when a job failed or was interrupted."""
+        """Raises UserError for what cannot be done, and SystemExit when a job failed or was interrupted."""
         self.settings: SweepConfig = OmegaConf.to_object(self.config.sweep)  # type: ignore[assignment]
         self.directory = Path(self.config.hydra.sweep.dir)
         if (self.directory / "config.yaml").exists():
-            raise ValueError(f"{self.directory} is a run, no sweep: choose another name=")
+            raise UserError(f"{self.directory} is a run, no sweep: choose another name=")
         lines = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         parsed = OverridesParser.create(self.hydra_context.config_loader).parse_overrides(lines)
         typed = {override.get_key_element(): override for override in parsed}  # the last word on each key
         self.swept = {key: o for key, o in typed.items() if o.is_sweep_override()}
         for key in self.swept:
             if re.fullmatch(r"name|sweep(\..*)?", key):
-                raise ValueError(f"{key} takes one value: a sweep's jobs are the runs 0, 1, ... in outputs/<name>/")
+                raise UserError(f"{key} takes one value: a sweep's jobs are the runs 0, 1, ... in outputs/<name>/")
         self.fixed = {key: str(o.input_line) for key, o in typed.items() if key not in self.swept}
         for name in ("hydra", "hydra_plugins"):
             logging.getLogger(name).setLevel(logging.WARNING)  # the launchers say what we say better
@@ -94,7 +95,7 @@ class Grid(Sweeper):
         """The jobs that are known from the start, after a look at whether they can be composed."""
         for key, override in self.swept.items():
             if not override.is_discrete_sweep():
-                raise ValueError(
+                raise UserError(
                     f"{override.input_line} is a range to search in: sweep=search does; "
                     f"a grid takes values, e.g. {key}=1e-3,3e-3"
                 )
@@ -117,7 +118,7 @@ class Grid(Sweeper):
         return job.overrides
 
     def guard(self, typed: dict[str, Override]) -> None:
-        """Keep what was asked for in sweep.yaml. Raises ValueError when other runs than these have begun there."""
+        """Keep what was asked for in sweep.yaml. Raises UserError when other runs than these have begun there."""
         path = self.directory / "sweep.yaml"
         fixed = {key: o.get_value_element_as_str() for key, o in typed.items() if key not in self.swept}
         new = {
@@ -131,7 +132,7 @@ class Grid(Sweeper):
         if path.exists() and any(self.directory.glob("*/checkpoints/*.ckpt")):
             old = yaml.safe_load(path.read_text(encoding="utf-8"))
             if changes := changed(old, new):
-                raise ValueError(
+                raise UserError(
                     f"{self.directory} holds another sweep ({'; '.join(changes)}): type it as it was{self.free}, "
                     "or choose another name="
                 )

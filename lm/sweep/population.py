@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
+from lm.base.errors import UserError
 from lm.model.growth import insert_layer
 from lm.run import checkpoint
 from lm.run.directory import read_record
@@ -26,7 +27,7 @@ class Population(Grid):
 
     def plan(self) -> list[Job]:
         if self.swept:
-            raise ValueError(
+            raise UserError(
                 f"a population is made of seeds, and all else is the same: give {next(iter(self.swept))} one value"
             )
         first = [self.child(i, None) for i in range(self.settings.population)]

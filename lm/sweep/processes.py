@@ -46,7 +46,7 @@ def end(directory: Path, tell: bool = True) -> list[Owner]:
 
 
 def end_strays(directory: Path) -> None:
-    """End the jobs that a killed command has left running. Raises ValueError when they run on another machine."""
+    """End the jobs that a killed command has left running. Raises UserError when they run on another machine."""
     for owner in end(directory):
         if alive(owner.pid):  # and would take the next job
             os.kill(owner.pid, signal.SIGKILL)

@@ -16,6 +16,7 @@ import numpy as np
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from lm.base import commands
+from lm.base.errors import UserError
 from lm.base.files import write_text
 from lm.sweep.config import SweepConfig
 from lm.sweep.grid import Grid
@@ -41,7 +42,7 @@ class Search(Grid):
     def plan(self) -> list[Job]:
         require_optuna()
         if not self.swept:
-            raise ValueError("a search needs something to search, e.g. 'optimizer.lr=tag(log,interval(1e-4,1e-2))'")
+            raise UserError("a search needs something to search, e.g. 'optimizer.lr=tag(log,interval(1e-4,1e-2))'")
         self.space = {key: distribution(override) for key, override in self.swept.items()}
         ends = {key: example(space) for key, space in self.space.items()}
         self.validate_batch_is_legal([self.overrides_of(Job(0, ends))])
@@ -133,11 +134,11 @@ class Search(Grid):
 
 
 def require_optuna() -> None:
-    """Raises ValueError where it is not installed; silences it where it is."""
+    """Raises UserError where it is not installed; silences it where it is."""
     try:
         import optuna
     except ImportError as error:
-        raise ValueError(f"sweep=search needs Optuna: {commands.install('.[sweep]')}") from error
+        raise UserError(f"sweep=search needs Optuna: {commands.install('.[sweep]')}") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
@@ -169,7 +170,7 @@ def pruner(settings: SweepConfig, val_every: int, horizon: int) -> BasePruner:
 
 
 def distribution(override: Override) -> BaseDistribution:
-    """What a sweep in Hydra's grammar means to Optuna. Raises ValueError for what no search can use."""
+    """What a sweep in Hydra's grammar means to Optuna. Raises UserError for what no search can use."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     value = override.value()
@@ -182,13 +183,13 @@ def distribution(override: Override) -> BaseDistribution:
         if isinstance(value, RangeSweep):
             values = sorted(value.range())
             if not values:
-                raise ValueError("it is empty")
+                raise UserError("it is empty")
             if isinstance(values[0], int):
                 return IntDistribution(values[0], int(values[-1]), log=log, step=int(abs(value.step)))
             return FloatDistribution(values[0], values[-1], log=log, step=None if log else abs(value.step))
         return CategoricalDistribution(list(override.sweep_string_iterator()))
     except ValueError as error:
-        raise ValueError(f"{override.input_line} is no range: {error}") from error
+        raise UserError(f"{override.input_line} is no range: {error}") from error
 
 
 def example(space: BaseDistribution) -> str:

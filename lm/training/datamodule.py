@@ -24,7 +24,7 @@ class TokenData(L.LightningDataModule):
     """Serves micro-batches of `tokens` from the step that the trainer stands at, so a resumed run sees what it would
     have seen. `val_batches` limits validation to so many batches of windows, spread evenly over the text; None: all.
 
-    Raises ValueError when the text is too small for one batch or one validation window.
+    Raises UserError when the text is too small for one batch or one validation window.
     """
 
     def __init__(

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from lm.base.checks import Check
+from lm.base.errors import UserError
 from lm.base.hardware import keep_freed_memory
 
 if TYPE_CHECKING:  # importing Lightning takes a second, and Hydra imports the configs at every press of the tab key
@@ -108,7 +109,7 @@ class TrainerConfig:
     def horizon(self, windows: int, batch_size: int, block_size: int, done: int = 0) -> int:
         """Optimizer steps of the whole run, over a training text of `windows` windows.
 
-        Raises ValueError when that is less than what is `done` already.
+        Raises UserError when that is less than what is `done` already.
         """
         if self.max_epochs is not None:
             steps = max(1, math.floor(self.max_epochs * windows / batch_size))
@@ -117,7 +118,7 @@ class TrainerConfig:
         else:
             steps = 2000 if self.max_steps is None else self.max_steps
         if steps < done:
-            raise ValueError(f"the run has done {done} steps already, and is now to have {steps}: ask for more")
+            raise UserError(f"the run has done {done} steps already, and is now to have {steps}: ask for more")
         return steps
 
     def prepare(self, model: nn.Module, device: str) -> None:

@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
+from lm.base.errors import UserError
 from lm.data.corpus import Split
 from lm.data.tokenizer.base import Tokenizer
 from lm.data.tokenizer.plain import Bytes, Chars, speller
@@ -151,7 +152,7 @@ def count(stretches: Iterable[tuple[np.ndarray, int]], vocab_size: int) -> Count
         ids += np.bincount(stretch, minlength=vocab_size)
         size += of_bytes
     if not ids.any():
-        raise ValueError("the tokenizer finds no token in the text")
+        raise UserError("the tokenizer finds no token in the text")
     return Counts(ids, size)
 
 

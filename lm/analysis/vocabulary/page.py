@@ -115,7 +115,7 @@ def png(chart: Chart) -> bytes:
 
 
 def drawn(chart: Chart, **how: Any) -> bytes:
-    """Raises ValueError when there is no matplotlib to draw with."""
+    """Raises UserError when there is no matplotlib to draw with."""
     plt = pyplot()
     from matplotlib.ticker import FuncFormatter
 

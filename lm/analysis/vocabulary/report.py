@@ -11,6 +11,7 @@ import numpy as np
 from lm.analysis.vocabulary import analysis
 from lm.analysis.vocabulary.analysis import Counts, Vocabulary, shown
 from lm.analysis.vocabulary.sections import Cell, Chart, Line, Pieces, Section, Splits, Table
+from lm.base.errors import UserError
 
 Both = tuple[Counts, Counts]  # of the training text and of the held-out one
 SIGNS = "␣ stands for a space, ↵ for a newline, → for a tab, <C3> for a byte that is no character by itself."
@@ -172,7 +173,7 @@ def attempted(v: Vocabulary, text: str) -> Pieces | str:
     """How `text` is split, or why it cannot be spelt."""
     try:
         return [(i, v.spelling[i]) for i in v.tokenizer.encode(text).tolist()]
-    except ValueError as error:
+    except UserError as error:
         return str(error)
 
 

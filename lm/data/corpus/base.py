@@ -53,7 +53,7 @@ class CorpusConfig:
         return ""
 
     def streams(self, downloads: Downloads) -> dict[str, Stream]:
-        """`train`, and where the corpus has them `val` and `test`. Raises ValueError when there is no usable text."""
+        """`train`, and where the corpus has them `val` and `test`. Raises UserError when there is no usable text."""
         raise NotImplementedError
 
     @property
@@ -73,7 +73,7 @@ class CorpusConfig:
         return None
 
     def load(self, downloads: Downloads) -> Text:
-        """Raises ValueError, ready to be shown, when there is no usable text."""
+        """Raises UserError, ready to be shown, when there is no usable text."""
         fields = {key: value for key, value in asdict(self).items() if key not in self.located}
         options = json.dumps(fields, sort_keys=True)
         name = type(self).__name__

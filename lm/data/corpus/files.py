@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lm.base.checks import Check
+from lm.base.errors import UserError
 from lm.base.files import sha256
 from lm.data.cache import digest
 from lm.data.corpus import patterns, reading
@@ -47,7 +48,7 @@ class FilesConfig(CorpusConfig):
         held_out = {path.resolve() for path in val}
         train = [path for path in named["train"] if path.resolve() not in held_out]
         if not train:
-            raise ValueError(f"corpus.val_path={self.val_path} takes all files of corpus.path={self.path}")
+            raise UserError(f"corpus.val_path={self.val_path} takes all files of corpus.path={self.path}")
         return named | {"train": train, "val": val}
 
     def named(self) -> dict[str, list[Path]]:
@@ -55,7 +56,7 @@ class FilesConfig(CorpusConfig):
         return {"train": self.find(self.path, "path")}
 
     def find(self, wanted: Any, key: str) -> list[Path]:
-        """Return the files that `corpus.<key>` stands for, in order of name. Raises ValueError when there are none."""
+        """Return the files that `corpus.<key>` stands for, in order of name. Raises UserError when there are none."""
         found: dict[Path, Path] = {}  # by where they really lie: a file that is named twice is read once
         for name in wanted if isinstance(wanted, list) else [wanted]:
             path = patterns.home(name)
@@ -64,10 +65,10 @@ class FilesConfig(CorpusConfig):
                     if not self.excluded(match, path if path.is_dir() else match.parent):
                         found.setdefault(match.resolve(), match)
             except OSError as error:
-                raise ValueError(f"corpus.{key}={name}: {error.filename or path} cannot be read: {error.strerror}; let "
+                raise UserError(f"corpus.{key}={name}: {error.filename or path} cannot be read: {error.strerror}; let "
                                  "it be read, or leave it out with corpus.exclude") from error  # fmt: skip
         if not found:
-            raise ValueError(f"corpus.exclude={self.exclude} leaves no file of corpus.{key}={wanted}")
+            raise UserError(f"corpus.exclude={self.exclude} leaves no file of corpus.{key}={wanted}")
         return list(found.values())
 
     def standing_for(self, path: Path, typed: str) -> list[Path]:
@@ -80,18 +81,18 @@ class FilesConfig(CorpusConfig):
         if path.is_file():
             return [path]
         if path.exists():
-            raise ValueError(f"{typed} is {patterns.special(path)}, and a text is read more than once: write it to a "
+            raise UserError(f"{typed} is {patterns.special(path)}, and a text is read more than once: write it to a "
                              "file first (COMMAND > my.txt) and name that")  # fmt: skip
         if path.is_symlink():
-            raise ValueError(f"{typed} is a link to {path.readlink()}, which does not exist")
+            raise UserError(f"{typed} is a link to {path.readlink()}, which does not exist")
         folder = patterns.fixed_part(path)
         pattern = path.relative_to(folder).parts
         found = sorted(patterns.expand(folder, pattern), key=str) if pattern and folder.is_dir() else []
         files = [match for match in found if match.is_file() and not patterns.in_a_cache(match, folder)]
         if not files and any(match.is_dir() for match in found):
-            raise ValueError(f"{typed} stands for folders only; for the files in them, name {path}/*")
+            raise UserError(f"{typed} stands for folders only; for the files in them, name {path}/*")
         if not files:
-            raise ValueError(f"{typed}: no such file (looked in {Path.cwd()}){patterns.neighbor(path)}")
+            raise UserError(f"{typed}: no such file (looked in {Path.cwd()}){patterns.neighbor(path)}")
         return files
 
     def excluded(self, file: Path, folder: Path) -> bool:
@@ -109,12 +110,12 @@ class FilesConfig(CorpusConfig):
     def inside(self, folder: Path, typed: str) -> list[Path]:
         files = [path for path in self.walk(folder) if path.is_file()]
         if not files:
-            raise ValueError(f"{typed} is a folder without files (hidden ones and links to folders do not count)")
+            raise UserError(f"{typed} is a folder without files (hidden ones and links to folders do not count)")
         found = sorted(path for path in files if self.wanted(path, folder))
         if not found:
             kinds = Counter(path.suffix for path in files).most_common(3)
             there = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in kinds)
-            raise ValueError(f"{typed} holds no file that matches corpus.glob='{self.glob}'; there are: {there}")
+            raise UserError(f"{typed} holds no file that matches corpus.glob='{self.glob}'; there are: {there}")
         return found
 
     def notes(self, text: Text) -> list[str]:
@@ -151,7 +152,7 @@ class FilesConfig(CorpusConfig):
         try:
             return digest(*(f"{name} {packing(p)} {sha256(p)}" for name, ps in self.paths().items() for p in ps))
         except OSError as error:
-            raise ValueError(f"{error.filename} cannot be read: {error.strerror}") from error
+            raise UserError(f"{error.filename} cannot be read: {error.strerror}") from error
 
     def streams(self, downloads: Downloads) -> dict[str, Stream]:
         return {name: self.stream(paths) for name, paths in self.paths().items()}

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from lm.base.checks import nearest
 from lm.base.commands import python, shell
+from lm.base.errors import UserError
 from lm.data.corpus import reading
 from lm.data.corpus.files import ARCHIVES, FilesConfig
 from lm.data.corpus.packing import unpacked_name
@@ -47,28 +48,28 @@ class JSONLConfig(FilesConfig):
                 cut = isinstance(error, json.JSONDecodeError) and error.pos >= len(line.rstrip())
                 if line is first and (line.lstrip()[0] == "[" or (line.lstrip()[0] == "{" and cut)):
                     raise self.not_lines(path, member, line) from error
-                raise ValueError(f"{where} is no JSON that can be read: {error}") from error
+                raise UserError(f"{where} is no JSON that can be read: {error}") from error
             if line is first and isinstance(value, list):
                 raise self.not_lines(path, member, line)
             if not isinstance(value, dict):
-                raise ValueError(f"{where} is no JSON object")
+                raise UserError(f"{where} is no JSON object")
             if self.field not in value:
-                raise ValueError(f"{where} has no corpus.field={self.field}; it has {', '.join(value) or 'nothing'}"
+                raise UserError(f"{where} has no corpus.field={self.field}; it has {', '.join(value) or 'nothing'}"
                                  f"{nearest(self.field, list(value))}")  # fmt: skip
             document = value[self.field]
             if not isinstance(document, str):
-                raise ValueError(f"{where}: corpus.field={self.field} holds {json.dumps(document)[:40]}, no text")
+                raise UserError(f"{where}: corpus.field={self.field} holds {json.dumps(document)[:40]}, no text")
             try:
                 document.encode()
             except UnicodeEncodeError as error:
-                raise ValueError(f"{where}: corpus.field={self.field} holds {error.object[error.start]!r}, half a "
+                raise UserError(f"{where}: corpus.field={self.field} holds {error.object[error.start]!r}, half a "
                                  "character (a lone surrogate), which UTF-8 cannot spell") from error  # fmt: skip
             yield document
             yield None
 
-    def not_lines(self, path: Path, member: str | None, first: str) -> ValueError:
+    def not_lines(self, path: Path, member: str | None, first: str) -> UserError:
         what = "a JSON array" if first.lstrip()[0] == "[" else "a JSON object over several lines"
         new = free(Path(member or unpacked_name(path)).stem + ".jsonl")
         command = fed(path, member, shell(python(), "-c", TO_LINES.replace("FIELD", json.dumps(self.field))))
-        return ValueError(f"{path}{'/' + member if member else ''} is {what}; corpus=jsonl reads JSON lines, an object "
+        return UserError(f"{path}{'/' + member if member else ''} is {what}; corpus=jsonl reads JSON lines, an object "
                           f"on each line; convert it, and name the new file: {command} > {shell(new)}")  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from lm.base.checks import Check
 from lm.base.commands import install, shell
+from lm.base.errors import UserError
 from lm.data.corpus import reading
 from lm.data.corpus.files import ARCHIVES, FilesConfig
 from lm.data.corpus.patterns import fixed_part, home
@@ -39,7 +40,7 @@ class TextConfig(FilesConfig):
         if self.separator and documents == sum(len(self.members(path)) for path in paths):
             lines = (line for path in paths for member in self.members(path) for line in reading.lines(path, member))
             files = f"{paths[0]}{f' and {len(paths) - 1:,} other files' if paths[1:] else ''}"
-            raise ValueError(unparted(self.separator, lines, files))
+            raise UserError(unparted(self.separator, lines, files))
 
     @property
     def counted(self) -> tuple[str, ...]:
@@ -96,7 +97,7 @@ class HFConfig(FilesConfig):
         kinds, left_over = (".parquet", ".arrow"), ("cache-", "tmp")  # what .map and .filter leave beside the data
         found = [p for p in super().find(wanted, key) if p.suffix.lower() in kinds and not p.name.startswith(left_over)]
         if not found:
-            raise ValueError(f"corpus.{key}={wanted} holds no .parquet or .arrow file")
+            raise UserError(f"corpus.{key}={wanted} holds no .parquet or .arrow file")
         return found
 
     def named(self) -> dict[str, list[Path]]:
@@ -109,7 +110,7 @@ class HFConfig(FilesConfig):
             named.setdefault({"dev": "val"}.get(match[1], match[1]) if match else "train", []).append(path)
         if "train" not in named:
             if len(named) > 1:
-                raise ValueError(f"corpus.path={self.path} has a {' and a '.join(named)} split, but none to train on")
+                raise UserError(f"corpus.path={self.path} has a {' and a '.join(named)} split, but none to train on")
             named = {"train": named.popitem()[1]}
         return named
 
@@ -117,7 +118,7 @@ class HFConfig(FilesConfig):
         try:
             from pyarrow import ArrowException, ipc, parquet
         except ImportError as error:
-            raise ValueError(f"corpus=hf needs pyarrow: {install('.[hf]')}") from error
+            raise UserError(f"corpus=hf needs pyarrow: {install('.[hf]')}") from error
         for path in paths:
             try:
                 with path.open("rb") as begun:
@@ -129,18 +130,18 @@ class HFConfig(FilesConfig):
                     file = ipc.open_stream(path.open("rb"))
                     columns, batches = file.schema.names, file
                 if self.field not in columns:
-                    raise ValueError(f"{path} has no column {self.field}; it has {', '.join(columns)}")
+                    raise UserError(f"{path} has no column {self.field}; it has {', '.join(columns)}")
                 for batch in batches:
                     batch.column(self.field).validate(full=True)  # what is damaged may bring the process down
                     for document in batch.column(self.field).to_pylist():
                         if not isinstance(document, str):
-                            raise ValueError(
+                            raise UserError(
                                 f"{path}: corpus.field={self.field} holds {type(document).__name__}, no text"
                             )
                         yield document
                         yield None
             except (ArrowException, OSError, UnicodeDecodeError) as error:
-                raise ValueError(f"{path} is damaged or no {path.suffix} file: {error}") from error
+                raise UserError(f"{path} is damaged or no {path.suffix} file: {error}") from error
 
 
 def separated(lines: Iterator[str], separator: str) -> Iterator[str | None]:

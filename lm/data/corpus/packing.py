@@ -15,6 +15,8 @@ from typing import Any
 
 import zstandard
 
+from lm.base.errors import UserError
+
 PACKED = (".gz", ".zst", ".zip", ".bz2", ".xz")
 MAGIC = {
     ".gz": rb"\x1f\x8b",
@@ -32,7 +34,7 @@ def packing(path: Path) -> str:
 
     A zip archive is known by its name alone, as other formats begin in the same way.
 
-    Raises ValueError when the file cannot be read.
+    Raises UserError when the file cannot be read.
     """
     head = b""
     try:
@@ -40,7 +42,7 @@ def packing(path: Path) -> str:
             with path.open("rb") as file:
                 head = file.read(10)
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     found = next((suffix for suffix, magic in MAGIC.items() if re.match(magic, head)), "")
     return found or (suffix if (suffix := path.suffix.lower()) in PACKED else "")
 
@@ -60,39 +62,39 @@ def members(path: Path) -> list[str | None]:
     try:
         names = sorted(set(_archive(path, _stamp(path)).namelist()))
     except (zipfile.BadZipFile, NotImplementedError) as error:
-        raise ValueError(f"{path} is damaged or no zip archive ({error}); fetch it again") from error
+        raise UserError(f"{path} is damaged or no zip archive ({error}); fetch it again") from error
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     names = [n for n in names if not n.endswith(("/", ".DS_Store")) and not n.startswith("__MACOSX/")]
     if not names:
-        raise ValueError(f"{path} holds no file")
+        raise UserError(f"{path} holds no file")
     return list(names)
 
 
 def blocks(path: Path, member: str | None) -> Iterator[bytes]:
-    """Yield the unpacked bytes of a file, or of one file of a .zip. Raises ValueError that says what is broken."""
+    """Yield the unpacked bytes of a file, or of one file of a .zip. Raises UserError that says what is broken."""
     unpacked, packed = 0, packing(path)
     try:
         limit = GRACE + RATIO * path.stat().st_size
         for block in _unpack(path, packed, member):
             unpacked += len(block)
             if packed and unpacked > limit:
-                raise ValueError(f"{path} unpacks to more than {limit:,} bytes: that is no text")
+                raise UserError(f"{path} unpacks to more than {limit:,} bytes: that is no text")
             yield block
     except DAMAGE as error:
-        raise ValueError(f"{path} is truncated or damaged ({error}); fetch or pack it again") from error
+        raise UserError(f"{path} is truncated or damaged ({error}); fetch or pack it again") from error
     except RuntimeError as error:  # zipfile's word for a password
-        raise ValueError(f"{path} cannot be unpacked: {error}") from error
+        raise UserError(f"{path} cannot be unpacked: {error}") from error
     except OSError as error:
         if error.errno is None:  # bz2's word for damage
-            raise ValueError(f"{path} is truncated or damaged ({error}); fetch or pack it again") from error
-        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+            raise UserError(f"{path} is truncated or damaged ({error}); fetch or pack it again") from error
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _unpack(path: Path, packed: str, member: str | None) -> Iterator[bytes]:
     if packed == ".zip":
         if member is None:
-            raise ValueError(f"{path} is a zip archive: name the file in it that is meant")
+            raise UserError(f"{path} is a zip archive: name the file in it that is meant")
         with _archive(path, _stamp(path)).open(member) as file:  # read, never extracted: no path escapes
             while block := file.read(BLOCK):
                 yield block

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from lm.base.checks import Check
+from lm.base.errors import UserError
 from lm.base.files import remove, write_text
 from lm.data.cache import digest
 from lm.data.corpus.base import CorpusConfig
@@ -95,7 +96,7 @@ def _listing(downloads: Downloads, split: str) -> list[Book]:
     path = downloads.root / "corpora" / "pg19" / f"{split}.json"
     if not path.exists():
         if downloads.offline:
-            raise ValueError(
+            raise UserError(
                 f"{path} is not there, and data.offline=true: where there is a network, scripts/corpora.py fetch "
                 f"pg19_small (or pg19) makes this listing and fetches the books; then copy the folder to {path.parent}"
             )
@@ -117,10 +118,10 @@ def _pages(downloads: Downloads, split: str) -> list[Book]:
         if not (following := page.get("nextPageToken")):
             break
         if following == token:
-            raise ValueError(f"{url} gives the same page again and again: does the mirror heed what follows the '?'")
+            raise UserError(f"{url} gives the same page again and again: does the mirror heed what follows the '?'")
         token = following
     if not books:
-        raise ValueError(f"{url} lists no books")
+        raise UserError(f"{url} lists no books")
     return books
 
 
@@ -133,7 +134,7 @@ def _get(downloads: Downloads, book: Book) -> Path:
             found = base64.b64encode(hashlib.file_digest(file, "md5").digest()).decode()
         if found != book.md5:
             remove(path)
-            raise ValueError(f"{FILES}{book.name} gave a file with the md5 {found}, not {book.md5} as listed")
+            raise UserError(f"{FILES}{book.name} gave a file with the md5 {found}, not {book.md5} as listed")
     return path
 
 
@@ -143,7 +144,7 @@ def _read(path: Path) -> str:
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        raise ValueError(
+        raise UserError(
             f"{path} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}; "
             "delete it and it is fetched again"
         ) from error

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from lm.base.errors import UserError
 from lm.data.corpus import unreadable
 from lm.data.corpus.packing import blocks, members
 
 SAMPLE = 1 << 16  # bytes that are looked at to tell what a file is that is not UTF-8
 
 
-class Empty(ValueError):
+class Empty(UserError):
     """A file without a byte: refused where it is all there is, else no document."""
 
 
 def text(path: Path, member: str | None = None, start: int = 0, stop: int | None = None) -> Iterator[str]:
     """Yield a file's text, or that of one file in a .zip, in pieces; a byte-order mark is dropped, newlines stay.
 
-    `start` and `stop` are byte offsets; a character that they cut is left out. Raises ValueError that names the file,
+    `start` and `stop` are byte offsets; a character that they cut is left out. Raises UserError that names the file,
     the offset and the cure.
     """
     where = f"{path}/{member}" if member else str(path)
@@ -48,10 +49,10 @@ def text(path: Path, member: str | None = None, start: int = 0, stop: int | None
     if rest and stop is None:
         if not beyond:  # nothing so far says that it is UTF-8
             raise _unreadable(path, member, rest, start + offset, 0, beyond)
-        raise ValueError(f"{where} ends within a character, at offset {start + offset}: it is cut short")
+        raise UserError(f"{where} ends within a character, at offset {start + offset}: it is cut short")
 
 
-def _unreadable(path: Path, member: str | None, data: bytes, begin: int, bad: int, beyond: bool) -> ValueError:
+def _unreadable(path: Path, member: str | None, data: bytes, begin: int, bad: int, beyond: bool) -> UserError:
     """Return the error for byte `bad` of `data`, which stands at offset `begin`; `beyond` says that UTF-8 beyond ASCII
     came before it.
     """
@@ -59,7 +60,7 @@ def _unreadable(path: Path, member: str | None, data: bytes, begin: int, bad: in
     if path.is_file():  # a pipe cannot be read again
         begin = max(0, at - SAMPLE // 2)
         head, data = (b"".join(_range(blocks(path, member), i, i + SAMPLE)) for i in (0, begin))
-    return ValueError(unreadable.explain(path, member, head, data, begin, at, beyond))
+    return UserError(unreadable.explain(path, member, head, data, begin, at, beyond))
 
 
 def whole(path: Path) -> str:

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from lm.base.checks import Check
+from lm.base.errors import UserError
 from lm.base.files import sha256
 from lm.data.cache import digest
 from lm.data.corpus import reading
@@ -75,7 +76,7 @@ class DownloadConfig(CorpusConfig):
                 parted = parted or piece is None
                 yield piece
             if not parted:
-                raise ValueError(unparted(self.separator, reading.lines(path, remote.member), str(path)))
+                raise UserError(unparted(self.separator, reading.lines(path, remote.member), str(path)))
         else:
             yield from reading.text(path, remote.member, remote.start, remote.stop)
 
@@ -134,7 +135,7 @@ class PackageConfig(CorpusConfig):
     def stream(self, archive: Path) -> Iterator[str | None]:
         texts = packed(archive, self.members)
         if not texts:
-            raise ValueError(f"{archive} holds no {self.members}; please report this")
+            raise UserError(f"{archive} holds no {self.members}; please report this")
         for i, (_, text) in enumerate(sorted(texts.items())):
             if self.literal:
                 text = triple_quoted(text)
@@ -159,7 +160,7 @@ def triple_quoted(source: str) -> str:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" in node.value:
             return node.value
-    raise ValueError("the package holds no text where it should; please report this")
+    raise UserError("the package holds no text where it should; please report this")
 
 
 def strip_gutenberg(lines: Iterator[str]) -> str:
@@ -174,5 +175,5 @@ def strip_gutenberg(lines: Iterator[str]) -> str:
         else:
             kept.append(line.rstrip())
     if not kept:
-        raise ValueError("the file has no line that begins with '*** START OF': it is no Project Gutenberg text")
+        raise UserError("the file has no line that begins with '*** START OF': it is no Project Gutenberg text")
     return "\n".join(kept).strip("\n") + "\n"

@@ -15,6 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 from lm.base.console import progress
+from lm.base.errors import UserError
 from lm.data.corpus.pieces import BORDER, Border, in_pieces
 
 Stream = Iterable[str | None]  # pieces of text, and None where a document ends
@@ -122,13 +123,13 @@ def write(
 
     Without a stream of its own, validation is the tail of the training text, as `_hold_out` says. `max_chars` counts
     training text and what is split from it. The words that are to be `counted` are counted in the texts of training and
-    validation. Raises ValueError when a split would be empty.
+    validation. Raises UserError when a split would be empty.
     """
     ends = {name: _write_stream(folder / f"{name}.txt", s, max_chars if name == "train" else None)
             for name, s in streams.items()}  # fmt: skip
     for name, e in ends.items():
         if not len(e):
-            raise ValueError(f"the corpus has no {'text' if name == 'train' else name + ' text'}")
+            raise UserError(f"the corpus has no {'text' if name == 'train' else name + ' text'}")
     parted, held_out = len(ends["train"]) > 1, "val" not in ends
     if held_out:
         ends["train"], ends["val"] = _hold_out(folder, ends["train"], val_fraction, whole_documents)
@@ -197,7 +198,7 @@ def _hold_out(
         if whole_documents or near(1 - whole / size, val_fraction) or not 0 < cut < size:
             cut = whole
     if not 0 < cut < size:
-        raise ValueError(f"the corpus has {size} bytes, too few to split with corpus.val_fraction={val_fraction}")
+        raise UserError(f"the corpus has {size} bytes, too few to split with corpus.val_fraction={val_fraction}")
     with train.open("rb+") as file, (folder / "val.txt").open("wb") as val:
         file.seek(cut)
         while block := file.read(1 << 20):

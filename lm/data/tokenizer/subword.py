@@ -15,6 +15,7 @@ from tokenizers import Tokenizer as HFTokenizer
 
 from lm.base.checks import Check
 from lm.base.console import progress
+from lm.base.errors import UserError
 from lm.data.corpus.pieces import BORDER, Border, OutsideNames, in_pieces
 from lm.data.corpus.text import ENDS, Text
 from lm.data.download import Downloads
@@ -43,7 +44,7 @@ class BPEConfig(TokenizerConfig):
         specials = self.specials(text)
         learnt = self.vocab_size - len(specials)
         if learnt < 256:
-            raise ValueError(
+            raise UserError(
                 f"tokenizer.vocab_size={self.vocab_size} must be at least {256 + len(specials)}: 256 bytes and "
                 f"{', '.join(specials)}"
             )
@@ -67,7 +68,7 @@ class BPEConfig(TokenizerConfig):
 
             hf.train_from_iterator(pieces(), trainer)
         if taken := [name for name in specials if hf.token_to_id(name) is not None]:
-            raise ValueError(
+            raise UserError(
                 f"tokenizer.special_tokens: {', '.join(taken)} are byte pairs of the text; name them otherwise"
             )
         return Subword(hf, specials)
@@ -94,7 +95,7 @@ class Subword:
         used = set(hf.get_vocab().values())
         self.vocab_size = 1 + max(used, default=-1)
         if not self.vocab_size:
-            raise ValueError("its vocabulary is empty")
+            raise UserError("its vocabulary is empty")
         self.unused_ids = [i for i in range(self.vocab_size) if i not in used]
         added = hf.get_added_tokens_decoder()
         self.special_tokens = {token.content: i for i, token in sorted(added.items()) if token.special}
@@ -168,7 +169,7 @@ class Subword:
         try:
             found = hf.encode_batch_fast(texts, add_special_tokens=False)
         except Exception as error:  # tokenizers raises bare Exception: words that are not there, and no token for those
-            raise ValueError(f"the tokenizer cannot spell the text: {error}") from error
+            raise UserError(f"the tokenizer cannot spell the text: {error}") from error
         return [np.array(encoding.ids, dtype=np.int64) for encoding in found]
 
     def decode(self, ids: list[int]) -> str:
@@ -219,9 +220,9 @@ def spellings(tokenizer: Tokenizer) -> dict[int, bytes]:
 
 
 def from_json(text: str) -> Tokenizer:
-    """The tokenizer that `to_json` wrote, or Hugging Face. Raises ValueError for anything else."""
+    """The tokenizer that `to_json` wrote, or Hugging Face. Raises UserError for anything else."""
     try:
         hf = HFTokenizer.from_str(text)
         return plain_from_json(hf.to_str()) or Subword(hf)
     except Exception as error:  # tokenizers raises bare Exception
-        raise ValueError(f"not a tokenizer.json that Hugging Face's tokenizers opens: {error}") from error
+        raise UserError(f"not a tokenizer.json that Hugging Face's tokenizers opens: {error}") from error

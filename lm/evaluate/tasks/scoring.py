@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lm.base.errors import UserError
 from lm.data.corpus import CorpusConfig
 from lm.data.tokenizer import Tokenizer
 from lm.evaluate.tasks.cases import PROMPT, SEED, TASKS, Case, TenActions
@@ -56,7 +57,7 @@ def examine(
     """Rates by kind, in order. `count` cases of each kind, or with the procedure `log` in all.
 
     `language` is the corpus that the model was trained on; of another kind, or None, the task's own with its defaults.
-    Raises ValueError for a procedure that the task has not, and for a tokenizer that cannot spell the language.
+    Raises UserError for a procedure that the task has not, and for a tokenizer that cannot spell the language.
     """
     asked = TASKS[task]
     if not isinstance(language, asked.corpus):
@@ -73,7 +74,7 @@ def as_the_log(model: GPT, tokenizer: Tokenizer, task: str, count: int, seed: in
     """femtoGPT's own procedure, for the one task that it had one for: successive lines of a fresh text from the fifth
     on, drawn at its temperature 0.5, 100 tokens; right when the line is anywhere in prompt and answer together."""
     if task != "ten_actions":
-        raise ValueError(f"--procedure log: femtoGPT's log has one for ten_actions only, and none for {task}")
+        raise UserError(f"--procedure log: femtoGPT's log has one for ten_actions only, and none for {task}")
     cases, whole = [], {}
     for text, action, rest in TenActions.walk(count + 200, seed):
         case = Case(action, text[-PROMPT:], rest)

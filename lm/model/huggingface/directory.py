@@ -9,6 +9,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from lm.base.errors import UserError
 from lm.base.files import replacing
 from lm.data.tokenizer import Tokenizer, from_json
 from lm.model import GPT, GPTConfig
@@ -20,14 +21,14 @@ CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 
 
 def architecture(config: GPTConfig) -> str:
-    """Return 'gpt2' or 'llama'. Raises ValueError, with the reasons, when neither can express the model."""
+    """Return 'gpt2' or 'llama'. Raises UserError, with the reasons, when neither can express the model."""
     reasons = {}
     for name, rules in (("gpt2", gpt2.RULES), ("llama", llama.RULES)):
         wrong = inexpressible(config, rules)
         if not wrong:
             return name
         reasons[name] = ", ".join(wrong)
-    raise ValueError(
+    raise UserError(
         f"Hugging Face's transformers has no class for this model: GPT-2 has no {reasons['gpt2']}; "
         f"Llama has no {reasons['llama']}"
     )
@@ -36,7 +37,7 @@ def architecture(config: GPTConfig) -> str:
 def export(model: GPT, tokenizer: Tokenizer, folder: Path) -> None:
     """Write a directory that `AutoModelForCausalLM.from_pretrained` opens: config.json, weights, tokenizer.json.
 
-    Raises ValueError when transformers has no class for the model.
+    Raises UserError when transformers has no class for the model.
     """
     kind = architecture(model.config)
     config, state = gpt2.to_gpt2(model) if kind == "gpt2" else llama.to_llama(model)
@@ -57,33 +58,33 @@ def export(model: GPT, tokenizer: Tokenizer, folder: Path) -> None:
 def load(folder: Path) -> tuple[GPT, Tokenizer]:
     """Return the GPT-2 or Llama model of a directory, in eval mode and float32, and its tokenizer.
 
-    The logits are those of transformers. Raises ValueError for a model that this GPT cannot express exactly.
+    The logits are those of transformers. Raises UserError for a model that this GPT cannot express exactly.
     """
     try:
         config = read_config(folder)
         kind = config.get("model_type")
         if kind not in ("gpt2", "llama"):
-            raise ValueError(f"it is a {kind} model; GPT-2's and Llama's architectures can be read")
+            raise UserError(f"it is a {kind} model; GPT-2's and Llama's architectures can be read")
         require_files(folder)
         try:
             state = load_file(folder / WEIGHTS)
         except SafetensorError as error:
-            raise ValueError(f"{WEIGHTS} is truncated or corrupted: {error}") from error
+            raise UserError(f"{WEIGHTS} is truncated or corrupted: {error}") from error
         model = gpt2.from_gpt2(config, state) if kind == "gpt2" else llama.from_llama(config, state)
         return model.eval(), from_json(read_text(folder / TOKENIZER))
-    except ValueError as error:
-        raise ValueError(f"hf:{folder} cannot be loaded: {error}") from error
+    except UserError as error:
+        raise UserError(f"hf:{folder} cannot be loaded: {error}") from error
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     if not (folder / CONFIG).is_file():
-        raise ValueError(f"it holds no {CONFIG}; save_pretrained of the model writes it")
+        raise UserError(f"it holds no {CONFIG}; save_pretrained of the model writes it")
     try:
         config = json.loads(read_text(folder / CONFIG))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{CONFIG} is not valid JSON: {error}") from error
+        raise UserError(f"{CONFIG} is not valid JSON: {error}") from error
     if not isinstance(config, dict):
-        raise ValueError(f"{CONFIG} is not a JSON object")
+        raise UserError(f"{CONFIG} is not a JSON object")
     return config
 
 
@@ -91,21 +92,21 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path.name} is not text in UTF-8") from error
+        raise UserError(f"{path.name} is not text in UTF-8") from error
 
 
 def require_files(folder: Path) -> None:
-    """Raises ValueError, with the way out, unless weights and tokenizer are there and are all of the model."""
+    """Raises UserError, with the way out, unless weights and tokenizer are there and are all of the model."""
     if (folder / "adapter_config.json").exists():
-        raise ValueError(
+        raise UserError(
             "it holds an adapter (adapter_config.json); merge it into the model with merge_and_unload first"
         )
     if not (folder / WEIGHTS).is_file():
         other = next((path.name for path in sorted(folder.glob("*.index.json")) + sorted(folder.glob("*.bin"))), None)
         found = f" but {other}" if other else ""
-        raise ValueError(
+        raise UserError(
             f"it holds no {WEIGHTS}{found}; AutoModelForCausalLM.from_pretrained(directory)"
             '.save_pretrained(new_directory, max_shard_size="1TB") writes one'
         )
     if not (folder / TOKENIZER).is_file():
-        raise ValueError(f"it holds no {TOKENIZER}; save_pretrained of the tokenizer writes it")
+        raise UserError(f"it holds no {TOKENIZER}; save_pretrained of the tokenizer writes it")

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lm.base.errors import UserError
 from lm.model import GPT, GPTConfig, with_weights
 from lm.model.huggingface.fields import COMMON, Rule
 from lm.model.huggingface.settings import Keys, naming, read_settings
@@ -90,10 +91,10 @@ def to_gpt2(model: GPT) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def from_gpt2(config: dict[str, Any], state: dict[str, Tensor]) -> GPT:
-    """Build the model. Raises ValueError for what this GPT cannot express exactly."""
+    """Build the model. Raises UserError for what this GPT cannot express exactly."""
     s = read_settings(config, KEYS)
     if s["activation_function"] not in READABLE:
-        raise ValueError(
+        raise UserError(
             f"config.json: activation_function={s['activation_function']} is not one of {', '.join(READABLE)}"
         )
     C, hidden = s["n_embd"], s["n_inner"] or 4 * s["n_embd"]

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lm.base.errors import UserError
 from lm.model import GPT, GPTConfig, with_weights
 from lm.model.gpt import MOST
 from lm.model.huggingface.fields import COMMON, Rule, accept
@@ -80,30 +81,30 @@ def to_llama(model: GPT) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def plain_rope(config: dict[str, Any]) -> dict[str, Any]:
     """Return `config` with the contents of rope_parameters, or of rope_scaling as it was called before, at its top.
 
-    Raises ValueError for rotary positions that are scaled or partial.
+    Raises UserError for rotary positions that are scaled or partial.
     """
     config = dict(config)
     found = {name: config.pop(name, None) for name in ("rope_parameters", "rope_scaling")}
     for name, parameters in found.items():
         if not isinstance(parameters, dict | None):
-            raise ValueError(f"config.json: {name}={show(parameters)} must be an object or null")
+            raise UserError(f"config.json: {name}={show(parameters)} must be an object or null")
         for key, value in (parameters or {}).items():
             if key == "rope_theta":
                 if config.get(key) is None:
                     config[key] = value
                 elif value not in (None, config[key]):
-                    raise ValueError(
+                    raise UserError(
                         f"config.json: {name}.rope_theta={show(value)} contradicts rope_theta={show(config[key])}"
                     )
             elif value not in ROPE.get(key, ()):
-                raise ValueError(
+                raise UserError(
                     f"config.json: {name}.{key}={show(value)} is not supported, only plain rotary positions"
                 )
     return config
 
 
 def from_llama(config: dict[str, Any], state: dict[str, Tensor]) -> GPT:
-    """Build the model. Raises ValueError for what this GPT cannot express exactly.
+    """Build the model. Raises UserError for what this GPT cannot express exactly.
 
     Our MLP has whole tiles of 64 hidden units. Units that are missing from the last tile are added with zero weights,
     which changes no logit.
@@ -111,11 +112,11 @@ def from_llama(config: dict[str, Any], state: dict[str, Tensor]) -> GPT:
     s = read_settings(plain_rope(config), KEYS)
     C, H, hidden, eps = s["hidden_size"], s["num_attention_heads"], s["intermediate_size"], s["rms_norm_eps"]
     if s["hidden_act"] not in ("silu", "swish"):
-        raise ValueError(f"config.json: hidden_act={s['hidden_act']} is not supported, only silu (or swish)")
+        raise UserError(f"config.json: hidden_act={s['hidden_act']} is not supported, only silu (or swish)")
     if s["head_dim"] not in (None, C // H):
-        raise ValueError(f"config.json: head_dim={s['head_dim']} is not hidden_size={C} / num_attention_heads={H}")
+        raise UserError(f"config.json: head_dim={s['head_dim']} is not hidden_size={C} / num_attention_heads={H}")
     if s["max_position_embeddings"] * C > MOST:
-        raise ValueError(
+        raise UserError(
             f"config.json: max_position_embeddings={s['max_position_embeddings']} with hidden_size={C} needs larger "
             f"tables of positions than {MOST:,} numbers"
         )

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from lm.base.errors import UserError
+
 # Keys of any architecture that do not change the logits, whatever their value: notes, training, other heads,
 # generation, and how transformers computes and returns what it computes.
 IGNORED = frozenset({
@@ -57,7 +59,7 @@ class Keys:
 def read_settings(config: dict[str, Any], keys: Keys) -> dict[str, Any]:
     """Return a value for every key of `keys.read`: the one in `config`, or the default of transformers.
 
-    Raises ValueError, with every problem, for a value of the wrong type, a setting that this GPT does not have, and a
+    Raises UserError, with every problem, for a value of the wrong type, a setting that this GPT does not have, and a
     key of unknown meaning.
     """
     found: dict[str, Any] = {}
@@ -76,7 +78,7 @@ def read_settings(config: dict[str, Any], keys: Keys) -> dict[str, Any]:
         elif key not in ignored:
             problems.append(f"{key}={show(value)} is a setting that is not known here, and may change the model")
     if problems:
-        raise ValueError(f"config.json: {'; '.join(problems)}")
+        raise UserError(f"config.json: {'; '.join(problems)}")
     values = keys.read | {name: value for name, value in found.items() if value is not None}
     return {name: float(v) if isinstance(keys.read[name], float) else v for name, v in values.items()}
 
@@ -103,11 +105,11 @@ def show(value: Any) -> str:
 
 @contextmanager
 def naming(names: dict[str, str]) -> Iterator[None]:
-    """Let a ValueError of GPTConfig name the keys of config.json, by our names of them."""
+    """Let a UserError of GPTConfig name the keys of config.json, by our names of them."""
     try:
         yield
-    except ValueError as error:
+    except UserError as error:
         text = str(error).replace("\n", "; ")
         for ours, theirs in names.items():
             text = text.replace(f"model.{ours}=", f"{theirs}=")
-        raise ValueError(f"config.json: {text}") from error
+        raise UserError(f"config.json: {text}") from error

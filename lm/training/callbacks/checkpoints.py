@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 from torch.utils._pytree import tree_map_only
 
+from lm.base.errors import UserError
 from lm.base.files import replacing
 from lm.run import checkpoint, lock
 from lm.run.directory import Interrupted
@@ -55,7 +56,7 @@ class Checkpoints(Checkpoint):
                 checkpoint.verify(path)
                 data = checkpoint.read(path)
                 self.best = {"val/loss": data["lm"]["metrics"]["val/loss"], "step": data["global_step"]}
-            except ValueError as error:
+            except UserError as error:
                 log.warning("%s: the best of the validations from here on takes its place", error)
         self.saved = time.monotonic()
 

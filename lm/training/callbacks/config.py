@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lm.base.checks import Check
+from lm.base.errors import UserError
 from lm.data.corpus import CorpusConfig
 from lm.evaluate.tasks import TASKS
 from lm.generate import Sampling, Wanted
@@ -42,8 +43,8 @@ class SampleConfig:
         check.done()
         try:
             self.wanted(seed=0)
-        except ValueError as error:
-            raise ValueError(f"callbacks.sample.{error}") from error
+        except UserError as error:
+            raise UserError(f"callbacks.sample.{error}") from error
 
     def wanted(self, seed: int) -> Wanted:
         sampling = Sampling(self.temperature, self.top_k)

@@ -15,7 +15,7 @@ class StepMetrics(L.Callback):
     """Logs steps 1, log_every, 2 log_every, ...; the device is waited for at these only.
 
     Only training counts as time: validation, saving and sampling stop the clock (`pause`), the next batch starts it.
-    `peak` is the FLOP/s of one device; without it there is no perf/mfu. Raises ValueError when the loss is not finite.
+    `peak` is the FLOP/s of one device; without it there is no perf/mfu. Raises UserError when the loss is not finite.
     """
 
     def __init__(self, log_every: int, peak: float | None) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from lm.base.errors import UserError
 from lm.generate import write
 from lm.training.callbacks.config import SampleConfig
 from lm.training.callbacks.occasion import Occasion
@@ -44,9 +45,9 @@ class Samples(Occasion):
                 if not len(
                     tokenizer.encode(prompt, special=True)
                 ):  # such as a new line, where words are split at white space
-                    raise ValueError("the tokenizer makes no token of it")
+                    raise UserError("the tokenizer makes no token of it")
                 self.prompts.append(prompt)
-            except ValueError as error:
+            except UserError as error:
                 log.info("no samples from %r: %s", prompt, error)
         if not self.prompts:  # the validation text begins with something that the tokenizer can spell
             ids = trainer.datamodule.tokens.val[:16].tolist()  # type: ignore[attr-defined]

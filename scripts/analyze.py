@@ -1,47 +1,39 @@
 """Look into a trained model.
 
-  python scripts/inspect.py outputs/mine tokens                      the tokens whose embeddings are most alike
-  python scripts/inspect.py outputs/mine tokens A ' the' '#17'       the nearest of each
-  python scripts/inspect.py outputs/mine weights                     every tensor in figures
-  python scripts/inspect.py outputs/mine diff outputs/other          what training on, or another seed, changed
-  python scripts/inspect.py outputs/mine chunks text.txt --easiest   passages by how hard they are for the model
+  python scripts/analyze.py outputs/mine tokens                      the tokens whose embeddings are most alike
+  python scripts/analyze.py outputs/mine tokens A ' the' '#17'       the nearest of each
+  python scripts/analyze.py outputs/mine weights                     every tensor in figures
+  python scripts/analyze.py outputs/mine diff outputs/other          what training on, or another seed, changed
+  python scripts/analyze.py outputs/mine chunks text.txt --easiest   passages by how hard they are for the model
 
-`inspect.py outputs/mine tokens --help` says what each takes; all take --json.
+`analyze.py outputs/mine tokens --help` says what each takes; all take --json.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
-import sysconfig
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict
 
-if __name__ == "inspect":
-    # Python puts a script's own directory first on sys.path, where this file hides the standard library's `inspect`
-    # from all that import it, such as dataclasses and torch in every script here: so it becomes that module.
-    spec = spec_from_file_location("inspect", Path(sysconfig.get_path("stdlib"), "inspect.py"))
-    sys.modules["inspect"] = module_from_spec(spec)
-    spec.loader.exec_module(sys.modules["inspect"])
-else:
-    import argparse
-    import json
-    import textwrap
-    from collections.abc import Sequence
-    from dataclasses import asdict
-
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
-
+try:
     from lm import cli
-    from lm.analysis.difference import Difference, diff
-    from lm.analysis.passages import Passage, passages
-    from lm.analysis.tensors import Stats, total, weights
-    from lm.analysis.tokens import near, quoted, token_id
-    from lm.base.console import table
-    from lm.data import user_text
-    from lm.evaluate.score import score
-    from lm.run.checkpoint import load
-    from lm.run.directory import parses_special, run_of
-    from lm.run.init_from import shared_tokens
+except ModuleNotFoundError:
+    raise SystemExit("error: lm is not installed; run `make install`, then use .venv/bin/python") from None
+
+from lm.analysis.difference import Difference, diff
+from lm.analysis.passages import Passage, passages
+from lm.analysis.tensors import Stats, total, weights
+from lm.analysis.tokens import near, quoted, token_id
+from lm.base.console import table
+from lm.base.errors import UserError
+from lm.data import user_text
+from lm.evaluate.score import score
+from lm.run.checkpoint import load
+from lm.run.directory import parses_special, run_of
+from lm.run.init_from import shared_tokens
 
 SHOWN = 10  # passages, where no number is named
 WIDTH = 100  # columns of a table
@@ -51,16 +43,14 @@ N.x is blocks.N.x, and .weight is left out; norm is the largest singular value, 
 rank, ||W||_F^2 / ||W||_2^2"""
 
 
+@cli.script
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
     sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show é shows \xe9
-    try:
-        for name, least in (("nearest", 1), ("top", 1), ("size", 2)):
-            if (n := getattr(args, name, None)) is not None and n < least:
-                raise ValueError(f"--{name}={n} must be at least {least}")
-        found, text = args.command(args)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    for name, least in (("nearest", 1), ("top", 1), ("size", 2)):
+        if (n := getattr(args, name, None)) is not None and n < least:
+            raise UserError(f"--{name}={n} must be at least {least}")
+    found, text = args.command(args)
     if args.json:
         written = json.dumps({"run": str(args.run), **found})
         text = json.dumps(json.loads(written, parse_constant=lambda nan: None))  # for which JSON has no number
@@ -208,4 +198,4 @@ def clip(text: str, width: int = CLIPPED) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    main()
