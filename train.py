@@ -14,17 +14,17 @@ from omegaconf import DictConfig
 
 from lm.base import commands
 from lm.base.errors import UserError
-from lm.base.files import room, sha256
+from lm.base.files import explain_full_disk, sha256
 from lm.base.hardware import device_name, device_type, is_main_process, memory_bytes, peak_flops
-from lm.config import CONF, Config, errors, plain, register, resolve, usual
+from lm.config import CONF, Config, default_values, errors, register, resolve, to_dict
 from lm.data.token_files import cache_tokens, cached_tokenizer
 from lm.experiment import capacity, summary
 from lm.model import GPT
 from lm.run import checkpoint
 from lm.run.checkpoint import Checkpoint
 from lm.run.directory import Interrupted, Run, has_begun, interruptible, open_run
-from lm.run.init_from import inherit, inherited_state
-from lm.run.lock import claim
+from lm.run.init_from import load_optimizer_state, load_weights
+from lm.run.lock import acquire
 from lm.training.trainer import take_turns
 
 log = logging.getLogger("lm")
@@ -37,16 +37,16 @@ def train(config: Config, directory: Path, overrides: Sequence[str] = ()) -> flo
     `overrides` are what the user typed; they are only repeated, in the command that would go on from here.
     """
     log.setLevel(logging.INFO if is_main_process() else logging.WARNING)
-    with room(directory, ELSEWHERE, "free some space and run the same command again"), claim(directory):
+    with explain_full_disk(directory, ELSEWHERE, "free some space and run the same command again"), acquire(directory):
         return fit(config, directory, overrides)
 
 
 def fit(config: Config, directory: Path, overrides: Sequence[str]) -> float:
     forks = config.trainer.fork and not has_begun(directory)  # else it has left the other run behind
     fork = checkpoint.find(Path(config.trainer.fork)) if forks else None
-    run = open_run(directory, plain(config), usual(config), fork)
+    run = open_run(directory, to_dict(config), default_values(config), fork)
     if run.finished:
-        log.info(summary.ending(run, overrides))
+        log.info(summary.end_summary(run, overrides))
         return run.record["metrics"]["val/loss"]
 
     from lm.training.datamodule import (
@@ -57,7 +57,7 @@ def fit(config: Config, directory: Path, overrides: Sequence[str]) -> float:
     c, downloads = config, config.data.downloads()
     device = device_type(c.trainer.accelerator, "device")
     precision = c.precision.resolve(device)
-    last = checkpoint.newest(directory / "checkpoints")
+    last = checkpoint.newest_valid(directory / "checkpoints")
     origin = last or fork  # what the trainer goes on from
     start = origin or c.init_from  # where weights and tokenizer come from, when they are not new
     source = checkpoint.load(start) if start else None
@@ -69,7 +69,7 @@ def fit(config: Config, directory: Path, overrides: Sequence[str]) -> float:
     keep = source if origin or c.init_tokenizer == "keep" else None
     tokenizer = keep.tokenizer if keep else cached_tokenizer(c.tokenizer, text, downloads)
     tokens = cache_tokens(text, tokenizer, downloads, c.tokenizer.parse_special)
-    c = capacity.fitted(c, tokenizer.vocab_size, device, memory_bytes(device))
+    c = capacity.resolve_micro_batch(c, tokenizer.vocab_size, device, memory_bytes(device))
     data = TokenData(tokens, c.data, c.model.block_size, c.seed, c.trainer.val_batches, c.trainer.devices)
     horizon = c.trainer.horizon(data.windows, c.data.batch_size, c.model.block_size, step)
     if source and step == horizon:
@@ -78,10 +78,10 @@ def fit(config: Config, directory: Path, overrides: Sequence[str]) -> float:
     model = GPT(c.model, tokenizer.vocab_size, c.attention.backend)
     begin = None
     if source and not origin:
-        found = inherit(model, tokenizer, source)
+        found = load_weights(model, tokenizer, source)
         log.info("%s: %s", c.init_from, found)
         if c.init_optimizer == "keep":
-            begin = inherited_state(source, found, type(c.optimizer).__name__)
+            begin = load_optimizer_state(source, found, type(c.optimizer).__name__)
     optimizer = c.optimizer.for_width(c.model.n_embd)
     accumulate = c.data.accumulate(c.trainer.devices)
     floor = data.floor(text.val, tokenizer, c.corpus.log_prob)
@@ -98,7 +98,7 @@ def fit(config: Config, directory: Path, overrides: Sequence[str]) -> float:
 
     c.precision.apply()
     c.trainer.prepare(model, device)
-    memory = capacity.require(c, tokenizer.vocab_size, device, memory_bytes(device)).total
+    memory = capacity.require_memory(c, tokenizer.vocab_size, device, memory_bytes(device)).total
     chosen = {
         "device": device,
         "device_name": device_name(device),
@@ -109,10 +109,10 @@ def fit(config: Config, directory: Path, overrides: Sequence[str]) -> float:
         "micro_batch_size": c.data.micro(c.trainer.devices),
         "memory": memory,
     }
-    log.info(summary.beginning(c, model, tokenizer, text, data, chosen))
+    log.info(summary.start_summary(c, model, tokenizer, text, data, chosen))
     if step:
         log.info("continuing after step %d%s", step, "" if last else f" of {fork}")
-        if bend := summary.bend(c.schedule, step, run.record.get("horizon", horizon), horizon):
+        if bend := summary.schedule_change(c.schedule, step, run.record.get("horizon", horizon), horizon):
             log.info("%s", bend)
     started = time.perf_counter()
     facts = {"parameters": model.num_params, "text": text.digest, "tokenizer": sha256(tokenizer.to_json())}
@@ -123,7 +123,7 @@ def fit(config: Config, directory: Path, overrides: Sequence[str]) -> float:
         trainer.fit(module, datamodule=data, ckpt_path=origin, weights_only=True)
         best = trainer.checkpoint_callback.best
         run.update(metrics=module.latest | {"step": trainer.global_step}, best=best)
-    log.info(summary.ending(run, overrides, time.perf_counter() - started))
+    log.info(summary.end_summary(run, overrides, time.perf_counter() - started))
     return module.latest["val/loss"]
 
 
@@ -149,13 +149,13 @@ def record_finished(run: Run, source: Checkpoint, overrides: Sequence[str]) -> f
         metrics=source.metrics | {"step": source.step},
         best={"val/loss": at_best["lm"]["metrics"]["val/loss"], "step": at_best["global_step"]},
     )
-    log.info(summary.ending(run, overrides))
+    log.info(summary.end_summary(run, overrides))
     return source.metrics["val/loss"]
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def main(cfg: DictConfig) -> float:
-    with errors.job():
+    with errors.handle_job_errors():
         hydra_config = HydraConfig.get()
         directory, overrides = Path(hydra_config.runtime.output_dir), hydra_config.overrides.task
         in_sweep = hydra_config.mode == RunMode.MULTIRUN
@@ -168,7 +168,7 @@ def main(cfg: DictConfig) -> float:
             begun = (directory / "config.yaml").exists()
             again = f"; resume with:\n  {commands.resume(directory, overrides, {})}" if begun and not in_sweep else ""
             log.info("%s%s", stop, again if begun else " before training began")
-            errors.clear(directory)
+            errors.remove_empty_directory(directory)
             sys.exit(stop.status)
 
 

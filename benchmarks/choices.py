@@ -16,9 +16,9 @@ import torch
 
 from benchmarks.timing import alternate
 from lm.base.hardware import device_type
-from lm.config import composed, option
+from lm.config import compose_config, load_option
 from lm.data.token_files import cache_tokens, cached_tokenizer
-from lm.model.attention import attend, pick
+from lm.model.attention import attend, choose_backend
 from lm.model.precision import DTYPES
 
 SHAPES = [  # B, H, T, D
@@ -40,7 +40,7 @@ def attention(args: argparse.Namespace) -> list[dict]:
             tasks = {b: partial(forward_backward, qkv, b) for b in ("manual", "sdpa")}
             times = alternate(tasks, args.repeats, device)
             ms = {backend: statistics.median(seconds) for backend, seconds in times.items()}
-            chosen = pick(device, DTYPES[dtype], shape[2])
+            chosen = choose_backend(device, DTYPES[dtype], shape[2])
             loses = ms[chosen] / min(ms.values()) - 1
             rows.append({"dtype": dtype, "B, H, T, D": shape, **ms, "auto": chosen, "loses": loses})
     return rows
@@ -57,7 +57,8 @@ def tokenizer(args: argparse.Namespace) -> list[dict]:
     rows: list[dict] = []
     with tempfile.TemporaryDirectory() as tmp:
         corpus = [f"corpus={args.corpus}", f"data.root={args.dir}"]
-        composed(corpus).corpus.load(composed(corpus).data.downloads())  # the download is not what is measured
+        config = compose_config(corpus)
+        config.corpus.load(config.data.downloads())  # so that the download is not measured
         for overrides in TOKENIZERS:
             runs = []
             for i in range(args.repeats):
@@ -69,9 +70,9 @@ def tokenizer(args: argparse.Namespace) -> list[dict]:
 
 
 def measure_tokenizer(overrides: list[str], root: str) -> dict:
-    config = composed(overrides)
+    config = compose_config(overrides)
     text = config.corpus.load(config.data.downloads())
-    downloads = composed([f"data.root={root}"]).data.downloads()
+    downloads = compose_config([f"data.root={root}"]).data.downloads()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     at = [time.perf_counter()]
     made = cached_tokenizer(config.tokenizer, text, downloads)
@@ -96,7 +97,7 @@ def floors(args: argparse.Namespace) -> list[dict]:
     first given), the mean over windows drawn at random; with twice its standard error."""
     rows = []
     for name in ("words", "addition", "ten_actions"):
-        corpus = option("corpus", name, lines=100_000, seed=2)
+        corpus = load_option("corpus", name, lines=100_000, seed=2)
         text, random = corpus.generate(), Random(0)
         row: dict = {"corpus": name}
         for T in (64, 80, 128, 256):

@@ -19,7 +19,7 @@ from benchmarks.speed import bare_step
 from benchmarks.timing import alternate
 from lm.base.errors import UserError
 from lm.base.hardware import device_type, keep_freed_memory
-from lm.config import CONF, composed, option
+from lm.config import CONF, compose_config, load_option
 from lm.data.batches import DataConfig, TrainBatches
 from lm.model import GPT
 
@@ -31,7 +31,7 @@ def overhead(args: argparse.Namespace) -> list[dict]:
     keep_freed_memory()
     rows = []
     for typed in args.overrides or [overrides for _, overrides in RECIPES.values()]:
-        config = composed(["tokenizer=char", *typed.split()])
+        config = compose_config(["tokenizer=char", *typed.split()])
         step, model = bare_step(config, 65, device)
         steps = 200 if model.num_params < 5e6 else 20
         bare: list[float] = []
@@ -50,13 +50,13 @@ def optimizer(args: argparse.Namespace) -> list[dict]:
     quotes; none: model=tiny."""
     device = device_type(args.device, "--device")
     keep_freed_memory()
-    config = composed((args.overrides or ["model=tiny"])[0].split())
+    config = compose_config((args.overrides or ["model=tiny"])[0].split())
     tasks = {}
     for path in sorted((CONF / "optimizer").glob("*.yaml")):
         model = GPT(config.model, args.vocab).to(device)
         for p in model.parameters():
             p.grad = torch.randn_like(p)
-        tasks[path.stem] = option("optimizer", path.stem).for_width(config.model.n_embd).build(model).step
+        tasks[path.stem] = load_option("optimizer", path.stem).for_width(config.model.n_embd).build(model).step
     ms = alternate(tasks, args.repeats, device)
     least = min(map(statistics.median, ms.values()))
     return [

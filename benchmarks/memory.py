@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from lm.base.hardware import device_type
-from lm.config import Config, composed
-from lm.experiment.capacity import setup
-from lm.experiment.loop import BareLoop
+from lm.config import Config, compose_config
+from lm.experiment.capacity import memory_setup
+from lm.experiment.loop import TrainingLoop
 from lm.memory import Network, by_kind, estimate
 from lm.optim import AdamW8bitConfig
 
@@ -40,9 +40,9 @@ def memory(args: argparse.Namespace) -> list[dict]:
     device = device_type(args.device, "--device")
     rows = []
     for typed in args.overrides or GRID:
-        config = composed(["precision=fp32", "attention=sdpa", "model=tiny", "data.batch_size=8", *typed.split()])
+        config = compose_config(["precision=fp32", "attention=sdpa", "model=tiny", "data.batch_size=8", *typed.split()])
         vocab = 50257 if typed.startswith("model=lab") else args.vocab
-        how = setup(config, vocab, device)
+        how = memory_setup(config, vocab, device)
         made = estimate(config.model, how, config.optimizer)
         kept, peak = measured(config, vocab, device)
         row: dict[str, Any] = {"overrides": typed or "(none)"}
@@ -73,7 +73,7 @@ def lab_formula(config: Config, vocab: int) -> float:
 def measured(config: Config, vocab: int, device: str) -> tuple[int | None, int]:
     """Bytes that autograd keeps (None where blocks are recomputed: hooks do not see those), and the peak, weights and
     optimizer included, of a second step."""
-    loop = BareLoop(config, vocab, device)
+    loop = TrainingLoop(config, vocab, device)
     x, y = loop.random_batch()
     saved: dict[int, Tensor] = {}
     weights = {p.untyped_storage().data_ptr() for p in loop.model.parameters()}

@@ -23,9 +23,9 @@ import torch.nn.functional as F
 
 from benchmarks.runs import trained
 from lm.base.errors import UserError
-from lm.config import composed
+from lm.config import compose_config
 from lm.data.batches import IGNORE, ValBatches
-from lm.run.metrics_csv import Row, clock
+from lm.run.metrics_csv import Row, training_seconds
 
 # nanoGPT's README: its recipe for a CPU, and its baby GPT with as many sequences as fit in a CPU's minute
 RECIPES = {
@@ -61,7 +61,7 @@ def peer(args: argparse.Namespace) -> list[dict]:
                 ours += framework(f"{overrides} trainer.max_steps={steps}", Path(tmp) / f"{recipe}{turn}", args.dir)[
                     10:
                 ]
-            config = composed([*CORPUS, *overrides.split()])
+            config = compose_config([*CORPUS, *overrides.split()])
             tokens = config.data.batch_size * config.model.block_size
             a, b = statistics.median(theirs), statistics.median(ours)
             rows.append({
@@ -107,7 +107,7 @@ def prepare(checkout: Path, tmp: Path, root: str) -> Path:
     copy.mkdir()
     for name in ("train.py", "model.py", "configurator.py", "config"):
         (copy / name).symlink_to((checkout / name).resolve())
-    config = composed([*CORPUS, f"data.root={root}"])
+    config = compose_config([*CORPUS, f"data.root={root}"])
     split = config.corpus.load(config.data.downloads())
     text = split.train.read() + split.val.read()
     chars = sorted(set(text))
@@ -191,7 +191,7 @@ def framework(overrides: str, directory: Path, root: str, every: int = 1) -> lis
 def our_curve(overrides: str, directory: Path, root: str) -> list[tuple[float, float]]:
     """(seconds of training, loss) at each validation, over the whole split."""
     rows = run(f"trainer.val_batches=null trainer.log_every=10 {overrides}", directory, root)
-    steps, seconds = clock(rows)
+    steps, seconds = training_seconds(rows)
     return [(float(np.interp(row["step"], steps, seconds)), row["val/loss"]) for row in rows if "val/loss" in row]
 
 

@@ -21,4 +21,4 @@ def trained(directory: Path, overrides: Sequence[str], threads: int | None = Non
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"{directory}: {done.stderr.strip() or done.stdout.strip()[-500:]}")
-    return metrics_csv.read(directory)
+    return metrics_csv.read_metrics(directory)

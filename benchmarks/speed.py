@@ -10,8 +10,8 @@ import torch
 
 from benchmarks.timing import alternate, matmul
 from lm.base.hardware import device_type, peak_flops
-from lm.config import Config, composed
-from lm.experiment.loop import BareLoop
+from lm.config import Config, compose_config
+from lm.experiment.loop import TrainingLoop
 from lm.generate import Sampling, decode
 from lm.model import GPT
 from lm.model.precision import DTYPES
@@ -24,7 +24,7 @@ def step(args: argparse.Namespace) -> list[dict]:
     device = device_type(args.device, "--device")
     tasks, about = {}, {}
     for typed in args.overrides or ["model=tiny"]:
-        config = composed(typed.split())
+        config = compose_config(typed.split())
         precision = config.precision.resolve(device)
         tasks[typed], model = bare_step(config, args.vocab, device)
         about[typed] = (config, model, precision)
@@ -47,7 +47,7 @@ def step(args: argparse.Namespace) -> list[dict]:
 def bare_step(config: Config, vocab: int, device: str) -> tuple[Callable[[], object], GPT]:
     """A training step without a trainer, on random ids, and its model: what the framework is measured against."""
     torch.manual_seed(config.seed)
-    loop = BareLoop(config, vocab, device)
+    loop = TrainingLoop(config, vocab, device)
     x, y = loop.random_batch()  # (B, T) each
 
     def run() -> None:
@@ -66,7 +66,7 @@ def generate(args: argparse.Namespace) -> list[dict]:
     device, length = device_type(args.device, "--device"), 512
     rows = []
     for typed in args.overrides or ["model=nanogpt/baby model.block_size=512"]:
-        config = composed(typed.split())
+        config = compose_config(typed.split())
         torch.manual_seed(config.seed)
         model = GPT(config.model, args.vocab).to(device).eval()
 

@@ -22,9 +22,9 @@ except ModuleNotFoundError:
 from benchmarks.runs import trained
 from benchmarks.speed import bare_step
 from benchmarks.timing import alternate
-from lm.base.console import table
+from lm.base.console import format_table
 from lm.base.hardware import device_type
-from lm.config import composed
+from lm.config import compose_config
 
 
 @cli.script
@@ -42,7 +42,9 @@ def main() -> None:
     args = parser.parse_intermixed_args()
     rows = ablate(args)
     print(
-        json.dumps(rows) if args.json else table([list(rows[0]), *(list(map(written, row.values())) for row in rows)])
+        json.dumps(rows)
+        if args.json
+        else format_table([list(rows[0]), *(list(map(written, row.values())) for row in rows)])
     )
 
 
@@ -63,7 +65,7 @@ def ablate(args: argparse.Namespace) -> list[dict]:
     target = args.target or max(map(statistics.fmean, final.values()))
     rows = []
     for name, overrides in variants.items():
-        config = composed(overrides.split())
+        config = compose_config(overrides.split())
         per_step = config.data.batch_size * config.model.block_size
         reached = [steps_to(curve, target) for curve in by_name[name]]
         tokens = None if None in reached else statistics.fmean(r for r in reached if r is not None) * per_step / 1e6
@@ -85,7 +87,7 @@ def timed(args: argparse.Namespace, variants: dict[str, str]) -> dict[str, float
         device = device_type("auto", "--device")
         tasks = {}
         for name in ["base", *missing]:
-            config = composed(variants[name].split())
+            config = compose_config(variants[name].split())
             tasks[name], _ = bare_step(config, args.vocab, device)
         medians = {name: statistics.median(ms) for name, ms in alternate(tasks, 30, device).items()}
         # variants that came later were timed beside the base, at another time: only the ratio counts

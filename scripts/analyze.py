@@ -23,16 +23,16 @@ try:
 except ModuleNotFoundError:
     raise SystemExit("error: lm is not installed; run `make install`, then use .venv/bin/python") from None
 
-from lm.analysis.difference import Difference, diff
+from lm.analysis.difference import Difference, compare_checkpoints
 from lm.analysis.passages import Passage, passages
-from lm.analysis.tensors import Stats, total, weights
-from lm.analysis.tokens import near, quoted, token_id
-from lm.base.console import table
+from lm.analysis.tensors import Stats, overall, weight_stats
+from lm.analysis.tokens import nearest_tokens, quote_token, token_id
+from lm.base.console import format_table
 from lm.base.errors import UserError
 from lm.data import user_text
 from lm.evaluate.score import score
 from lm.run.checkpoint import load
-from lm.run.directory import parses_special, run_of
+from lm.run.directory import find_run, parses_special
 from lm.run.init_from import shared_tokens
 
 SHOWN = 10  # passages, where no number is named
@@ -91,21 +91,21 @@ def of_tokens(args: argparse.Namespace) -> tuple[dict, str]:
     """The tokens whose embeddings are most alike, by cosine."""
     source = load(args.run)
     ids = [token_id(typed, source.tokenizer) for typed in args.tokens]
-    pairs = near(source, args.nearest, ids, args.by_head)
+    pairs = nearest_tokens(source, args.nearest, ids, args.by_head)
     rows = [(clip(p.a), f"#{p.a_id}", clip(p.b), f"#{p.b_id}", f"{p.cosine:.4f}") for p in pairs]
     rows = [("token", "id", "token", "id", "cosine"), *rows]
     if args.by_head:
         rows = [(head, *row) for head, row in zip(["head", *(str(p.head) for p in pairs)], rows, strict=True)]
-    return {"pairs": [asdict(pair) for pair in pairs]}, table(rows)
+    return {"pairs": [asdict(pair) for pair in pairs]}, format_table(rows)
 
 
 def of_weights(args: argparse.Namespace) -> tuple[dict, str]:
     """Every tensor in figures."""
-    parts = weights(load(args.run).model)
-    whole = total(parts)
+    parts = weight_stats(load(args.run).model)
+    whole = overall(parts)
     head = ("tensor", "shape", "count", "mean", "std", "rms", "min", "max", "zeros", "norm", "rank")
     bad = [f"{p.name} has {p.nan:,} nan and {p.inf:,} infinite numbers" for p in parts if p.nan + p.inf]
-    text = table([head, *map(figures, parts), figures(whole)]) + "\n" + LEGEND
+    text = format_table([head, *map(figures, parts), figures(whole)]) + "\n" + LEGEND
     found = {"tensors": [asdict(part) for part in parts], "total": asdict(whole)}
     return found, "\n".join([text, *(["", *bad] if bad else [])])
 
@@ -119,7 +119,7 @@ def figures(part: Stats) -> tuple[str, ...]:
 def of_diff(args: argparse.Namespace) -> tuple[dict, str]:
     """How far OTHER is from RUN: cosines, and ||a - b|| / ||a||."""
     run, other = load(args.run), load(args.other)
-    found = diff(run, other, shared_tokens(run.tokenizer, other.tokenizer), args.top)
+    found = compare_checkpoints(run, other, shared_tokens(run.tokenizer, other.tokenizer), args.top)
     return {"other": str(args.other), **asdict(found)}, "\n\n".join(differences(found))
 
 
@@ -129,7 +129,7 @@ def differences(found: Difference) -> list[str]:
         (short(p.name) + " *" * (p.tokens is not None), shape(p.shape), f"{p.cosine:.4f}", f"{p.distance:.4f}")
         for p in found.tensors
     ]
-    parts = [table([("tensor", "shape", "cosine", "distance"), *rows])]
+    parts = [format_table([("tensor", "shape", "cosine", "distance"), *rows])]
     if any(p.tokens is not None for p in found.tensors):
         parts.append(f"* another vocabulary: the rows of the {found.shared_tokens:,} tokens that both have")
     reshaped = [f"{short(name)} ({shape(a)}, {shape(b)})" for name, (a, b) in found.other_shape.items()]
@@ -138,12 +138,12 @@ def differences(found: Difference) -> list[str]:
     parts += [textwrap.fill(line, WIDTH, break_long_words=False) for line in named]
     if found.heads:
         rows = [(f"{h.block}.attn head {h.head}", *(f"{x:.4f}" for x in (h.q, h.k, h.v, h.proj))) for h in found.heads]
-        parts.append(table([("cosine", "q", "k", "v", "proj"), *rows]))
+        parts.append(format_table([("cosine", "q", "k", "v", "proj"), *rows]))
     else:
         parts.append("heads are of another number or width: not compared")
     if found.tokens:
         rows = [(clip(t.token), f"#{t.id}", f"#{t.other_id}", f"{t.cosine:.4f}") for t in found.tokens]
-        turned = table([("token", "in RUN", "in OTHER", "cosine"), *rows])
+        turned = format_table([("token", "in RUN", "in OTHER", "cosine"), *rows])
         parts.append(f"of {found.shared_tokens:,} tokens that both have, whose embedding turned the most:\n{turned}")
     return parts
 
@@ -157,7 +157,7 @@ def of_chunks(args: argparse.Namespace) -> tuple[dict, str]:
     block = source.model.config.block_size
     size = args.size or max(2, block // 2)
     text = user_text.read(args.file)
-    ids = source.tokenizer.encode(text, special=parses_special(run_of(source.path)))
+    ids = source.tokenizer.encode(text, special=parses_special(find_run(source.path)))
     nats = score(source.model, ids, stride=min(size, max(1, block // 2))).nats
     found = passages(ids, nats, source.tokenizer, size, len(text.encode()))
     order = sorted(found, key=lambda p: p.nats, reverse=not args.easiest)
@@ -170,8 +170,8 @@ def listed(top: Sequence[Passage], about: dict) -> str:
     rows = [
         (str(p.token), "" if p.byte is None else str(p.byte), f"{p.nats:.4f}", f"{p.sqrt_1_minus_p:.4f}") for p in top
     ]
-    lines = table([("token", "byte", "nats", "sqrt(1-p)"), *rows]).split("\n")
-    texts = ["text", *(clip(quoted(p.text.encode()), WIDTH - 2 - len(lines[0])) for p in top)]
+    lines = format_table([("token", "byte", "nats", "sqrt(1-p)"), *rows]).split("\n")
+    texts = ["text", *(clip(quote_token(p.text.encode()), WIDTH - 2 - len(lines[0])) for p in top)]
     lines = [f"{line.ljust(len(lines[0]))}  {text}" for line, text in zip(lines, texts, strict=True)]
     return "\n".join([*lines, f"\n{len(top)} of {about['passages']:,} passages of {about['size']} tokens"])
 

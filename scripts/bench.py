@@ -15,7 +15,7 @@ except ModuleNotFoundError:
 import torch
 
 from benchmarks.suite import BENCHES, GPU
-from lm.base.console import table
+from lm.base.console import format_table
 from lm.base.hardware import ACCELERATORS, device_name, device_type
 
 
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def shown(rows: list[dict]) -> str:
-    return table([list(rows[0]), *([written(key, value) for key, value in row.items()] for row in rows)])
+    return format_table([list(rows[0]), *([written(key, value) for key, value in row.items()] for row in rows)])
 
 
 def written(key: str, value: object) -> str:

@@ -38,9 +38,9 @@ def main() -> None:
     parser.add_argument("--html", type=cli.path, metavar="FILE", help="a page to look into: curves, table, samples")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args(joined(sys.argv[1:]))
-    runs = table.kept(reading.find(args.runs), args.where)
-    column = table.judged(runs)
-    rows = table.ordered(table.grouped(runs) if args.seeds else table.table(runs), args.sort or column)
+    runs = table.filter_runs(reading.find_runs(args.runs), args.where)
+    column = table.ranking_column(runs)
+    rows = table.sort_rows(table.merge_seeds(runs) if args.seeds else table.rows_of_runs(runs), args.sort or column)
     if args.csv:
         with args.csv.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
@@ -50,13 +50,13 @@ def main() -> None:
         draw(runs, args.png)
     if args.html:
         args.html.write_text(page.page(runs), encoding="utf-8")
-    best, notes = table.best(rows, column), table.caveats(runs)
+    best, notes = table.best_row(rows, column), table.caveats(runs)
     if args.json:
         errors = {run.name: run.error for run in runs if run.error}
-        found = {"by": column, "best": best and best["run"], "differ": table.differing(runs), "notes": notes}
+        found = {"by": column, "best": best and best["run"], "differ": table.differing_keys(runs), "notes": notes}
         print(json.dumps(page.without_nan(found | {"errors": errors, "runs": rows}), allow_nan=False))
         return
-    print(table.text(rows, best, shutil.get_terminal_size((160, 24)).columns))
+    print(table.format_rows(rows, best, shutil.get_terminal_size((160, 24)).columns))
     if best:
         print(f"* the best by {column.removeprefix('best ')}{': the least mean' if args.seeds else ''}")
     if args.seeds:
@@ -83,7 +83,9 @@ def draw(runs: list[reading.Run], out: Path) -> None:
         run.name: [(row["step"], row["val/loss"]) for row in run.rows if math.isfinite(row.get("val/loss", math.nan))]
         for run in runs
     }
-    ranked = [row for row in table.ordered(table.table(runs), table.judged(runs)) if curves[row["run"]]]
+    ranked = [
+        row for row in table.sort_rows(table.rows_of_runs(runs), table.ranking_column(runs)) if curves[row["run"]]
+    ]
     if not ranked:
         raise UserError("no run has been validated yet: there is no val/loss to draw")
     figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")

@@ -18,7 +18,7 @@ except ModuleNotFoundError:
 
 from lm.base.errors import UserError
 from lm.run import lock, metrics_csv
-from lm.run.directory import read_record, state
+from lm.run.directory import read_record, run_status
 
 
 @cli.script
@@ -50,7 +50,7 @@ def await_effect(run: Path, action: str, seconds: float = 60.0) -> None:
     last = run / "checkpoints" / "last.ckpt"
     before, until = modified(last), time.monotonic() + seconds
     while time.monotonic() < until:
-        now = lock.living(run)
+        now = lock.current_owner(run)
         done = {
             "save": modified(last) != before,
             "pause": now is None or now.paused,
@@ -69,11 +69,11 @@ def modified(path: Path) -> int:
 
 def status(run: Path) -> dict:
     """What the run's own files say of it."""
-    record, living = read_record(run / "run.json"), lock.living(run)
-    found: dict = {"run": str(run), "status": state(run, record)}
+    record, living = read_record(run / "run.json"), lock.current_owner(run)
+    found: dict = {"run": str(run), "status": run_status(run, record)}
     if living:
         found |= {"process": living.pid, "host": living.host, "since": living.since}
-    if rows := metrics_csv.read(run):
+    if rows := metrics_csv.read_metrics(run):
         found |= {"step": int(rows[-1]["step"]), "horizon": record.get("horizon")}
         for key in ("train/loss", "val/loss", "perf/tokens_per_s"):
             newest = [row[key] for row in rows if key in row]

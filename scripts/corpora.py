@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lm.base.errors import UserError
-from lm.config import CONF, composed, option
+from lm.config import CONF, compose_config, load_option
 from lm.config.help import describe
 from lm.data import cache
 from lm.data.corpus import CorpusConfig, Split
@@ -68,7 +68,7 @@ def options() -> list[str]:
 
 
 def corpus_of(name: str, overrides: list[str]) -> CorpusConfig:
-    return composed([f"corpus={name}", *overrides]).corpus
+    return compose_config([f"corpus={name}", *overrides]).corpus
 
 
 def downloads_of(args: argparse.Namespace) -> Downloads:
@@ -88,7 +88,7 @@ def list_corpora(args: argparse.Namespace) -> None:
     """Every corpus: the size of its download, its licence, what it is good for."""
     rows = []
     for name in options():
-        config = option("corpus", name, **({"path": "."} if name in OWN else {}))
+        config = load_option("corpus", name, **({"path": "."} if name in OWN else {}))
         size = "yours" if name in OWN else "none" if config.download_size == 0 else megabytes(config.download_size)
         about = describe(CONF / "corpus" / f"{name}.yaml")
         rows.append({"corpus": name, "download": size, "licence": config.licence, "what it is, and good for": about})
@@ -150,7 +150,7 @@ def statistics(split: Split) -> dict[str, int]:
 def list_cache(args: argparse.Namespace) -> None:
     """Prepared texts, tokenizers and token files, longest unused first; with --prune, remove them."""
     root = args.dir
-    entries = cache.prune(root, args.days) if args.prune else list(cache.entries(root))
+    entries = cache.prune(root, args.days) if args.prune else list(cache.list_entries(root))
     rows = [{"entry": e.path.name, "bytes": e.bytes, "used": e.used, "of": e.about} for e in entries]
     if args.json:
         print(json.dumps(rows))

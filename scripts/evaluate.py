@@ -22,20 +22,20 @@ except ModuleNotFoundError:
 
 import numpy as np
 
-from lm.base.console import progress, table
+from lm.base.console import format_table, progress
 from lm.base.errors import UserError
 from lm.base.hardware import ACCELERATORS, device_type
-from lm.config import composed, section
+from lm.config import compose_config, load_section
 from lm.config.words import files_and_settings
 from lm.data import user_text
 from lm.data.corpus import Split
-from lm.data.token_files import cache_tokens, encoded
+from lm.data.token_files import cache_tokens, encode_split
 from lm.evaluate.score import by_position, doubling, score, summary, worst
-from lm.evaluate.tasks import PROCEDURES, TASKS, examine
+from lm.evaluate.tasks import PROCEDURES, TASKS, score_task
 from lm.evaluate.tasks.cases import SEED
 from lm.evaluate.tasks.scoring import passed
 from lm.run.checkpoint import Checkpoint, load
-from lm.run.directory import parses_special, read_record, run_of
+from lm.run.directory import find_run, parses_special, read_record
 
 FIGURES = {
     "loss": ("nats per token", ".4f"), "ppl": ("perplexity", ",.3f"), "bits_per_byte": ("bits per byte", ".4f"),
@@ -88,11 +88,11 @@ def ask(args: argparse.Namespace) -> dict:
         raise UserError(f"--cases={args.cases} must be at least 1")
     device = device_type(args.device, "--device")
     checkpoint = load(args.run)
-    folder = run_of(checkpoint.path)
-    language = section(folder / "config.yaml", "corpus") if folder else None
+    folder = find_run(checkpoint.path)
+    language = load_section(folder / "config.yaml", "corpus") if folder else None
     model = checkpoint.model.to(device)
     started = time.perf_counter()
-    found = examine(model, checkpoint.tokenizer, args.task, language, args.procedure, args.cases, args.seed)
+    found = score_task(model, checkpoint.tokenizer, args.task, language, args.procedure, args.cases, args.seed)
     print(f"{sum(rate.asked for rate in found):,} answers in {time.perf_counter() - started:.1f} s", file=sys.stderr)
     rates = [
         {
@@ -127,7 +127,7 @@ def answered(found: dict) -> str:
     head = f"{found['checkpoint']}, step {found['step']}, {found['task']}, {found['procedure']} procedure"
     wanted = "more than 70 %" if found["procedure"] == "log" else "95 % or more"
     verdict = f"{'passed' if found['passed'] else 'not passed'}: {wanted} of every {task} is asked for"
-    return "\n\n".join([head, table([(task, "right", "wrong", "rate", "95 % from", "to"), *rows]), verdict])
+    return "\n\n".join([head, format_table([(task, "right", "wrong", "rate", "95 % from", "to"), *rows]), verdict])
 
 
 def evaluate(args: argparse.Namespace) -> dict:
@@ -170,7 +170,7 @@ def text_of(args: argparse.Namespace, checkpoint: Checkpoint) -> tuple[str, np.n
         return of_corpus(args, checkpoint, overrides)
     if args.split:
         raise UserError(f"--split {args.split}: {files[0]} is one text, and has no splits")
-    special = args.parse_special or parses_special(run_of(checkpoint.path))
+    special = args.parse_special or parses_special(find_run(checkpoint.path))
     split = Split.of(user_text.read(files[0]))
     return files[0], encode(split, checkpoint, False, args.max_tokens, special), None
 
@@ -178,12 +178,12 @@ def text_of(args: argparse.Namespace, checkpoint: Checkpoint) -> tuple[str, np.n
 def of_corpus(
     args: argparse.Namespace, checkpoint: Checkpoint, overrides: list[str]
 ) -> tuple[str, np.ndarray, int | None]:
-    near = run_of(checkpoint.path)
+    near = find_run(checkpoint.path)
     if args.corpus:
-        config = composed([f"corpus={args.corpus}", *overrides], here=False)
+        config = compose_config([f"corpus={args.corpus}", *overrides], here=False)
         corpus, data = config.corpus, config.data
     elif near:
-        corpus, data = (section(near / "config.yaml", group) for group in ("corpus", "data"))
+        corpus, data = (load_section(near / "config.yaml", group) for group in ("corpus", "data"))
     else:
         raise UserError(f"{args.run} lies in no run's directory, so its corpus is not known: name a FILE or --corpus")
     downloads = data.downloads()
@@ -201,7 +201,7 @@ def of_corpus(
         raise UserError("--split test: the corpus has train and val only")
     else:
         ids = encode(text.test, checkpoint, text.documents, args.max_tokens, special)
-    apart = section(near / "config.yaml", "data").respect_documents if near else data.respect_documents
+    apart = load_section(near / "config.yaml", "data").respect_documents if near else data.respect_documents
     whose = args.corpus or "its own corpus"
     return f"{name} of {whose}", ids, tokenizer.end_of_text if apart and text.documents else None
 
@@ -209,7 +209,7 @@ def of_corpus(
 def encode(split: Split, checkpoint: Checkpoint, documents: bool, most: int | None, special: bool) -> np.ndarray:
     """The ids of a split, or the first of them."""
     parts, size = [], 0
-    for ids, _ in encoded(split, checkpoint.tokenizer, documents, special=special):
+    for ids, _ in encode_split(split, checkpoint.tokenizer, documents, special=special):
         parts, size = [*parts, ids], size + len(ids)
         if most and size >= most:
             break
@@ -219,13 +219,13 @@ def encode(split: Split, checkpoint: Checkpoint, documents: bool, most: int | No
 def shown(found: dict) -> str:
     context = f"windows of {found['block_size']} tokens, one every {found['stride']}"
     cells = [(name, "-" if found[key] is None else format(found[key], form)) for key, (name, form) in FIGURES.items()]
-    parts = [f"{found['checkpoint']}, step {found['step']}, on {found['text']} ({context})", table(cells)]
+    parts = [f"{found['checkpoint']}, step {found['step']}, on {found['text']} ({context})", format_table(cells)]
     if "positions" in found:
         cells = [
             (f"{first}-{last}" if last > first else f"{first}", f"{nats:.4f}", f"{tokens:,}")
             for first, last, nats, tokens in doubling(*map(np.array, found["positions"].values()))
         ]
-        parts.append(table([("tokens before", "nats per token", "tokens"), *cells]))
+        parts.append(format_table([("tokens before", "nats per token", "tokens"), *cells]))
     for passage in found.get("worst", []):
         where = f"{passage['nats']:.3f} nats per token, {passage['tokens']} tokens at character {passage['offset']:,}"
         parts.append(f"{where}\n{json.dumps(passage['text'], ensure_ascii=False)}")

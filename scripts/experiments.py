@@ -7,7 +7,6 @@ its peak and 2 ms a step. What was measured stands in the experiment's file, wit
 
 import argparse
 import json
-import sys
 import textwrap
 
 try:
@@ -17,12 +16,13 @@ except ModuleNotFoundError:
 
 import torch
 
-from lm.base.checks import nearest
-from lm.base.console import table
-from lm.config import CONF, composed
+from lm.base.checks import did_you_mean
+from lm.base.console import format_table
+from lm.base.errors import UserError
+from lm.config import CONF, compose_config
 from lm.config.help import comment
-from lm.experiment.capacity import vocabulary
-from lm.experiment.summary import duration
+from lm.experiment.capacity import known_vocab_size
+from lm.experiment.summary import format_duration
 from lm.model import GPT
 
 FOLDER = CONF / "experiment"
@@ -40,9 +40,8 @@ def main() -> None:
     chosen = [name for name in every if not args.names or name in args.names or name.partition("/")[0] in args.names]
     for name in args.names:
         if not any(name in (known, known.partition("/")[0]) for known in every):
-            sys.exit(
-                f"error: there is no experiment {name}{nearest(name, [*{n.partition('/')[0] for n in every}, *every])}"
-            )
+            families = {other.partition("/")[0] for other in every}
+            raise UserError(f"there is no experiment {name}{did_you_mean(name, [*families, *every])}")
     found = {name: about(name) for name in chosen}
     if args.json:
         print(json.dumps(found))
@@ -51,16 +50,16 @@ def main() -> None:
     else:
         rows = [("experiment", "parameters", "steps", "tokens", "CPU", "H100", "measured")]
         rows += [(name, *line(facts)) for name, facts in found.items()]
-        print(table(rows))
+        print(format_table(rows))
 
 
 def about(name: str) -> dict:
     """The figures of an experiment, and the parts of its comment."""
-    c = composed([f"experiment={name}"], here=False)
+    c = compose_config([f"experiment={name}"], here=False)
     corpus = getattr(c.corpus, "name", type(c.corpus).__name__)
     known = CHARACTERS.get(corpus) if type(c.tokenizer).__name__ == "CharConfig" else None
     with torch.device("meta"):
-        model = GPT(c.model, known or vocabulary(c))
+        model = GPT(c.model, known or known_vocab_size(c))
     facts: dict = dict.fromkeys(("steps", "tokens", "cpu_s", "h100_s"))
     if c.trainer.max_epochs is None:  # else the text decides
         steps = c.trainer.horizon(0, c.data.batch_size, c.model.block_size)
@@ -81,7 +80,7 @@ def about(name: str) -> dict:
 
 def line(facts: dict) -> tuple[str, ...]:
     figures = (facts[key] and f"{facts[key]:,}" for key in ("parameters", "steps", "tokens"))
-    times = (facts[key] and duration(facts[key]) for key in ("cpu_s", "h100_s"))
+    times = (facts[key] and format_duration(facts[key]) for key in ("cpu_s", "h100_s"))
     measured = facts["measured"].split(";")[0].removesuffix(".")
     return tuple(cell or "-" for cell in (*figures, *times, measured))
 

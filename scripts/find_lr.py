@@ -16,11 +16,11 @@ except ModuleNotFoundError:
 from rich.console import Console
 from rich.progress import track
 
-from lm.base.console import table
+from lm.base.console import format_table
 from lm.base.errors import UserError
 from lm.base.plotting import pyplot
-from lm.config import Config, composed
-from lm.experiment.find_lr import Curve, range_test, rates
+from lm.config import Config, compose_config
+from lm.experiment.find_lr import Curve, range_test, spaced_rates
 
 ROWS = 20  # of the table, beside the points
 POINTS = {"fall_ends": "the fall ends", "lowest": "lowest", "diverged": "diverged"}
@@ -37,9 +37,9 @@ def main() -> None:
     parser.add_argument("--logdir", type=cli.path, metavar="DIR", help="also write it for TensorBoard, with a picture")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_intermixed_args()
-    lrs = rates(args.min, args.max, args.steps)
+    lrs = spaced_rates(args.min, args.max, args.steps)
     check(args.out, args.logdir)
-    config = composed(args.overrides)
+    config = compose_config(args.overrides)
     curve = range_test(config, lrs, watched=lambda losses: bar(losses, len(lrs)))
     found = summary(curve, config)
     if args.out:
@@ -102,7 +102,7 @@ def shown(curve: Curve, found: dict) -> str:
         finite = step <= last
         figures = (f"{curve.losses[step]:.3f}", f"{curve.smoothed[step]:.3f}") if finite else ("not finite", "")
         rows.append((f"{curve.lrs[step]:.2e}", *figures))
-    lines = table(rows).splitlines()
+    lines = format_table(rows).splitlines()
     lines[1:] = [f"{line:<28}  {marks.get(step, '')}".rstrip() for line, step in zip(lines[1:], steps, strict=True)]
     now = f"optimizer.lr is {found['now']:g} now"
     if found["suggestion"] is None:

@@ -22,12 +22,12 @@ import torch
 from rich.console import Console
 from rich.text import Text
 
-from lm.base.console import table
+from lm.base.console import format_table
 from lm.base.errors import UserError
 from lm.base.hardware import ACCELERATORS, device_type
 from lm.data import user_text
 from lm.data.token_files import cached_tokenizer
-from lm.generate import Completion, Sampling, Wanted, drawable, spelled_specials, write
+from lm.generate import Completion, GenerationRequest, Sampling, complete, drawable_tokens, find_special_tokens
 from lm.generate.session import Session, stops
 from lm.model import GPT
 from lm.run.checkpoint import Checkpoint, load
@@ -92,7 +92,7 @@ def main() -> None:
     add("--device", default="auto", choices=ACCELERATORS)
     add("--json", action="store_true", help="print one JSON object instead of the text")
     args = parser.parse_intermixed_args()
-    wanted = Wanted(
+    wanted = GenerationRequest(
         args.max_new_tokens,
         Sampling(args.temperature, args.top_k, args.top_p, args.min_p, args.repetition_penalty),
         args.num_samples, args.seed, stops([user_text.argument("--stop", typed) for typed in args.stop]),
@@ -108,9 +108,9 @@ def main() -> None:
 
 def source(args: argparse.Namespace) -> Checkpoint:
     if args.random:
-        from lm.config import composed  # Hydra, which a checkpoint needs not
+        from lm.config import compose_config  # Hydra, which a checkpoint needs not
 
-        config = composed(args.source)
+        config = compose_config(args.source)
         downloads = config.data.downloads()
         tokenizer = cached_tokenizer(config.tokenizer, config.corpus.load(downloads), downloads)
         torch.manual_seed(config.seed)
@@ -137,11 +137,11 @@ def prompts(args: argparse.Namespace) -> list[str]:
     return found
 
 
-def generate(args: argparse.Namespace, wanted: Wanted, device: str) -> None:
+def generate(args: argparse.Namespace, wanted: GenerationRequest, device: str) -> None:
     asked = prompts(args)
     checkpoint = source(args)
     model = checkpoint.model.to(device)
-    if not wanted.parse_special and (names := spelled_specials(checkpoint.tokenizer, asked)):
+    if not wanted.parse_special and (names := find_special_tokens(checkpoint.tokenizer, asked)):
         what = f"the prompt spells {', '.join(names)}, encoded as ordinary text"
         print(f"hint: {what}; with --parse-special it becomes a token", file=sys.stderr)
     alone = len(asked) * wanted.num_samples == 1 and not args.json
@@ -152,7 +152,7 @@ def generate(args: argparse.Namespace, wanted: Wanted, device: str) -> None:
             print(unsaid.pop() + text if unsaid else text, end="", flush=True)
 
     began = time.perf_counter()
-    found = write(model, checkpoint.tokenizer, asked, wanted, tell)
+    found = complete(model, checkpoint.tokenizer, asked, wanted, tell)
     seconds = time.perf_counter() - began
     tokens = sum(len(c.ids) for c in found)
     if args.json:
@@ -177,7 +177,7 @@ def generate(args: argparse.Namespace, wanted: Wanted, device: str) -> None:
 def show(checkpoint: Checkpoint, completion: Completion) -> None:
     """The text in colours, where there are any, and a table of its tokens."""
 
-    mask = drawable(checkpoint.tokenizer, checkpoint.model.vocab_size)
+    mask = drawable_tokens(checkpoint.tokenizer, checkpoint.model.vocab_size)
 
     def spelt(token: int) -> str:
         return f"#{token} (no token)" if mask is not None and not mask[token] else repr(tokenizer.decode([token]))
@@ -196,10 +196,10 @@ def show(checkpoint: Checkpoint, completion: Completion) -> None:
         for p in completion.pieces
     ]
     width = max((len(row[2]) for row in rows), default=0)
-    print(table([("token", "p", "likeliest".ljust(width)), *((a, b, c.ljust(width)) for a, b, c in rows)]))
+    print(format_table([("token", "p", "likeliest".ljust(width)), *((a, b, c.ljust(width)) for a, b, c in rows)]))
 
 
-def talk(checkpoint: Checkpoint, wanted: Wanted, device: str) -> None:
+def talk(checkpoint: Checkpoint, wanted: GenerationRequest, device: str) -> None:
     with suppress(ImportError):  # as on Windows: arrow keys, and the lines typed before
         importlib.import_module("readline")
     session = Session(

@@ -13,11 +13,11 @@ try:
 except ModuleNotFoundError:
     raise SystemExit("error: lm is not installed; run `make install`, then use .venv/bin/python") from None
 
-from lm.base.console import table
+from lm.base.console import format_table
 from lm.base.hardware import device_type, memory_bytes
-from lm.config import composed
-from lm.experiment.capacity import advice, expect, gb, setup, vocabulary
-from lm.memory import Network, by_kind, largest
+from lm.config import compose_config
+from lm.experiment.capacity import advice, estimate_for, format_bytes, known_vocab_size, memory_setup
+from lm.memory import Network, by_kind, largest_micro_batch
 
 UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
@@ -36,14 +36,14 @@ def main() -> None:
 
 
 def look(args: argparse.Namespace) -> dict:
-    config = composed(args.overrides, here=False)
+    config = compose_config(args.overrides, here=False)
     device = device_type("auto", "--device") if args.device == "auto" else args.device
-    vocab = args.vocab or vocabulary(config)
+    vocab = args.vocab or known_vocab_size(config)
     capacity = args.memory or memory_bytes(device_type(args.device, "--memory is missing, and --device"))
     config.attention.require(device, config.model.dropped("attn"))
-    setting, made = setup(config, vocab, device), expect(config, vocab, device)
+    setting, made = memory_setup(config, vocab, device), estimate_for(config, vocab, device)
     operations = list(Network(config.model, setting).operations())
-    micro = largest(config.model, setting, config.optimizer, capacity)
+    micro = largest_micro_batch(config.model, setting, config.optimizer, capacity)
     divisors = [m for m in range(1, micro + 1) if config.data.batch_size % (m * config.trainer.devices) == 0]
     return {
         "device": device, "precision": setting.precision, "attention": setting.backend, "vocabulary": vocab,
@@ -74,9 +74,12 @@ def shown(found: dict) -> str:
     rows += [("kept for backward, in all", sum(kept.values()), peak["activations"])]
     rows += [(f"working memory ({peak['at']}, backward)", None, peak["working"])]
     rows += [("torch itself, outside of tensors", None, peak["overhead"]), ("total", None, found["total"])]
-    cells = [("", "at its most", "at the peak"), *((n, *("" if v is None else gb(v) for v in r)) for n, *r in rows)]
-    lines.append(table(cells))
-    has = f"{gb(found['capacity'])} ({found['capacity'] / 2**30:.1f} GiB)"
+    cells = [
+        ("", "at its most", "at the peak"),
+        *((n, *("" if v is None else format_bytes(v) for v in r)) for n, *r in rows),
+    ]
+    lines.append(format_table(cells))
+    has = f"{format_bytes(found['capacity'])} ({found['capacity'] / 2**30:.1f} GiB)"
     lines.append(f"\n{'It fits' if found['fits'] else 'It does NOT fit'} {has}.")
     micro, divides = found["largest_micro_batch"], found["largest_that_divides"]
     if micro:

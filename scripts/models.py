@@ -16,9 +16,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from lm.base.checks import nearest
+from lm.base.checks import did_you_mean
 from lm.base.errors import UserError
-from lm.config import CONF, option
+from lm.config import CONF, load_option
 from lm.model import GPT, GPTConfig
 
 VOCABULARY = {  # of the documents; a family's, unless one of it has its own
@@ -66,19 +66,19 @@ def numbers(words: list[str], vocab: int | None):
     for typed in overrides:
         key, _, value = typed.removeprefix("model.").partition("=")
         if key not in GPTConfig.__dataclass_fields__:
-            raise UserError(f"unknown key model.{key}{nearest(key, list(GPTConfig.__dataclass_fields__))}")
+            raise UserError(f"unknown key model.{key}{did_you_mean(key, list(GPTConfig.__dataclass_fields__))}")
         fields[key] = json.loads(value) if value[:1] in "0123456789.-tfn" else value
     for name in names:
         if not any(name in (k, k.partition("/")[0]) for k in known):
-            raise UserError(f"{name}: there is no such preset or family{nearest(name, known)}")
+            raise UserError(f"{name}: there is no such preset or family{did_you_mean(name, known)}")
     for name in known:
         if names and name not in names and name.partition("/")[0] not in names:
             continue
         V = vocab or VOCABULARY.get(name) or VOCABULARY.get(name.partition("/")[0]) or OURS
-        config = option("model", name, **fields)
+        config = load_option("model", name, **fields)
         yield row(name, config, V)
         if name.startswith("lab/") and not config.tie_embeddings:
-            yield row(f"{name}, tied", option("model", name, **fields | {"tie_embeddings": True}), V)
+            yield row(f"{name}, tied", load_option("model", name, **fields | {"tie_embeddings": True}), V)
 
 
 def row(name: str, config: GPTConfig, V: int) -> dict:

@@ -38,7 +38,7 @@ def draw(runs: list[Path], out: Path) -> None:
 
 
 def panel(axes: Any, run: Path) -> None:
-    if not (rows := metrics_csv.read(run)):
+    if not (rows := metrics_csv.read_metrics(run)):
         raise UserError(f"{run} holds no metrics.csv; give a run directory, e.g. outputs/mine")
     for key, style in (("train/loss", {"alpha": 0.5, "linewidth": 1}), ("val/loss", {"marker": "o"})):
         points = [(row["step"], row[key]) for row in rows if key in row]

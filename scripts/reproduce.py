@@ -15,11 +15,11 @@ except ModuleNotFoundError:
     raise SystemExit("error: lm is not installed; run `make install`, then use .venv/bin/python") from None
 
 from lm.base import commands
-from lm.base.console import table
+from lm.base.console import format_table
 from lm.base.errors import UserError
 from lm.base.files import sha256
 from lm.base.hardware import device_name
-from lm.config import register, section
+from lm.config import load_section, register
 from lm.data.token_files import cached_tokenizer
 from lm.run.directory import environment, read_config, read_record
 
@@ -42,7 +42,7 @@ def main() -> None:
         print(json.dumps({"command": again, "then_and_now": {what: pair for what, *pair in rows}, "differ": differing}))
     else:
         shown = [(what, "same" if then == now else "DIFFERS", short(then), short(now)) for what, then, now in rows]
-        print(f"{again}\n\n{table([('', '', 'then', 'now'), *shown])}")
+        print(f"{again}\n\n{format_table([('', '', 'then', 'now'), *shown])}")
     sys.exit(bool(differing))
 
 
@@ -61,11 +61,11 @@ def compared(run: Path, record: dict) -> list[tuple[str, object, object]]:
     rows.append(("device", record.get("device_name"), here))
     register()
     config = run / "config.yaml"
-    downloads = section(config, "data").downloads()
-    text = section(config, "corpus").load(downloads)
+    downloads = load_section(config, "data").downloads()
+    text = load_section(config, "corpus").load(downloads)
     rows.append(("text", record["text"], text.digest))
     if read_config(config)["tokenizer"]["kind"] != "InitFrom":  # else it came with the weights
-        made = cached_tokenizer(section(config, "tokenizer"), text, downloads)
+        made = cached_tokenizer(load_section(config, "tokenizer"), text, downloads)
         rows.append(("tokenizer", record.get("tokenizer"), sha256(made.to_json())))
     return rows
 

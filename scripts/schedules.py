@@ -20,7 +20,7 @@ except ModuleNotFoundError:
 
 from lm.base.errors import UserError
 from lm.base.plotting import pyplot
-from lm.config import CONF, Config, composed, option
+from lm.config import CONF, Config, compose_config, load_option
 
 MARKS = "*o+x#@%&"
 WIDTH, HEIGHT = 72, 17  # of the chart, in characters: every fourth line is a quarter
@@ -75,7 +75,7 @@ def compared(overrides: Sequence[str]) -> dict[str, Config]:
         for values in product(*(value.split(",") for _, value in keys)):
             pairs = [(key, value, "," in typed) for (key, typed), value in zip(keys, values, strict=True)]
             group = [f"schedule={name}"] if names else []
-            config = composed([*rest, *group, *(f"{key}={value}" for key, value, _ in pairs)], here=False)
+            config = compose_config([*rest, *group, *(f"{key}={value}" for key, value, _ in pairs)], here=False)
             label = [name or snake_case(type(config.schedule).__name__)]
             label += [f"{key.removeprefix('schedule.')}={value}" for key, value, several in pairs if several]
             found[" ".join(label)] = config
@@ -91,7 +91,7 @@ def reaches(typed: str, name: str, names: Sequence[str]) -> bool:
 
 def keys_of(name: str) -> set[str]:
     known = (CONF / "schedule" / f"{name}.yaml").exists()  # else composing will say so
-    return {field.name for field in fields(option("schedule", name))} if known else set()
+    return {field.name for field in fields(load_option("schedule", name))} if known else set()
 
 
 def snake_case(name: str) -> str:

@@ -34,11 +34,11 @@ from lm.base import commands
 from lm.base.console import progress
 from lm.base.errors import UserError
 from lm.base.files import replacing, write_text
-from lm.config import Config, composed, section
+from lm.config import Config, compose_config, load_section
 from lm.config.words import files_and_settings
 from lm.data.corpus import Split, Text
 from lm.data.download import Downloads
-from lm.data.token_files import cache_tokens, cached_tokenizer, encoded
+from lm.data.token_files import cache_tokens, cached_tokenizer, encode_split
 from lm.data.tokenizer import BPEConfig, CharConfig, Tokenizer, from_json
 from lm.run import checkpoint
 from lm.run.directory import parses_special
@@ -90,7 +90,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def train(args: argparse.Namespace) -> None:
     """Learn a tokenizer from a corpus, and write it as a tokenizer.json."""
     check_outputs(args.out)
-    config = composed(args.words)
+    config = compose_config(args.words)
     text, downloads = load(config), config.data.downloads()
     began = time.perf_counter()
     tokenizer = config.tokenizer.build(text, downloads)
@@ -160,9 +160,9 @@ def candidates(words: Sequence[str], sizes: str | None, names: str | None) -> li
     found, sized = [], False
     for name in names.split(",") if names is not None else [""]:
         typed = [*words, f"tokenizer={name}"] if names is not None else words
-        found.append(composed(typed))
+        found.append(compose_config(typed))
         if isinstance(found[-1].tokenizer, BPEConfig) and (sizes or names is None):
-            found[-1:] = [composed([*typed, f"tokenizer.vocab_size={n}"]) for n in numbers]
+            found[-1:] = [compose_config([*typed, f"tokenizer.vocab_size={n}"]) for n in numbers]
             sized = True
     if sizes and not sized:
         raise UserError(f"--vocab-sizes={sizes}: none of these tokenizers has a size to choose; tokenizer=bpe does")
@@ -190,7 +190,7 @@ def opened(words: Sequence[str]) -> tuple[str, Tokenizer, Text | None, bool, Dow
     """
     paths, typed = files_and_settings(words)
     if not paths:
-        config = composed(typed)
+        config = compose_config(typed)
         text, downloads = load(config), config.data.downloads()
         tokenizer = cached_tokenizer(config.tokenizer, text, downloads)
         return about(typed), tokenizer, text, config.tokenizer.parse_special, downloads
@@ -204,12 +204,12 @@ def opened(words: Sequence[str]) -> tuple[str, Tokenizer, Text | None, bool, Dow
         raise UserError(f"the tokenizer is that of {path}; leave out tokenizer=")
     if "corpus" in groups and not keys & {"corpus", "experiment"}:
         raise UserError("a setting of the corpus needs the corpus named: corpus=...")
-    config, special = composed(typed), parses_special(run.parent if run else None)
+    config, special = compose_config(typed), parses_special(run.parent if run else None)
     if keys & {"corpus", "experiment"}:
         return str(path), tokenizer, load(config), special, None
     if not run:
         return str(path), tokenizer, None, special, None
-    corpus, data = section(run, "corpus"), config.data if "data" in groups else section(run, "data")
+    corpus, data = load_section(run, "corpus"), config.data if "data" in groups else load_section(run, "data")
     return str(path), tokenizer, corpus.load(data.downloads()), special, data.downloads()
 
 
@@ -248,7 +248,7 @@ def counted(text: Text, tokenizer: Tokenizer, special: bool, cache: Downloads | 
     with progress("counting", text.train.size + text.val.size) as advance:
 
         def stretches(split: Split) -> Iterator[tuple[np.ndarray, int]]:
-            for ids, size in encoded(split, tokenizer, documents, special=special):
+            for ids, size in encode_split(split, tokenizer, documents, special=special):
                 advance(size)
                 yield ids, size
 
@@ -283,7 +283,7 @@ def finish(args: argparse.Namespace, title: str, sections: list[Section], found:
         write_text(args.html, page(title, sections))
     if args.png:
         with replacing(args.png) as aside:
-            aside.write_bytes(png(next(section for section in sections if isinstance(section, Chart))))
+            aside.write_bytes(png(next(load_section for section in sections if isinstance(section, Chart))))
     for path in filter(None, (args.html, args.png)):
         log.info("wrote %s", path)
     if args.json:

@@ -19,7 +19,7 @@ except ModuleNotFoundError:
     raise SystemExit("error: lm is not installed; run `make install`, then use .venv/bin/python") from None
 
 from benchmarks.torture import CONFIGURATIONS, torture
-from lm.base.console import table
+from lm.base.console import format_table
 
 
 @cli.script
@@ -50,7 +50,7 @@ def main() -> None:
             (r.name, f"{r.kills}", f"{r.aimed}", f"{r.runs}", f"{len(r.lost) + len(r.differences)}") for r in results
         ]
         total = [sum(getattr(r, key) for r in results) for key in ("kills", "aimed", "runs")]
-        print(table([*rows, ("all", *map(str, total), str(len(wrong)))]), *wrong, sep="\n")
+        print(format_table([*rows, ("all", *map(str, total), str(len(wrong)))]), *wrong, sep="\n")
     sys.exit(bool(wrong))
 
 

@@ -11,10 +11,10 @@ import torch
 from conftest import ROOT
 
 from lm.analysis import tokens as look_tokens
-from lm.analysis.difference import diff
+from lm.analysis.difference import compare_checkpoints
 from lm.analysis.passages import passages
-from lm.analysis.tensors import stats, total, weights
-from lm.analysis.tokens import names, near, quoted, token_id
+from lm.analysis.tensors import overall, stats, weight_stats
+from lm.analysis.tokens import nearest_tokens, quote_token, token_id, token_names
 from lm.data.corpus import Split, Text
 from lm.data.download import Downloads
 from lm.data.tokenizer import BPEConfig, Bytes, Chars, Subword
@@ -69,26 +69,30 @@ def test_the_most_similar_pairs_and_the_nearest_of_a_token(monkeypatch):
     made = planted(Chars("abcd"), ROWS)
     for block in (1 << 22, 8, 1):  # all at once, two rows at a time, one
         monkeypatch.setattr(look_tokens, "BLOCK", block)
-        pairs = near(made, 2)
+        pairs = nearest_tokens(made, 2)
         assert [(p.a, p.b) for p in pairs] == [("'a'", "'b'"), ("'b'", "'c'")]
         assert [p.cosine for p in pairs] == pytest.approx([0.8, 0.6], abs=1e-6)
-        assert [p.cosine for p in near(made, 99)] == pytest.approx([0.8, 0.6, 0, 0, -0.8, -1], abs=1e-6)
-    nearest = near(made, 2, [3, 1])
+        assert [p.cosine for p in nearest_tokens(made, 99)] == pytest.approx([0.8, 0.6, 0, 0, -0.8, -1], abs=1e-6)
+    nearest = nearest_tokens(made, 2, [3, 1])
     assert [(p.a_id, p.b_id) for p in nearest] == [(3, 2), (3, 1), (1, 0), (1, 2)]
     assert [p.cosine for p in nearest] == pytest.approx([0.0, -0.8, 0.8, 0.6], abs=1e-6)
 
 
 def test_by_head_each_slice_of_the_channels_is_looked_at_alone():
     made = planted(Chars("abc"), [[1.0, 0.0, 1.0, 1.0], [2.0, 0.0, 1.0, -1.0], [0.0, 1.0, 3.0, 3.0]])
-    pairs = near(made, 1, by_head=True)
+    pairs = nearest_tokens(made, 1, by_head=True)
     assert [(p.head, p.a, p.b) for p in pairs] == [(0, "'a'", "'b'"), (1, "'a'", "'c'")]
     assert [p.cosine for p in pairs] == pytest.approx([1.0, 1.0], abs=1e-6)
-    assert near(made, 1)[0].cosine == pytest.approx((1 * 3 + 1 * 3) / (3**0.5 * 19**0.5))
+    assert nearest_tokens(made, 1)[0].cosine == pytest.approx((1 * 3 + 1 * 3) / (3**0.5 * 19**0.5))
 
 
 def test_rows_that_only_pad_the_vocabulary_are_no_tokens():
     made = planted(Chars("abc"), [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], vocab_multiple=8)
-    assert len(made.model.wte.weight) == 8 and len(near(made, 99)) == 3 and len(near(made, 99, [0])) == 2
+    assert (
+        len(made.model.wte.weight) == 8
+        and len(nearest_tokens(made, 99)) == 3
+        and len(nearest_tokens(made, 99, [0])) == 2
+    )
 
 
 def test_a_large_vocabulary_is_never_multiplied_as_a_whole(monkeypatch):
@@ -117,12 +121,12 @@ def test_a_large_vocabulary_is_never_multiplied_as_a_whole(monkeypatch):
     ],
 )
 def test_tokens_are_shown_so_that_none_looks_like_another(spelling, shown):
-    assert quoted(spelling) == shown
+    assert quote_token(spelling) == shown
 
 
 def test_names_and_ids_of_tokens():
     tokenizer = Bytes(["<|endoftext|>"])
-    called = names(tokenizer)
+    called = token_names(tokenizer)
     assert called[65] == "'A'" and called[10] == r"'\n'" and called[200] == r"'\xc8'" and called[256] == "<|endoftext|>"
     assert len(set(called)) == 257
     assert token_id("A", tokenizer) == 65 and token_id("#17", tokenizer) == 17 and token_id("#", tokenizer) == 35
@@ -133,7 +137,7 @@ def test_names_and_ids_of_tokens():
         token_id("é", listed)
     prose = "the cat and the dog and the bird " * 20
     bpe = BPEConfig(vocab_size=270).build(Text(Split.of(prose), Split.of(prose)), Downloads(None))
-    assert names(bpe)[token_id(" the", bpe)] == "' the'"
+    assert token_names(bpe)[token_id(" the", bpe)] == "' the'"
 
 
 def test_figures_of_a_tensor_are_those_of_numpy():
@@ -162,10 +166,10 @@ def test_ranks_and_what_has_none():
 
 def test_the_total_is_that_of_all_numbers_and_a_tied_matrix_counts_once():
     model = source(Chars("abc")).model
-    parts = weights(model)
+    parts = weight_stats(model)
     assert [part.name for part in parts] == [name for name, _ in model.named_parameters()]
     flat = torch.cat([p.detach().flatten() for p in model.parameters()]).numpy().astype(np.float64)
-    whole = total(parts)
+    whole = overall(parts)
     assert whole.numbers == model.num_params == len(flat)
     found = [whole.mean, whole.std, whole.rms, whole.min, whole.max, whole.zeros]
     expected = [flat.mean(), flat.std(), np.sqrt((flat**2).mean()), flat.min(), flat.max(), (flat == 0).mean()]
@@ -173,7 +177,7 @@ def test_the_total_is_that_of_all_numbers_and_a_tied_matrix_counts_once():
 
 
 def compared(a, b, top=10):
-    return diff(a, b, shared_tokens(a.tokenizer, b.tokenizer), top)
+    return compare_checkpoints(a, b, shared_tokens(a.tokenizer, b.tokenizer), top)
 
 
 def test_a_checkpoint_is_exactly_itself():

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from lm.model.attention import attend, pick
+from lm.model.attention import attend, choose_backend
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 1, 8), (2, 3, 17, 8), (1, 4, 64, 32)])
@@ -42,7 +42,7 @@ def test_dropout_keeps_the_mean_of_the_weights():
 
 
 def test_auto_takes_plain_products_in_bf16_on_a_cpu_only():
-    assert pick("cpu", torch.bfloat16, 256) == "manual"
-    assert pick("cpu", torch.bfloat16, 1024) == "sdpa"
-    assert pick("cpu", torch.float32, 256) == "sdpa"
-    assert pick("cuda", torch.bfloat16, 256) == "sdpa"
+    assert choose_backend("cpu", torch.bfloat16, 256) == "manual"
+    assert choose_backend("cpu", torch.bfloat16, 1024) == "sdpa"
+    assert choose_backend("cpu", torch.float32, 256) == "sdpa"
+    assert choose_backend("cuda", torch.bfloat16, 256) == "sdpa"

@@ -10,7 +10,7 @@ from conftest import NANO, config_of, equal, weights
 
 from lm.data.batches import DataConfig
 from lm.experiment import capacity
-from lm.experiment.capacity import expect, fitted, steps, trial
+from lm.experiment.capacity import estimate_for, fits_in_trial, resolve_micro_batch, trial_steps
 
 AUTO = "data.micro_batch_size=auto"
 
@@ -21,9 +21,9 @@ def with_micro(config, micro):
 
 def room_for(micro, config, vocab):
     """A capacity that this micro-batch fits, and no larger one."""
-    total = expect(with_micro(config, micro), vocab, "cpu").total
+    total = estimate_for(with_micro(config, micro), vocab, "cpu").total
     larger = [m for m in range(micro + 1, config.data.batch_size + 1) if config.data.batch_size % m == 0]
-    assert all(expect(with_micro(config, m), vocab, "cpu").total > total for m in larger)
+    assert all(estimate_for(with_micro(config, m), vocab, "cpu").total > total for m in larger)
     return total
 
 
@@ -67,19 +67,19 @@ def test_a_run_goes_on_with_what_fits_then(nano, monkeypatch, caplog):
 def test_where_all_fits_a_cpu_is_asked_once(monkeypatch):
     asked = []
     monkeypatch.setattr(capacity, "trial", None)  # not to be called
-    monkeypatch.setattr(capacity, "expect", lambda *args: asked.append(args) or expect(*args))
-    assert fitted(config_of(*NANO, AUTO), 40, "cpu", 10**12).data.micro_batch_size == 4
+    monkeypatch.setattr(capacity, "expect", lambda *args: asked.append(args) or estimate_for(*args))
+    assert resolve_micro_batch(config_of(*NANO, AUTO), 40, "cpu", 10**12).data.micro_batch_size == 4
     assert len(asked) == 1
     explicit = config_of(*NANO)
-    assert fitted(explicit, 40, "cpu", 0) is explicit
+    assert resolve_micro_batch(explicit, 40, "cpu", 0) is explicit
 
 
 def test_what_fits_in_no_piece_is_refused_unless_that_is_off():
     with pytest.raises(ValueError, match="training would take about") as error:
-        fitted(config_of("model=large", "device=cpu", "precision=fp32", AUTO), 2000, "cpu", 2_200_000_000)
+        resolve_micro_batch(config_of("model=large", "device=cpu", "precision=fp32", AUTO), 2000, "cpu", 2_200_000_000)
     assert "model.recompute_every=1" in str(error.value) and "data.micro_batch_size=" not in str(error.value)
     config = config_of("model=tiny", "device=cpu", AUTO, "trainer.check_memory=false")
-    assert fitted(config, 2000, "cpu", 1000).data.micro_batch_size == 1
+    assert resolve_micro_batch(config, 2000, "cpu", 1000).data.micro_batch_size == 1
 
 
 @pytest.fixture
@@ -107,27 +107,27 @@ def cuda_config(*overrides):
 
 def test_a_gpu_that_runs_out_of_memory_gets_the_next_divisor(gpu):
     tried = gpu(3)
-    assert fitted(cuda_config(), 40, "cuda", 10**12).data.micro_batch_size == 3
+    assert resolve_micro_batch(cuda_config(), 40, "cuda", 10**12).data.micro_batch_size == 3
     assert tried == [12, 6, 4, 3]
 
 
 def test_only_what_the_estimate_allows_is_tried(gpu):
     tried = gpu(12)
-    room = expect(with_micro(cuda_config(), 4), 40, "cuda").total
-    assert fitted(cuda_config(), 40, "cuda", room).data.micro_batch_size == 4
+    room = estimate_for(with_micro(cuda_config(), 4), 40, "cuda").total
+    assert resolve_micro_batch(cuda_config(), 40, "cuda", room).data.micro_batch_size == 4
     assert tried == [4]
 
 
 def test_several_gpus_agree_by_trusting_the_estimate(gpu):
     tried = gpu(1)
-    assert fitted(cuda_config("trainer.devices=2"), 40, "cuda", 10**12).data.micro_batch_size == 6
+    assert resolve_micro_batch(cuda_config("trainer.devices=2"), 40, "cuda", 10**12).data.micro_batch_size == 6
     assert tried == []
 
 
 def test_a_gpu_that_is_full_is_told_of(gpu):
     tried = gpu(0)
     with pytest.raises(ValueError, match=r"found no room in the 300 MB that are free of 1,000.0 GB; does another"):
-        fitted(cuda_config(), 40, "cuda", 10**12)
+        resolve_micro_batch(cuda_config(), 40, "cuda", 10**12)
     assert tried == [12, 6, 4, 3, 2, 1]
 
 
@@ -141,17 +141,17 @@ def test_a_trial_is_a_real_step_and_leaves_no_trace(precision, optimizer):
         "callbacks.average.enabled=true",
     )
     before = torch.get_rng_state()
-    assert trial(config_of(*NANO, *overrides), 40, "cpu")
+    assert fits_in_trial(config_of(*NANO, *overrides), 40, "cpu")
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_the_cpus_allocator_is_understood_and_other_errors_are_not_hidden(monkeypatch):
     config = config_of(*NANO)
     monkeypatch.setattr(capacity, "steps", lambda *_: torch.empty(1 << 60, dtype=torch.uint8))
-    assert not trial(config, 40, "cpu")
+    assert not fits_in_trial(config, 40, "cpu")
     monkeypatch.setattr(capacity, "steps", lambda *_: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError, match="inconsistent tensor size"):
-        trial(config, 40, "cpu")
+        fits_in_trial(config, 40, "cpu")
 
 
 @pytest.mark.gpu
@@ -159,17 +159,17 @@ def test_on_a_gpu_with_less_room_than_it_says():
     """A limit on this process stands in for another that uses the card."""
     config = config_of("model=small", "device=cuda", "data.batch_size=96", AUTO)
     _, total = torch.cuda.mem_get_info()
-    needed = expect(with_micro(config, 24), 20_000, "cuda").tensors
+    needed = estimate_for(with_micro(config, 24), 20_000, "cuda").tensors
     torch.cuda.set_per_process_memory_fraction(needed / total)
     try:
         before = torch.cuda.get_rng_state()
-        chosen = fitted(config, 20_000, "cuda", total)
+        chosen = resolve_micro_batch(config, 20_000, "cuda", total)
         assert chosen.data.micro_batch_size in (8, 12, 16, 24)
         assert torch.equal(torch.cuda.get_rng_state(), before)
         assert torch.cuda.max_memory_allocated() < 200e6  # what cuBLAS keeps to work in
-        steps(chosen, 20_000, "cuda")
+        trial_steps(chosen, 20_000, "cuda")
         with pytest.raises(torch.OutOfMemoryError):
-            steps(with_micro(config, 48), 20_000, "cuda")
+            trial_steps(with_micro(config, 48), 20_000, "cuda")
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
         torch.cuda.empty_cache()

@@ -15,7 +15,7 @@ from benchmarks.peer import loss_curve, peer, reached
 from benchmarks.speed import step
 from benchmarks.suite import BENCHES
 from benchmarks.timing import alternate
-from lm.config import CONF, option
+from lm.config import CONF, load_option
 from lm.model import GPT, GPTConfig
 from scripts.ablate import steps_to
 
@@ -36,7 +36,7 @@ def test_step_measures_each_configuration(typed):
     args = Namespace(device="cpu", overrides=[typed], vocab=32, repeats=3)
     (row,) = step(args)
     assert row["ms"] > 0 and row["tokens/s"] == pytest.approx(16 / row["ms"] * 1e3, abs=1)
-    shape = option("model", "tiny", n_layer=1, n_head=2, n_embd=16, block_size=8)
+    shape = load_option("model", "tiny", n_layer=1, n_head=2, n_embd=16, block_size=8)
     assert row["parameters"] == GPT(shape, 32).num_params
 
 

@@ -57,7 +57,7 @@ def wait_for(*paths: Path) -> None:
 
 
 def make(root: Path, key: str = "k", kind: str = "text", content: str = "whole") -> Path:
-    return cache.entry(root, kind, key, f"about {key}", lambda folder: (folder / "data").write_text(content))
+    return cache.open_entry(root, kind, key, f"about {key}", lambda folder: (folder / "data").write_text(content))
 
 
 def left(root: Path) -> list[str]:
@@ -80,7 +80,7 @@ def test_a_digest_tells_its_parts_apart():
 def test_of_many_processes_one_builds_and_pruning_does_not_disturb_it(tmp_path, start):
     many = [start(BUILDER, i) for i in range(4)]
     wait_for(tmp_path / "began", *(tmp_path / f"started{i}" for i in range(4)))
-    assert list(cache.entries(tmp_path)) == cache.prune(tmp_path) == []
+    assert list(cache.list_entries(tmp_path)) == cache.prune(tmp_path) == []
     assert len(left(tmp_path)) == 1  # what is being built
     (tmp_path / "go").touch()
     assert [process.communicate(timeout=60)[0] for process in many] == ["whole\n"] * 4
@@ -94,7 +94,7 @@ def test_a_killed_build_leaves_nothing_that_looks_finished(tmp_path, start, then
     wait_for(tmp_path / "began")
     process.kill()
     process.wait()
-    assert list(cache.entries(tmp_path)) == [] and len(left(tmp_path)) == 1
+    assert list(cache.list_entries(tmp_path)) == [] and len(left(tmp_path)) == 1
     if then == "prune":
         cache.prune(tmp_path)
         assert left(tmp_path) == []
@@ -110,7 +110,7 @@ def test_a_failed_build_leaves_nothing_and_frees_the_lock(tmp_path):
 
     for _ in range(2):
         with pytest.raises(ValueError, match="^no text$"):
-            cache.entry(tmp_path, "text", "k", "", fail)
+            cache.open_entry(tmp_path, "text", "k", "", fail)
         assert left(tmp_path) == []
     assert (make(tmp_path) / "data").read_text() == "whole"
 
@@ -124,7 +124,7 @@ def test_half_an_entry_is_no_entry(tmp_path, damage):
         (path / "data").unlink()
     elif damage == "empty note":
         (path / "about.json").touch()
-    (entry,) = cache.entries(tmp_path)
+    (entry,) = cache.list_entries(tmp_path)
     assert (entry.path, entry.about) == (path, "damaged")
     if damage != "empty note":
         assert (make(tmp_path) / "data").read_text() == "whole"
@@ -132,11 +132,11 @@ def test_half_an_entry_is_no_entry(tmp_path, damage):
 
 
 def test_entries_are_listed_longest_unused_first(tmp_path):
-    assert list(cache.entries(tmp_path)) == cache.prune(tmp_path) == []  # there is no cache yet
+    assert list(cache.list_entries(tmp_path)) == cache.prune(tmp_path) == []  # there is no cache yet
     for age, kind in enumerate(["tokens", "text", "tokenizer"]):
         os.utime(make(tmp_path, f"k{age}", kind, "x" * age), (0, time.time() - age * 86400 - 60))
     (tmp_path / "cache" / "note.txt").write_text("not of the cache")
-    listed = list(cache.entries(tmp_path))
+    listed = list(cache.list_entries(tmp_path))
     assert [(e.kind, e.about, e.bytes) for e in listed] == [
         ("tokenizer", "about k2", 18 + 2), ("text", "about k1", 18 + 1), ("tokens", "about k0", 18 + 0)
     ]  # fmt: skip
@@ -159,7 +159,7 @@ def test_an_entry_is_gone_at_once(tmp_path, monkeypatch):
     make(tmp_path)
     monkeypatch.setattr(cache, "remove", lambda path: None)  # as if killed here
     assert len(cache.prune(tmp_path)) == 1
-    assert not (tmp_path / "cache" / "text-k").exists() and list(cache.entries(tmp_path)) == []
+    assert not (tmp_path / "cache" / "text-k").exists() and list(cache.list_entries(tmp_path)) == []
     monkeypatch.undo()
     assert cache.prune(tmp_path) == [] and left(tmp_path) == []
 

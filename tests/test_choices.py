@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from lm.generate import Sampling, decode
-from lm.model import GPT, Cache, GPTConfig, sinusoids
+from lm.model import GPT, GPTConfig, KVCache, sinusoids
 from lm.model.attention import AttentionConfig, attend, make_mask
 
 POSITIONS, NORMS = ("learned", "sinusoidal", "rope", "none"), ("layernorm", "rmsnorm")
@@ -134,7 +134,7 @@ def test_with_a_cache_the_logits_are_those_of_the_full_forward(fields):
     with torch.no_grad():
         full = model(IDS)
         for parts in ([12], [1] * 12, [5, 1, 1, 5], [7, 5]):
-            cache, seen = Cache(), []
+            cache, seen = KVCache(), []
             for piece in IDS.split(parts, dim=1):
                 seen.append(model.logits(model.features(piece, cache=cache)))
             torch.testing.assert_close(torch.cat(seen, dim=1), full, atol=1e-4, rtol=0)

@@ -14,7 +14,7 @@ import yaml
 
 import lm.compare
 from lm.compare import page, reading, table
-from lm.run.lock import claim, note
+from lm.run.lock import acquire, set_paused
 from scripts import compare
 
 CONFIG = {
@@ -52,7 +52,7 @@ def validated(*losses):
 
 
 def rows(*paths):
-    return {row["run"]: row for row in table.table(reading.find(paths))}
+    return {row["run"]: row for row in table.rows_of_runs(reading.find_runs(paths))}
 
 
 @pytest.fixture
@@ -84,11 +84,11 @@ def test_figures_are_those_of_the_files(tmp_path):
 
 
 def test_seconds_lie_on_the_line_between_log_steps_and_a_fork_has_its_own_alone(tmp_path):
-    (run,) = reading.find([made(tmp_path / "run")])
+    (run,) = reading.find_runs([made(tmp_path / "run")])
     assert run.seconds([1, 10, 15, 20, 40]) == pytest.approx([0.01, 0.1, 0.2, 0.3, 0.6])
     forked = HEAD + "110,2.5,,,0.1,1000,10\n"
     fork = made(tmp_path / "fork", curve=forked, sessions=[{"from_step": 100}, {"from_step": 105}])
-    (run,) = reading.find([fork])
+    (run,) = reading.find_runs([fork])
     assert table.figures(run)["seconds"] == pytest.approx(0.1) and table.figures(run)["tokens"] == 110 * 64
 
 
@@ -99,7 +99,7 @@ def test_a_torn_last_row_is_left_out_and_a_damaged_one_named(tmp_path):
     assert rows(half)["half"]["tokens"] is None
     damaged = made(tmp_path / "damaged", curve=CURVE + "forty,1,1,1,1,1,1\n")
     with pytest.raises(ValueError, match=r"damaged/metrics.csv is damaged: its row 5"):
-        reading.find([damaged])
+        reading.find_runs([damaged])
 
 
 def test_without_a_curve_the_record_has_its_ends(tmp_path):
@@ -116,19 +116,19 @@ def test_without_a_curve_the_record_has_its_ends(tmp_path):
 def test_a_loss_that_is_not_finite_is_shown_and_is_never_the_best(tmp_path):
     row = rows(made(tmp_path / "run", curve=validated(2.0, float("nan"))))["run"]
     assert row["best val/loss"] == 2.0 and row["final val/loss"] != row["final val/loss"]
-    assert table.shown("final val/loss", row) == "nan"
+    assert table.format_cell("final val/loss", row) == "nan"
     assert page.without_nan([row["final val/loss"], float("inf"), 1.5]) == [None, None, 1.5]
 
 
 def test_status_tells_the_living_from_the_killed(tmp_path):
     run = made(tmp_path / "run", status="running", error="stopped by SIGTERM")  # in an earlier session
-    assert reading.find([run])[0].status == "killed" and reading.find([run])[0].error is None
-    with claim(run):
-        assert reading.find([run])[0].status == "running"
-        note(run, paused=True)
-        assert reading.find([run])[0].status == "paused"
-    assert reading.find([run])[0].status == "killed"
-    failed = reading.find([made(tmp_path / "failed", status="failed", error="no room")])[0]
+    assert reading.find_runs([run])[0].status == "killed" and reading.find_runs([run])[0].error is None
+    with acquire(run):
+        assert reading.find_runs([run])[0].status == "running"
+        set_paused(run, paused=True)
+        assert reading.find_runs([run])[0].status == "paused"
+    assert reading.find_runs([run])[0].status == "killed"
+    failed = reading.find_runs([made(tmp_path / "failed", status="failed", error="no room")])[0]
     assert (failed.status, failed.error) == ("failed", "no room")
 
 
@@ -140,16 +140,16 @@ def test_runs_are_found_below_directories_each_once_and_named_from_what_they_sha
         made(tmp_path / "sweep" / str(job))
     made(tmp_path / "other" / "run")
     (tmp_path / "sweep" / "empty").mkdir()
-    found = reading.find([tmp_path / "sweep", tmp_path / "sweep" / "10", tmp_path / "other"])
+    found = reading.find_runs([tmp_path / "sweep", tmp_path / "sweep" / "10", tmp_path / "other"])
     assert [run.name for run in found] == ["sweep/0", "sweep/2", "sweep/10", "other/run"]
-    assert [run.name for run in reading.find([tmp_path / "sweep"])] == ["0", "2", "10"]
-    assert [run.name for run in reading.find([tmp_path / "other" / "run"])] == ["run"]
+    assert [run.name for run in reading.find_runs([tmp_path / "sweep"])] == ["0", "2", "10"]
+    assert [run.name for run in reading.find_runs([tmp_path / "other" / "run"])] == ["run"]
 
 
 def test_only_what_changes_the_experiment_differs(tmp_path):
     a = made(tmp_path / "a", "optimizer.lr=0.1", "name=a", "trainer.val_every=1", "callbacks.sample.every=5")
     b = made(tmp_path / "b", "optimizer.lr=0.2", "name=b", "trainer.log_every=7", "data.root=/elsewhere")
-    assert table.differing(reading.find([a, b])) == ["optimizer.lr"]
+    assert table.differing_keys(reading.find_runs([a, b])) == ["optimizer.lr"]
     assert [row["optimizer.lr"] for row in rows(a, b).values()] == [0.1, 0.2]
 
 
@@ -157,15 +157,18 @@ def test_a_key_of_another_kind_is_no_difference_and_one_that_a_version_did_not_k
     adamw = made(tmp_path / "a", "optimizer.beta1=0.9")
     sgd = made(tmp_path / "b", "optimizer.kind=SGD", "optimizer.momentum=0.5")
     older = made(tmp_path / "c")
-    assert table.differing(reading.find([adamw, older])) == []  # AdamW's beta1 is 0.9
-    assert table.differing(reading.find([adamw, sgd])) == ["optimizer.kind", "optimizer.weight_decay"]  # 0.1 and 0
+    assert table.differing_keys(reading.find_runs([adamw, older])) == []  # AdamW's beta1 is 0.9
+    assert table.differing_keys(reading.find_runs([adamw, sgd])) == [
+        "optimizer.kind",
+        "optimizer.weight_decay",
+    ]  # 0.1 and 0
     other = made(tmp_path / "d", "model.qk_norm=true")
-    assert table.differing(reading.find([older, other])) == ["model.qk_norm"]
+    assert table.differing_keys(reading.find_runs([older, other])) == ["model.qk_norm"]
 
 
 def test_a_rate_left_to_the_run_is_the_one_it_took(tmp_path):
     a = made(tmp_path / "a", "optimizer.lr=null", lr=0.006)
-    assert reading.find([a])[0].config["optimizer.lr"] == 0.006
+    assert reading.find_runs([a])[0].config["optimizer.lr"] == 0.006
 
 
 def test_tails_of_keys_are_short_and_unambiguous():
@@ -181,30 +184,33 @@ def test_tails_of_keys_are_short_and_unambiguous():
 def test_the_best_is_by_bits_where_tokenizers_differ(tmp_path):
     a = made(tmp_path / "a", curve="step,val/loss,val/bpb\n10,1.0,3.0\n")
     b = made(tmp_path / "b", curve="step,val/loss,val/bpb\n10,2.0,2.5\n")
-    runs = reading.find([a, b])
-    found = table.table(runs)
-    assert table.judged(runs) == "best val/loss" and table.best(found, table.judged(runs))["run"] == "a"
+    runs = reading.find_runs([a, b])
+    found = table.rows_of_runs(runs)
+    assert (
+        table.ranking_column(runs) == "best val/loss"
+        and table.best_row(found, table.ranking_column(runs))["run"] == "a"
+    )
     (b / "run.json").write_text(json.dumps({"status": "finished", "tokenizer": "other", "text": "b"}))
-    runs = reading.find([a, b])
-    assert table.judged(runs) == "val/bpb" and table.best(found, table.judged(runs))["run"] == "b"
+    runs = reading.find_runs([a, b])
+    assert table.ranking_column(runs) == "val/bpb" and table.best_row(found, table.ranking_column(runs))["run"] == "b"
     assert table.caveats(runs) == ["tokenizers differ, so losses per token do not compare: val/bpb does"]
 
 
 def test_what_makes_losses_incomparable_is_said(tmp_path):
     a, b = made(tmp_path / "a"), made(tmp_path / "b", text="another")
-    assert "different texts" in table.caveats(reading.find([a, b]))[0]
+    assert "different texts" in table.caveats(reading.find_runs([a, b]))[0]
     c = made(tmp_path / "c", "trainer.val_batches=3")
-    assert "trainer.val_batches differs" in table.caveats(reading.find([a, c]))[0]
-    assert table.caveats(reading.find([a])) == []
+    assert "trainer.val_batches differs" in table.caveats(reading.find_runs([a, c]))[0]
+    assert table.caveats(reading.find_runs([a])) == []
 
 
 def test_sorting_by_any_column_leaves_the_unknown_last(tmp_path):
     for name, lr, losses in (("a", 0.3, [2.0]), ("b", 0.1, [3.0]), ("c", 0.2, [])):
         made(tmp_path / name, f"optimizer.lr={lr}", curve=validated(*losses))
-    found = table.table(reading.find([tmp_path]))
+    found = table.rows_of_runs(reading.find_runs([tmp_path]))
 
     def order(sort):
-        return "".join(row["run"] for row in table.ordered(found, sort))
+        return "".join(row["run"] for row in table.sort_rows(found, sort))
 
     assert order("best val/loss") == "abc" and order("-best val/loss") == "bac"
     assert order("lr") == order("optimizer.lr") == "bca" and order("-run") == "cba"
@@ -215,10 +221,10 @@ def test_sorting_by_any_column_leaves_the_unknown_last(tmp_path):
 def test_where_keeps_what_matches_as_it_is_typed(tmp_path):
     for i, lr in enumerate((0.001, 0.01, 0.01)):
         made(tmp_path / str(i), f"optimizer.lr={lr}", f"seed={i}", status="failed" if i == 2 else "finished")
-    runs = reading.find([tmp_path])
+    runs = reading.find_runs([tmp_path])
 
     def left(*wheres):
-        return [run.name for run in table.kept(runs, wheres)]
+        return [run.name for run in table.filter_runs(runs, wheres)]
 
     assert left("optimizer.lr=1e-2") == left("lr=0.01") == ["1", "2"]
     assert left("lr=0.01", "status=failed") == ["2"] and left("tokenizer.kind=Char") == ["0", "1", "2"]
@@ -239,7 +245,7 @@ def test_seeds_have_their_mean_and_the_deviation_of_a_sample(tmp_path):
         made(tmp_path / f"a{seed}", f"seed={seed}", "name=other", curve=validated(*losses))
     made(tmp_path / "a9", "seed=9", curve=validated(0.5), status="killed")
     made(tmp_path / "b", "model.n_layer=3", curve=validated(5.0))
-    many, one = table.grouped(reading.find([tmp_path]))
+    many, one = table.merge_seeds(reading.find_runs([tmp_path]))
     assert many["run"] == "a0, a1, a2, a9" and many["n"] == 3 and many["status"] == "3 finished, 1 killed"
     assert (many["best val/loss"], many["best val/loss sd"]) == (2.0, 1.0)  # of 1, 2, 3
     assert many["final val/loss"] == 3.5 and many["final val/loss sd"] == pytest.approx(7**0.5)  # of 1.5, 2.5, 6.5
@@ -355,7 +361,7 @@ def test_the_page_is_one_file_whose_figures_are_the_files(tmp_path):
         made(tmp_path / "runs" / f"s{seed}", f"seed={seed}")
     made(tmp_path / "runs" / "best", "model.n_layer=3", curve=validated(1.5))
     made(tmp_path / "runs" / "none", "model.n_layer=4", curve=None, status="failed", error="no room")
-    runs = reading.find([tmp_path / "runs"])
+    runs = reading.find_runs([tmp_path / "runs"])
     text = page.page(runs)
     assert "http" not in text and "src=" not in text and "@import" not in text and "url(#inside)" in text
     parsed = Parsed(text)
@@ -365,7 +371,9 @@ def test_the_page_is_one_file_whose_figures_are_the_files(tmp_path):
     assert (data["best"], data["by"], data["keys"]) == ("best", "best val/loss", ["model.n_layer", "seed"])
     entries = {entry["row"]["run"]: entry for entry in data["runs"]}
     assert list(entries) == ["best", "s1", "s2", "none"] and data["thinned"] == 1
-    assert {name: entry["row"] for name, entry in entries.items()} == {row["run"]: row for row in table.table(runs)}
+    assert {name: entry["row"] for name, entry in entries.items()} == {
+        row["run"]: row for row in table.rows_of_runs(runs)
+    }
     assert [entries[name]["group"] for name in ("best", "s1", "s2", "none")] == [None, 0, 0, None]
     one = entries["s1"]
     assert one["train"]["step"] == [1, 10, 20, 30] and one["train"]["train/loss"] == [3.0, 2.5, 2.1, 2.0]
@@ -386,7 +394,7 @@ def test_no_text_breaks_out_of_the_page(tmp_path):
     run = made(tmp_path / "<i>&" / 'a"><script>', curve=None, status="failed", error=hostile)
     (run / "samples.md").write_text(f"## step 5\n\n{FENCE}text\n{hostile}\n{FENCE}\n\n", encoding="utf-8")
     made(tmp_path / "<i>&" / "b")
-    parsed = Parsed(page.page(reading.find([tmp_path / "<i>&"])))
+    parsed = Parsed(page.page(reading.find_runs([tmp_path / "<i>&"])))
     assert len(parsed.texts("script")) == 2 and parsed.texts("h1") == ["2 runs: <i>&"] and not parsed.texts("i")
     entry = parsed.data["runs"][1]
     assert entry["row"]["run"] == 'a"><script>' and entry["error"] == hostile and entry["samples"] == {"5": [hostile]}
@@ -401,7 +409,7 @@ def test_samples_are_read_by_step_and_prompt_and_a_torn_one_is_left_out(tmp_path
         f"## step 10\n\n{FENCE}text\na\n## step 3\n{FENCE}\n\n{FENCE}text\n\n{FENCE}\n\n"
         f"## step 20\n\n{longer}text\nb {FENCE}\n{FENCE}\nc\n{longer}\n\n## step 30\n\n{FENCE}text\ncut"
     )
-    assert reading.find([run])[0].samples == {10: ["a\n## step 3", ""], 20: [f"b {FENCE}\n{FENCE}\nc"]}
+    assert reading.find_runs([run])[0].samples == {10: ["a\n## step 3", ""], 20: [f"b {FENCE}\n{FENCE}\nc"]}
 
 
 def test_long_curves_are_thinned_to_real_points_that_seeds_share(tmp_path):
@@ -410,7 +418,7 @@ def test_long_curves_are_thinned_to_real_points_that_seeds_share(tmp_path):
 
     a = made(tmp_path / "a", "seed=1", curve=curve(1000, 2))
     b = made(tmp_path / "b", "seed=2", curve=curve(950, 3))
-    data = Parsed(page.page(reading.find([a, b]))).data
+    data = Parsed(page.page(reading.find_runs([a, b]))).data
     assert data["thinned"] == 3  # 1000 / 398, upwards
     first, second = ({entry["row"]["run"]: entry for entry in data["runs"]}[name] for name in "ab")
     assert first["train"]["step"] == [*range(1, 1001, 3)] and first["train"]["train/loss"] == first["train"]["step"]
@@ -421,7 +429,9 @@ def test_long_curves_are_thinned_to_real_points_that_seeds_share(tmp_path):
 
 def test_a_page_of_200_runs_stays_small(tmp_path):
     figures = "2.123456789,2.0123456789,2.9876543210123,0.00123456789,40123.456789,12.3456789"
-    (run,) = reading.find([made(tmp_path / "run", curve=HEAD + "".join(f"{s},{figures}\n" for s in range(1, 2001)))])
+    (run,) = reading.find_runs(
+        [made(tmp_path / "run", curve=HEAD + "".join(f"{s},{figures}\n" for s in range(1, 2001)))]
+    )
     text = f"{FENCE}text\n{'word ' * 400}\n{FENCE}\n\n"
     (tmp_path / "run" / "samples.md").write_text("".join(f"## step {s}\n\n{text}" for s in range(20, 2001, 20)))
     runs = [
@@ -446,7 +456,7 @@ def test_a_real_run(nano):
         record["best"]["step"],
     )
     assert row["tokens"] == 12 * 4 * 16 and row["parameters"] == record["parameters"]
-    (entry,) = Parsed(page.page(reading.find([run]))).data["runs"]
+    (entry,) = Parsed(page.page(reading.find_runs([run]))).data["runs"]
     assert entry["val"]["step"] == [4, 8, 12] and list(entry["samples"]) == ["4", "8", "12"]
 
 
@@ -461,7 +471,7 @@ def test_a_browser_draws_it(tmp_path, fragment, lines):
     for seed in (1, 2):
         made(tmp_path / "runs" / f"s{seed}", f"seed={seed}")
     made(tmp_path / "runs" / "best", "model.n_layer=3", curve=validated(1.5, 1.4))
-    (tmp_path / "page.html").write_text(page.page(reading.find([tmp_path / "runs"])))
+    (tmp_path / "page.html").write_text(page.page(reading.find_runs([tmp_path / "runs"])))
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000", "--dump-dom"]
     command += [f"--user-data-dir={tmp_path}/profile", f"{(tmp_path / 'page.html').as_uri()}{fragment}"]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout

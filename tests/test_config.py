@@ -10,7 +10,7 @@ from conftest import NANO, ROOT, composed, config_of, slow_except
 from hydra import compose, initialize_config_dir
 
 import train as train_script
-from lm.config import CONF, SCHEMAS, Config, errors, plain, resolve
+from lm.config import CONF, SCHEMAS, Config, errors, resolve, to_dict
 from lm.config.help import help_text
 from lm.config.typed import keep_typed
 
@@ -69,7 +69,7 @@ def test_tests_compose_as_hydra_does():
     words = [*NANO, "optimizer=muon", "corpus.lines=7", "seed=3", "corpus.lines=8", "name='a b'", "init_from=x"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", keep_typed([*words, "name=test"], Config, SCHEMAS))
-    assert plain(resolve(cfg)) == plain(config_of(*words))
+    assert to_dict(resolve(cfg)) == to_dict(config_of(*words))
 
 
 @pytest.mark.parametrize(("group", "option"), [o for o in OPTIONS if o[0] in SCHEMAS])
@@ -207,7 +207,7 @@ def test_no_experiment_restates_what_its_groups_say(option):
     for choice in content.pop("defaults", []):
         named = {"experiment": choice} if isinstance(choice, str) else choice  # one built on another
         choices += [f"{key.removeprefix('override /')}={value}" for key, value in named.items()]
-    without = dict(leaves(plain(config_of(*choices))))
+    without = dict(leaves(to_dict(config_of(*choices))))
     for key, value in leaves(content):
         assert without[key] != value, f"conf/experiment/{option}.yaml restates {key}={value}"
 

@@ -8,7 +8,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from lm.data.tokenizer import Bytes, Chars, Subword
 from lm.data.tokenizer.plain import byte_letters
-from lm.generate import Sampling, Wanted, write, writing
+from lm.generate import GenerationRequest, Sampling, complete, writing
 from lm.model import GPT, GPTConfig
 
 MODEL, CHARS = small(), Chars(LETTERS, [])
@@ -38,7 +38,9 @@ def indifferent(vocab_size):
 def test_ids_without_a_token_are_never_drawn(tokenizer, sampling):
     model = indifferent(tokenizer.vocab_size + 63)
     known = set(range(256 + 1)) if isinstance(tokenizer, Bytes) else set(tokenizer.hf.get_vocab().values())
-    found = write(model, tokenizer, ["ab", "c"], Wanted(40, sampling, 4, end_of_text=False, alternatives=400))
+    found = complete(
+        model, tokenizer, ["ab", "c"], GenerationRequest(40, sampling, 4, end_of_text=False, alternatives=400)
+    )
     assert {i for c in found for i in c.ids} <= known
     assert all(len(c.text) for c in found)
     pieces = [piece for c in found for piece in c.pieces]
@@ -48,14 +50,14 @@ def test_ids_without_a_token_are_never_drawn(tokenizer, sampling):
 
 
 def test_a_vocabulary_without_gaps_changes_nothing():
-    assert writing.drawable(CHARS, CHARS.vocab_size) is None
-    mask = writing.drawable(CHARS, CHARS.vocab_size + 2)
+    assert writing.drawable_tokens(CHARS, CHARS.vocab_size) is None
+    mask = writing.drawable_tokens(CHARS, CHARS.vocab_size + 2)
     assert mask.tolist() == [True] * CHARS.vocab_size + [False] * 2
-    for wanted in (Wanted(30), Wanted(30, Sampling(0.7, 5, 0.9, 0.01, 1.2), num_samples=3)):
+    for wanted in (GenerationRequest(30), GenerationRequest(30, Sampling(0.7, 5, 0.9, 0.01, 1.2), num_samples=3)):
         padded = small(vocab_size=22)
         with torch.no_grad():
             padded.wte.weight[:20], padded.head.weight[:20] = MODEL.wte.weight, MODEL.head.weight
             padded.blocks.load_state_dict(MODEL.blocks.state_dict())
-        assert [c.ids for c in write(padded, CHARS, ["abc"], wanted)] == [
-            c.ids for c in write(MODEL, CHARS, ["abc"], wanted)
+        assert [c.ids for c in complete(padded, CHARS, ["abc"], wanted)] == [
+            c.ids for c in complete(MODEL, CHARS, ["abc"], wanted)
         ]

@@ -11,7 +11,7 @@ from test_generate import LETTERS, small, talk
 
 from lm.data.tokenizer import Chars
 from lm.evaluate.tasks.scoring import Dice
-from lm.generate import Sampling, Wanted, decode, decoding, write, writing
+from lm.generate import GenerationRequest, Sampling, complete, decode, decoding, writing
 from lm.generate.sampling import BLOCK, Uniforms, uniforms
 from lm.model import GPT
 
@@ -118,8 +118,8 @@ MODELS = {dtype: small().to(dtype) for dtype in (torch.float32, torch.bfloat16, 
 def test_any_settings_write_text_or_are_refused_by_name(values, wishes, dtype):
     values = {key: value for key, value in values.items() if value is not None or key in ("top_k", "top_p", "min_p")}
     try:
-        wanted = Wanted(sampling=Sampling(**values), **wishes)
-        found = write(MODELS[dtype], CHARS, ["abc", "d"], wanted)
+        wanted = GenerationRequest(sampling=Sampling(**values), **wishes)
+        found = complete(MODELS[dtype], CHARS, ["abc", "d"], wanted)
     except ValueError as error:
         assert "\n" not in str(error)
         assert str(error).split("=")[0].split(" ")[0] in {*values, *wishes}
@@ -169,7 +169,7 @@ def test_a_text_without_an_end_takes_no_room_ahead(monkeypatch):
     texts = []
     monkeypatch.setattr(decoding, "ROOM", 64)
     for n in (BLOCK + 14, 10**12, 10**30):
-        wanted, told = Wanted(n, Sampling(), num_samples=2, seed=4), []
+        wanted, told = GenerationRequest(n, Sampling(), num_samples=2, seed=4), []
 
         def watch(row, text, told=told):
             told.append((row, text))
@@ -177,7 +177,7 @@ def test_a_text_without_an_end_takes_no_room_ahead(monkeypatch):
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            write(MODEL, CHARS, ["abc"], wanted, watch)
+            complete(MODEL, CHARS, ["abc"], wanted, watch)
         texts.append(told)
     assert texts[0] == texts[1] == texts[2]
     assert len(texts[0]) == 2 * (BLOCK + 14)
@@ -192,18 +192,18 @@ def same(found, expected):
 
 
 def test_rows_in_several_batches_are_what_they_are_in_one(monkeypatch):
-    prompts, wanted = ["abc", "k", "defghijklm"], Wanted(12, Sampling(0.9), num_samples=3, alternatives=2)
+    prompts, wanted = ["abc", "k", "defghijklm"], GenerationRequest(12, Sampling(0.9), num_samples=3, alternatives=2)
     told = []
-    together = write(MODEL, CHARS, prompts, wanted)
+    together = complete(MODEL, CHARS, prompts, wanted)
     monkeypatch.setattr(writing, "BATCH", 2)
-    assert same(write(MODEL, CHARS, prompts, wanted, lambda row, text: told.append((row, text))), together)
+    assert same(complete(MODEL, CHARS, prompts, wanted, lambda row, text: told.append((row, text))), together)
     for i, completion in enumerate(together):
         assert "".join(text for row, text in told if row == i) == completion.text
     numbers = [5, 3, 1, 2, 0, 4, 7, 6, 8]
     monkeypatch.setattr(writing, "BATCH", 4)
-    some = write(MODEL, CHARS, prompts, wanted, numbers=numbers)
+    some = complete(MODEL, CHARS, prompts, wanted, numbers=numbers)
     monkeypatch.setattr(writing, "BATCH", 100)
-    assert same(some, write(MODEL, CHARS, prompts, wanted, numbers=numbers))
+    assert same(some, complete(MODEL, CHARS, prompts, wanted, numbers=numbers))
 
 
 def test_many_prompts_are_written_a_batch_at_a_time(monkeypatch):
@@ -211,10 +211,10 @@ def test_many_prompts_are_written_a_batch_at_a_time(monkeypatch):
     monkeypatch.setattr(
         GPT, "features", lambda self, ids, *a, **k: widest.append(len(ids)) or features(self, ids, *a, **k)
     )
-    found = write(MODEL, CHARS, [LETTERS[i % 20] for i in range(1000)], Wanted(2))
+    found = complete(MODEL, CHARS, [LETTERS[i % 20] for i in range(1000)], GenerationRequest(2))
     assert len(found) == 1000 and max(widest) == writing.BATCH
     with pytest.raises(ValueError, match="^num_samples=1000000 of 3 prompts are 3,000,000 texts, and must be at most"):
-        write(MODEL, CHARS, ["a", "b", "c"], Wanted(num_samples=10**6))
+        complete(MODEL, CHARS, ["a", "b", "c"], GenerationRequest(num_samples=10**6))
 
 
 # ---- Apple GPUs have no float64

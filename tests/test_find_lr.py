@@ -10,7 +10,7 @@ from conftest import NANO, config_of
 from hydra.core.global_hydra import GlobalHydra
 
 from lm.base import commands
-from lm.experiment.find_lr import Curve, losses, range_test, rates
+from lm.experiment.find_lr import Curve, range_test, spaced_rates, train_losses
 from scripts import find_lr
 
 # Every rate the same, as in a run whose rate is constant.
@@ -24,7 +24,7 @@ def trained(run):
 
 
 def at_one_rate(*overrides, tmp_path):
-    return list(losses(config_of(*NANO, *CONSTANT, f"data.root={tmp_path}/data", *overrides), [0.01] * 8))
+    return list(train_losses(config_of(*NANO, *CONSTANT, f"data.root={tmp_path}/data", *overrides), [0.01] * 8))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_devices_and_auto_do_not_change_the_batch(tmp_path):
 
 def curve(loss, low=1e-5, high=1.0, steps=200):
     """Of a test whose loss at each rate is that function of log10."""
-    made = Curve(rates(low, high, steps))
+    made = Curve(spaced_rates(low, high, steps))
     for lr in made.lrs:
         if not made.add(loss(math.log10(lr))):
             break
@@ -78,7 +78,7 @@ def curve(loss, low=1e-5, high=1.0, steps=200):
 
 
 def test_rates_rise_by_one_factor():
-    assert rates(1e-4, 1e-1, 31) == pytest.approx([10 ** (i / 10 - 4) for i in range(31)])
+    assert spaced_rates(1e-4, 1e-1, 31) == pytest.approx([10 ** (i / 10 - 4) for i in range(31)])
 
 
 def test_smoothing_has_no_bias_and_is_late_by_the_same_factor():
@@ -207,4 +207,4 @@ def test_a_watcher_sees_every_loss(tmp_path):
             yield value
 
     config = config_of(*NANO, f"data.root={tmp_path}/data")
-    assert range_test(config, rates(1e-4, 1e-2, 20), watched).losses == seen
+    assert range_test(config, spaced_rates(1e-4, 1e-2, 20), watched).losses == seen

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer as HFTokenizer
 from lm.data.corpus import Split, Text
 from lm.data.download import Downloads
 from lm.data.package_index import fetch
-from lm.data.token_files import cached_tokenizer, encoded
+from lm.data.token_files import cached_tokenizer, encode_split
 from lm.data.tokenizer import BPEConfig, ByteConfig, CharConfig, FileConfig, GPT2Config, from_json
 from lm.data.tokenizer.plain import byte_letters
 
@@ -153,7 +153,7 @@ def test_the_ids_of_a_text_in_pieces_are_those_of_the_whole(name, documents, at_
     tokenizer = from_json(KINDS[name])
     whole = [own(tokenizer.to_json(), document) for document in documents]
     split = in_pieces(3, *documents)
-    stream = [i for ids, _ in encoded(split, tokenizer, False, at_once) for i in ids.tolist()]
+    stream = [i for ids, _ in encode_split(split, tokenizer, False, at_once) for i in ids.tolist()]
     assert stream == [i for ids in whole for i in ids]
     assert [tokenizer.encode(document).tolist() for document in documents] == whole
     special = {i for name, i in tokenizer.special_tokens.items() if name not in ("<unk>", "[UNK]")}
@@ -293,7 +293,7 @@ def test_a_list_leaves_no_text_out_that_its_tokens_cover(tmp_path_factory, token
         fewest |= {end: 1 + min(ways)} if ways else {}
     ids = tokenizer.encode(text).tolist()
     assert (tokenizer.special_tokens, tokenizer.vocab_size) == ({}, len(tokens) + 1)
-    assert ids == [i for part, _ in encoded(in_pieces(3, text), tokenizer, False, 1) for i in part.tolist()]
+    assert ids == [i for part, _ in encode_split(in_pieces(3, text), tokenizer, False, 1) for i in part.tolist()]
     if "\n" in text:  # it spells line by line: tokens of several lines do not count
         return
     assert (len(tokens) in ids) == (len(text) not in fewest)

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from lm.data.tokenizer.plain import Bytes, Chars
-from lm.generate import Piece, Sampling, Wanted, decode, write
+from lm.generate import GenerationRequest, Piece, Sampling, complete, decode
 from lm.generate.sampling import uniforms
 from lm.generate.session import Session
 from lm.model import GPT, GPTConfig
 from lm.run.checkpoint import load
-from lm.run.lock import claim
+from lm.run.lock import acquire
 
 ROOT = Path(__file__).parents[1]
 LETTERS = "abcdefghijklmnopqrst"
@@ -190,7 +190,7 @@ def test_impossible_settings_are_refused_by_name(settings):
 )
 def test_impossible_wishes_are_refused_by_name(settings):
     with pytest.raises(ValueError, match=f"^{next(iter(settings))}="):
-        Wanted(**settings)
+        GenerationRequest(**settings)
 
 
 # ---- text
@@ -225,8 +225,8 @@ def said(text, tokenizer, **wanted):
     """What is written by a model that says `text`, and the pieces in which it is told."""
     parrot = Parrot(tokenizer.encode(text).tolist(), tokenizer.vocab_size)
     told = []
-    wanted = Wanted(**{"max_new_tokens": len(parrot.said), "sampling": GREEDY} | wanted)
-    [completion] = write(
+    wanted = GenerationRequest(**{"max_new_tokens": len(parrot.said), "sampling": GREEDY} | wanted)
+    [completion] = complete(
         parrot,
         tokenizer,
         [tokenizer.decode([99 % tokenizer.vocab_size])],
@@ -263,26 +263,26 @@ def test_the_end_of_text_token_ends_the_text_or_does_not():
     tokenizer = Chars(LETTERS, ["<|endoftext|>"])
     ids = [*tokenizer.encode("abc").tolist(), tokenizer.end_of_text, *tokenizer.encode("de").tolist()]
     parrot = Parrot(ids, tokenizer.vocab_size)
-    [ended] = write(parrot, tokenizer, ["f"], Wanted(6, GREEDY))
+    [ended] = complete(parrot, tokenizer, ["f"], GenerationRequest(6, GREEDY))
     assert (ended.text, ended.ended, len(ended.ids)) == ("abc", "end_of_text", 3)
-    [whole] = write(parrot, tokenizer, ["f"], Wanted(6, GREEDY, end_of_text=False))
+    [whole] = complete(parrot, tokenizer, ["f"], GenerationRequest(6, GREEDY, end_of_text=False))
     assert whole.ids == ids and whole.text.endswith("de") and whole.ended == "length"
 
 
 def test_rows_that_end_early_do_not_disturb_the_others(model):
     chars = Chars(LETTERS, [])
-    free = write(model, chars, ["abc", "k"], Wanted(20, Sampling(), num_samples=3))
+    free = complete(model, chars, ["abc", "k"], GenerationRequest(20, Sampling(), num_samples=3))
     assert [(c.prompt, c.sample) for c in free] == [(p, n) for p in ("abc", "k") for n in range(3)]
     stop = free[0].text[4:6]
     for before, after in zip(
-        free, write(model, chars, ["abc", "k"], Wanted(20, Sampling(), 3, stop=(stop,))), strict=True
+        free, complete(model, chars, ["abc", "k"], GenerationRequest(20, Sampling(), 3, stop=(stop,))), strict=True
     ):
         assert after.text == re.split(re.escape(stop), before.text)[0]
 
 
 def test_alternatives_are_the_models_own_probabilities(model):
     chars = Chars(LETTERS, [])
-    [c] = write(model, chars, ["abc"], Wanted(3, Sampling(0.3, top_k=2), alternatives=4))
+    [c] = complete(model, chars, ["abc"], GenerationRequest(3, Sampling(0.3, top_k=2), alternatives=4))
     text = chars.encode("abc").tolist()
     for token, piece in zip(c.ids, c.pieces, strict=True):
         probs = model(torch.tensor([text])).detach()[0, -1].softmax(-1)
@@ -299,7 +299,10 @@ def test_alternatives_are_the_models_own_probabilities(model):
 
 def test_without_a_cache_it_is_the_same(model):
     chars = Chars(LETTERS, [])
-    texts = [[c.text for c in write(model, chars, ["abc", "k"], Wanted(20, cached=cached))] for cached in (True, False)]
+    texts = [
+        [c.text for c in complete(model, chars, ["abc", "k"], GenerationRequest(20, cached=cached))]
+        for cached in (True, False)
+    ]
     assert texts[0] == texts[1]
 
 
@@ -307,11 +310,11 @@ def test_prompts_that_cannot_be_continued_are_refused(model):
     chars = Chars(LETTERS, [])
     for prompts in ([], [""], ["a", ""]):
         with pytest.raises(ValueError, match="empty"):
-            write(model, chars, prompts, Wanted())
+            complete(model, chars, prompts, GenerationRequest())
     with pytest.raises(ValueError, match="'Z'"):
-        write(model, chars, ["aZ"], Wanted())
+        complete(model, chars, ["aZ"], GenerationRequest())
     with pytest.raises(ValueError, match="stop must not be empty"):
-        Wanted(stop=("a", ""))
+        GenerationRequest(stop=("a", ""))
 
 
 # ---- a session
@@ -327,16 +330,16 @@ def talk(model, *lines, wanted=None, tokenizer=None):
             raise line
         return line
 
-    session = Session(model, tokenizer or Chars(LETTERS, []), wanted or Wanted(8, GREEDY), read, said.append)
+    session = Session(model, tokenizer or Chars(LETTERS, []), wanted or GenerationRequest(8, GREEDY), read, said.append)
     session.run()
     return "".join(said), session
 
 
 def test_a_session_goes_on_from_each_prompt(model):
     chars = Chars(LETTERS, [])
-    [alone] = write(model, chars, ["abc"], Wanted(8, GREEDY))
+    [alone] = complete(model, chars, ["abc"], GenerationRequest(8, GREEDY))
     said, session = talk(model, "abc", "/more", "/quit", "never")
-    [more] = write(model, chars, ["abc" + alone.text], Wanted(8, GREEDY))
+    [more] = complete(model, chars, ["abc" + alone.text], GenerationRequest(8, GREEDY))
     assert said.split("\n")[1:] == [alone.text, more.text, ""] and session.text == more.text
 
 
@@ -355,8 +358,10 @@ def test_settings_are_shown_changed_and_refused(model):
 
 
 def test_again_takes_the_next_seed(model):
-    said, session = talk(model, "abc", "/again", wanted=Wanted(8, Sampling(), seed=3))
-    texts = [write(model, Chars(LETTERS, []), ["abc"], Wanted(8, Sampling(), seed=s))[0].text for s in (3, 4)]
+    said, session = talk(model, "abc", "/again", wanted=GenerationRequest(8, Sampling(), seed=3))
+    texts = [
+        complete(model, Chars(LETTERS, []), ["abc"], GenerationRequest(8, Sampling(), seed=s))[0].text for s in (3, 4)
+    ]
     assert said.split("\n")[1:3] == texts and session.wanted.seed == 4
 
 
@@ -364,14 +369,14 @@ def test_lines_are_joined_and_a_slash_is_typed_twice(model):
     for typed, prompt in {("ab\\", "cd"): "ab\ncd", ('"""', "a", "", "b", '"""'): "a\n\nb", ("//a",): "/a"}.items():
         lines = iter(typed)
         session = Session(
-            small(256), Bytes([]), Wanted(1), lambda question, lines=lines: next(lines), lambda text: None
+            small(256), Bytes([]), GenerationRequest(1), lambda question, lines=lines: next(lines), lambda text: None
         )
         session.obey(session.entry())
         assert session.prompt == prompt
 
 
 def test_ctrl_c_stops_the_text_and_not_the_session(model, monkeypatch):
-    whole = write(model, Chars(LETTERS, []), ["abc"], Wanted(8, GREEDY))[0].text
+    whole = complete(model, Chars(LETTERS, []), ["abc"], GenerationRequest(8, GREEDY))[0].text
     said = []
 
     def say(text):
@@ -387,7 +392,7 @@ def test_ctrl_c_stops_the_text_and_not_the_session(model, monkeypatch):
             raise line
         return line
 
-    session = Session(model, Chars(LETTERS, []), Wanted(8, GREEDY), read, say)
+    session = Session(model, Chars(LETTERS, []), GenerationRequest(8, GREEDY), read, say)
     session.run()
     assert f"{whole[:3]} [stopped]\n" in "".join(said)
     assert session.prompt == "abc" + whole[:3]  # /more goes on from where it was stopped
@@ -462,6 +467,6 @@ def test_a_run_that_still_trains_gives_its_latest_checkpoint(nano, caplog):
     (checkpoints / "best.ckpt").write_bytes((checkpoints / "step_000008.ckpt").read_bytes())
     caplog.clear()
     assert load(checkpoints.parent).step == 8 and not caplog.text
-    with claim(checkpoints.parent):
+    with acquire(checkpoints.parent):
         found = load(checkpoints.parent)
     assert found.step == 12 and "is still training: this is its latest checkpoint, of step 12" in caplog.text

@@ -14,7 +14,7 @@ from test_generate import GREEDY, talk
 
 from lm.data import user_text
 from lm.data.tokenizer import Bytes, Chars
-from lm.generate import Wanted, write
+from lm.generate import GenerationRequest, complete
 from lm.run.checkpoint import Checkpoint
 from scripts import generate
 
@@ -154,16 +154,16 @@ def test_a_prompt_may_follow_the_start_of_a_document(monkeypatch, script):
 def test_wishes_of_a_prompt_hold_in_batches_and_for_characters():
     chars = Chars("ab", ["<|endoftext|>"])
     model = indifferent(3)
-    for prompts, wanted in ((["<|endoftext|>", "ab"], Wanted(3, GREEDY, parse_special=True)), (["", "ab"], Wanted(3, GREEDY, document_start=True))):  # fmt: skip
-        assert [c.prompt for c in write(model, chars, prompts, wanted)] == prompts
+    for prompts, wanted in ((["<|endoftext|>", "ab"], GenerationRequest(3, GREEDY, parse_special=True)), (["", "ab"], GenerationRequest(3, GREEDY, document_start=True))):  # fmt: skip
+        assert [c.prompt for c in complete(model, chars, prompts, wanted)] == prompts
     with pytest.raises(ValueError, match="lacks '<'"):
-        write(model, chars, ["<|endoftext|>"], Wanted(3))
+        complete(model, chars, ["<|endoftext|>"], GenerationRequest(3))
 
 
 def test_a_session_has_both_settings():
     said, session = talk(
         indifferent(258), "/set", "<|user|>", "/set parse_special on", "<|user|>", "/set document_start on", "", "/more",
-        "/set parse_special maybe", "/set document_start off", "", wanted=Wanted(2, GREEDY), tokenizer=TOKENIZER,
+        "/set parse_special maybe", "/set document_start off", "", wanted=GenerationRequest(2, GREEDY), tokenizer=TOKENIZER,
     )  # fmt: skip
     assert "parse_special       off\ndocument_start      off\n" in said
     assert said.count("[<|user|> encoded as ordinary text; with /set parse_special on it becomes a token]\n") == 1

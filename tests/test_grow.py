@@ -7,7 +7,7 @@ import torch
 from conftest import NANO, config_of, slow_except
 
 import train
-from lm.config import option
+from lm.config import load_option
 from lm.model import GPT, GPTConfig
 from lm.model.growth import insert_layer
 from lm.run import checkpoint
@@ -20,7 +20,7 @@ SHAPES = [[], ["model.tie_embeddings=true", "model.position=learned", "model.bia
 @pytest.mark.parametrize("shape", SHAPES, ids=["tiny", "gpt2"])
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_the_function_and_the_optimizers_state_stay(nano, shape, at, name):
-    optimizer = option("optimizer", name)
+    optimizer = load_option("optimizer", name)
     run = nano(*shape, f"optimizer={name}")
     data = checkpoint.read(run / "checkpoints" / "last.ckpt")
     grown = insert_layer(data, at)

@@ -8,7 +8,7 @@ from conftest import config_of, weights
 from lm.data.tokenizer import Bytes, Chars, spellings
 from lm.model import GPT, GPTConfig, huggingface
 from lm.run import checkpoint
-from lm.run.init_from import inherit, shared_tokens
+from lm.run.init_from import load_weights, shared_tokens
 
 
 def source(config: GPTConfig, tokenizer) -> checkpoint.Checkpoint:
@@ -29,7 +29,7 @@ def test_tokens_that_both_vocabularies_have_keep_their_rows():
     old, new = Chars("abcd"), Chars("bdxé")
     parent, model = source(config, old), fresh(config, new)
     before = model.wte.weight.detach().clone()
-    found = inherit(model, new, parent)
+    found = load_weights(model, new, parent)
     for char in "bd":
         i, j = int(new.encode(char)[0]), int(old.encode(char)[0])
         assert torch.equal(model.wte.weight[i], parent.model.wte.weight[j])
@@ -49,7 +49,7 @@ def test_the_same_vocabulary_is_loaded_whole_whatever_its_padding():
     tokenizer = Chars("abc")
     parent = source(GPTConfig(**SMALL), tokenizer)
     model = fresh(GPTConfig(**SMALL, vocab_multiple=64), tokenizer)
-    found = inherit(model, tokenizer, parent)
+    found = load_weights(model, tokenizer, parent)
     assert torch.equal(model.wte.weight[:3], parent.model.wte.weight) and len(model.wte.weight) == 64
     assert not found.resized and not found.fresh
     ids = torch.tensor([[0, 1, 2]])
@@ -60,7 +60,7 @@ def test_nothing_in_common_is_fresh():
     config = GPTConfig(**SMALL)
     parent, model = source(config, Chars("abc")), fresh(config, Chars("xyz"))
     before = model.wte.weight.detach().clone()
-    assert inherit(model, Chars("xyz"), parent).fresh == ["wte.weight"]  # and the head, which is the same matrix
+    assert load_weights(model, Chars("xyz"), parent).fresh == ["wte.weight"]  # and the head, which is the same matrix
     assert torch.equal(model.wte.weight, before)
 
 
@@ -70,7 +70,7 @@ def test_positions_reach_as_far_as_they_did(context):
     parent = source(GPTConfig(**SMALL), tokenizer)
     model = fresh(GPTConfig(**SMALL | {"block_size": context}), tokenizer)
     before = model.wpe.weight.detach().clone()
-    found = inherit(model, tokenizer, parent)
+    found = load_weights(model, tokenizer, parent)
     shared = min(8, context)
     assert torch.equal(model.wpe.weight[:shared], parent.model.wpe.weight[:shared])
     assert torch.equal(model.wpe.weight[shared:], before[shared:])
@@ -83,7 +83,7 @@ def test_rotary_positions_reach_any_context():
     tokenizer = Chars("abc")
     parent = source(GPTConfig(**SMALL, position="rope"), tokenizer)
     model = fresh(GPTConfig(**SMALL | {"block_size": 50}, position="rope"), tokenizer)
-    assert not inherit(model, tokenizer, parent).resized
+    assert not load_weights(model, tokenizer, parent).resized
     ids = torch.tensor([[0, 1, 2, 0]])
     torch.testing.assert_close(model(ids), parent.model(ids))
 
@@ -92,7 +92,7 @@ def test_other_blocks_are_refused():
     tokenizer = Chars("abc")
     model = fresh(GPTConfig(**SMALL | {"n_layer": 3}, mlp="relu"), tokenizer)
     with pytest.raises(ValueError, match="(?s)model.n_layer=3, but the checkpoint has 2.*model.mlp=relu, but"):
-        inherit(model, tokenizer, source(GPTConfig(**SMALL), tokenizer))
+        load_weights(model, tokenizer, source(GPTConfig(**SMALL), tokenizer))
 
 
 LLAMA = {"position": "rope", "norm": "rmsnorm", "mlp": "swiglu"}
@@ -110,7 +110,7 @@ def test_a_model_begins_from_its_own_export(fields, tmp_path):
     parent = source(config, tokenizer)
     huggingface.export(parent.model, tokenizer, tmp_path / "hf")
     model = fresh(config, tokenizer)
-    assert not inherit(model, tokenizer, checkpoint.load(tmp_path / "hf")).resized
+    assert not load_weights(model, tokenizer, checkpoint.load(tmp_path / "hf")).resized
     ids = torch.tensor([[0, 1, 2, 0]])
     torch.testing.assert_close(model(ids), parent.model(ids))
 
@@ -124,7 +124,7 @@ def test_another_function_is_refused_by_name(field, value):
     tokenizer = Chars("abc")
     model = fresh(GPTConfig(**SMALL | {field: value}), tokenizer)
     with pytest.raises(ValueError, match=f"model.{field}={value}, but the checkpoint has"):
-        inherit(model, tokenizer, source(GPTConfig(**SMALL), tokenizer))
+        load_weights(model, tokenizer, source(GPTConfig(**SMALL), tokenizer))
 
 
 def test_a_difference_is_shown_with_the_values_that_count():
@@ -133,7 +133,7 @@ def test_a_difference_is_shown_with_the_values_that_count():
     with pytest.raises(
         ValueError, match="(?s)model.bias_qkv=False, but the checkpoint has True.*model.bias_norm=False, but"
     ):
-        inherit(model, tokenizer, source(GPTConfig(**SMALL), tokenizer))
+        load_weights(model, tokenizer, source(GPTConfig(**SMALL), tokenizer))
 
 
 def test_spellings_do_not_depend_on_how_a_file_writes_them():

@@ -11,8 +11,8 @@ import torch
 from conftest import ROOT, config_of
 
 from benchmarks.memory import GRID, lab_formula, measured
-from lm.experiment.capacity import advice, expect, require, setup
-from lm.memory import Network, by_kind, estimate, ladder, largest
+from lm.experiment.capacity import advice, estimate_for, memory_setup, require_memory
+from lm.memory import Network, by_kind, estimate, largest_micro_batch, ways_to_fit
 from lm.optim import AdamWConfig
 
 BASE = ["precision=fp32", "attention=sdpa", "model=tiny", "data.batch_size=8", "device=cpu"]
@@ -48,8 +48,8 @@ def compared(overrides: list[str], vocab: int) -> tuple[float | None, float]:
     """Relative errors of what is kept, and of the peak."""
     config = config_of(*BASE, *overrides)
     kept, peak = measured(config, vocab, "cpu")
-    made = expect(config, vocab, "cpu")
-    about = sum(by_kind(Network(config.model, setup(config, vocab, "cpu")).operations()).values())
+    made = estimate_for(config, vocab, "cpu")
+    about = sum(by_kind(Network(config.model, memory_setup(config, vocab, "cpu")).operations()).values())
     return (None if kept is None else about / kept - 1), made.tensors / peak - 1
 
 
@@ -84,12 +84,12 @@ def test_the_grid_of_the_docs_is_within_a_tenth(typed):
 def test_a_gpu_is_estimated_within_a_tenth(typed):
     config = config_of(*BASE[:-1], *typed.split(), "device=cuda")
     _, peak = measured(config, 50257, "cuda")
-    assert abs(expect(config, 50257, "cuda").tensors / peak - 1) < 0.1
+    assert abs(estimate_for(config, 50257, "cuda").tensors / peak - 1) < 0.1
 
 
 def test_the_parts_add_up():
     config = config_of(*BASE)
-    made = expect(config, 1000, "cpu")
+    made = estimate_for(config, 1000, "cpu")
     parts = made.weights + made.gradients + made.optimizer + sum(made.activations.values()) + made.working
     assert made.tensors == parts
     assert made.total == parts + made.overhead
@@ -98,7 +98,7 @@ def test_the_parts_add_up():
 
 def test_memory_grows_with_the_micro_batch_and_not_with_accumulation():
     def total(*overrides: str) -> int:
-        return expect(config_of(*BASE, *overrides), 1000, "cpu").total
+        return estimate_for(config_of(*BASE, *overrides), 1000, "cpu").total
 
     assert total("data.batch_size=16") > total("data.batch_size=8") > total("data.micro_batch_size=4")
     twice = total("data.batch_size=16", "data.micro_batch_size=4")
@@ -106,7 +106,8 @@ def test_memory_grows_with_the_micro_batch_and_not_with_accumulation():
     # gradients of the micro-batch before are there
     assert (
         twice
-        == total("data.micro_batch_size=4", "data.batch_size=4") + expect(config_of(*BASE), 1000, "cpu").full_gradients
+        == total("data.micro_batch_size=4", "data.batch_size=4")
+        + estimate_for(config_of(*BASE), 1000, "cpu").full_gradients
     )
 
 
@@ -121,7 +122,7 @@ def test_the_labs_formula_gives_what_the_lab_printed(name, gib):
 @pytest.mark.slow
 def test_the_largest_micro_batch_fits_and_the_next_does_not():
     config = config_of(*BASE)
-    setting, optimizer = setup(config, 1000, "cpu"), AdamWConfig()
+    setting, optimizer = memory_setup(config, 1000, "cpu"), AdamWConfig()
 
     def total(micro: int) -> int:
         from dataclasses import replace
@@ -129,16 +130,16 @@ def test_the_largest_micro_batch_fits_and_the_next_does_not():
         return estimate(config.model, replace(setting, micro_batch=micro), optimizer).total
 
     capacity = 3_000_000_000
-    best = largest(config.model, setting, optimizer, capacity)
+    best = largest_micro_batch(config.model, setting, optimizer, capacity)
     assert total(best) <= capacity < total(best + 1)
-    assert largest(config.model, setting, optimizer, 1000) == 0
+    assert largest_micro_batch(config.model, setting, optimizer, 1000) == 0
 
 
 def test_the_ladder_descends_until_it_fits():
     config = config_of("model=large", "precision=fp32", "attention=manual", "data.batch_size=16")
-    setting = setup(config, 50257, "cuda")
+    setting = memory_setup(config, 50257, "cuda")
     capacity = 8_000_000_000
-    rungs = list(ladder(config.model, setting, config.optimizer, 16, capacity))
+    rungs = list(ways_to_fit(config.model, setting, config.optimizer, 16, capacity))
     totals = [made.total for _, made in rungs]
     assert totals == sorted(totals, reverse=True)
     assert totals[-1] <= capacity < totals[-2]
@@ -149,17 +150,19 @@ def test_the_ladder_descends_until_it_fits():
     changed = config_of(
         "model=large", "attention=manual", "precision=fp32", "data.batch_size=16", *(change for change, _ in rungs)
     )
-    assert expect(changed, 50257, "cuda") == after
+    assert estimate_for(changed, 50257, "cuda") == after
 
 
 def test_what_does_not_fit_is_refused_with_advice():
     config = config_of(*BASE, "data.batch_size=4096")
     with pytest.raises(ValueError, match=r"training would take about [\d.]+ GB, and this machine has 2.0 GB") as error:
-        require(config, 2048, "cpu", 2_000_000_000)
+        require_memory(config, 2048, "cpu", 2_000_000_000)
     assert "data.micro_batch_size=" in str(error.value) and "trainer.check_memory=false" in str(error.value)
     micro = int(str(error.value).partition("data.micro_batch_size=")[2].split()[0])
-    require(config_of(*BASE, "data.batch_size=4096", f"data.micro_batch_size={micro}"), 2048, "cpu", 2_000_000_000)
-    require(config_of(*BASE, "data.batch_size=4096", "trainer.check_memory=false"), 2048, "cpu", 2_000_000_000)
+    require_memory(
+        config_of(*BASE, "data.batch_size=4096", f"data.micro_batch_size={micro}"), 2048, "cpu", 2_000_000_000
+    )
+    require_memory(config_of(*BASE, "data.batch_size=4096", "trainer.check_memory=false"), 2048, "cpu", 2_000_000_000)
 
 
 def test_a_model_that_no_change_makes_fit_is_said_to_be_too_large():

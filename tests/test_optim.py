@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import NANO, config_of, equal, slow_except, weights
 
-from lm.config import option
+from lm.config import load_option
 from lm.model import GPT, GPTConfig
 from lm.optim import AdamW8bitConfig, AdamWConfig, LionConfig, MuonConfig, OptimizerConfig, SGDConfig, orthogonal
 
@@ -22,7 +22,7 @@ def model(**fields):
 @pytest.mark.parametrize("tie", [True, False])
 def test_groups_hold_every_parameter_once_and_keep_the_names(tie, name):
     net = model(tie_embeddings=tie)
-    groups = option("optimizer", name).for_width(64).build(net).param_groups
+    groups = load_option("optimizer", name).for_width(64).build(net).param_groups
     ids = [id(p) for group in groups for p in group["params"]]
     assert len(ids) == len(set(ids)) and set(ids) == {id(p) for p in net.parameters()}
     by_name = dict(net.named_parameters())
@@ -52,7 +52,7 @@ def test_only_matrices_decay():
 def test_halves_a_quadratic(name):
     torch.manual_seed(0)
     net = torch.nn.Linear(128, 64, bias=False)
-    config = option("optimizer", name, weight_decay=0.0, lr=0.1 if name == "muon" else 0.05)
+    config = load_option("optimizer", name, weight_decay=0.0, lr=0.1 if name == "muon" else 0.05)
     optimizer = config.build(net)
     start = net.weight.square().sum().item()
     for _ in range(20):
@@ -73,7 +73,7 @@ def test_8bit_state_is_8bit_for_large_tensors_and_32_for_small():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_saved_and_loaded_it_goes_on_exactly(name, tmp_path):
-    config = option("optimizer", name).for_width(64)
+    config = load_option("optimizer", name).for_width(64)
 
     def train(net, optimizer, steps):
         for step in steps:
@@ -152,8 +152,8 @@ def test_without_a_rate_the_width_decides():
     assert AdamWConfig().for_width(768).lr == pytest.approx(5e-4)
     assert AdamWConfig(lr=0.5).for_width(384).lr == 0.5
     for name in NAMES:
-        config: OptimizerConfig = option("optimizer", name)
-        assert config.for_width(128).lr == config.usual_lr(128) > 0
+        config: OptimizerConfig = load_option("optimizer", name)
+        assert config.for_width(128).lr == config.default_lr(128) > 0
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -251,7 +251,7 @@ def test_muon_passes_over_what_has_no_gradient():
 
 def test_the_memory_of_a_state_is_what_the_config_says():
     for name in NAMES:
-        config = option("optimizer", name).for_width(64)
+        config = load_option("optimizer", name).for_width(64)
         net = model()
         optimizer = config.build(net)
         net(torch.randint(128, (1, 16))).sum().backward()

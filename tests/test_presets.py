@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from conftest import config_of, slow_except
 
-from lm.config import CONF, option
+from lm.config import CONF, load_option
 from lm.model import GPT
 
 # preset, vocabulary, parameters: as recomputed from the systems' own code (FundamentaLLM's, feste's, the Lab's and
@@ -53,22 +53,22 @@ def test_every_preset_is_counted():
 @pytest.mark.parametrize(("preset", "vocab_size"), COUNTS)
 def test_exact_counts(preset, vocab_size):
     with torch.device("meta"):
-        assert GPT(option("model", preset), vocab_size).num_params == COUNTS[preset, vocab_size]
+        assert GPT(load_option("model", preset), vocab_size).num_params == COUNTS[preset, vocab_size]
 
 
 @pytest.mark.parametrize("preset", TIED)
 def test_exact_counts_tied(preset):
     with torch.device("meta"):
-        assert GPT(option("model", preset, tie_embeddings=True), 50257).num_params == TIED[preset]
+        assert GPT(load_option("model", preset, tie_embeddings=True), 50257).num_params == TIED[preset]
     with torch.device("meta"):  # feste's tiny, and what its documents' 163M needs
-        assert GPT(option("model", "feste/tiny", tie_embeddings=True), 512).num_params == 136_960
-        assert GPT(option("model", "feste/gpt2", block_size=1024), 50257).num_params == 163_037_184
+        assert GPT(load_option("model", "feste/tiny", tie_embeddings=True), 512).num_params == 136_960
+        assert GPT(load_option("model", "feste/gpt2", block_size=1024), 50257).num_params == 163_037_184
 
 
 def starts(preset: str, tied: bool, V: int = 2048) -> None:
     """Loss at the start within 2 % of ln V, and lower after two steps."""
     torch.manual_seed(0)
-    config = option("model", preset, tie_embeddings=tied, dropout=0.0, dropout_mlp=0.0)
+    config = load_option("model", preset, tie_embeddings=tied, dropout=0.0, dropout_mlp=0.0)
     model, T = GPT(config, V), min(config.block_size, 128)
     ids = torch.randint(V, (512 // T, T + 1))
     with torch.no_grad():
@@ -87,10 +87,10 @@ def starts(preset: str, tied: bool, V: int = 2048) -> None:
 
 def parameters(preset: str) -> int:
     with torch.device("meta"):
-        return GPT(option("model", preset), 2048).num_params
+        return GPT(load_option("model", preset), 2048).num_params
 
 
-LARGE = [preset for preset in PRESETS if (model := option("model", preset)).n_layer * model.n_embd**2 > 2e6]
+LARGE = [preset for preset in PRESETS if (model := load_option("model", preset)).n_layer * model.n_embd**2 > 2e6]
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -104,13 +104,13 @@ def test_it_starts_at_ln_v_and_takes_two_steps(preset, tied):
 
 @pytest.mark.parametrize("preset", slow_except(["tiny"], ["tiny", "small", "medium"]))
 def test_also_with_few_tokens(preset):
-    starts(preset, option("model", preset).tie_embeddings, V=65)
+    starts(preset, load_option("model", preset).tie_embeddings, V=65)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", LARGE)
 def test_large_presets_start_at_ln_v_and_take_two_steps(preset):
-    starts(preset, option("model", preset).tie_embeddings)
+    starts(preset, load_option("model", preset).tie_embeddings)
 
 
 def test_a_family_is_chosen_by_its_path():
@@ -123,7 +123,7 @@ def test_heads_make_a_difference():
     outputs = []
     for preset in ("feste/cyclops", "feste/spider"):
         torch.manual_seed(0)
-        model = GPT(option("model", preset), 512).eval()
+        model = GPT(load_option("model", preset), 512).eval()
         outputs.append(model(torch.arange(64)[None]))
     assert not torch.allclose(*outputs, atol=1e-4)
 

@@ -100,10 +100,10 @@ FOREIGN = {
 @pytest.mark.parametrize("word", FOREIGN)
 def test_a_key_of_another_framework_gets_the_one_here(monkeypatch, word):
     monkeypatch.setattr(sys, "argv", ["train.py", word])
-    from lm.config import composed
+    from lm.config import compose_config
 
     with pytest.raises(ValueError) as refused:
-        composed([word])
+        compose_config([word])
     assert str(refused.value) == FOREIGN[word]
 
 

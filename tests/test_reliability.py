@@ -22,7 +22,7 @@ from lm.base.files import sha256
 from lm.experiment import capacity
 from lm.model import GPT, GPTConfig, with_weights
 from lm.run import checkpoint, lock
-from lm.run.checkpoint import newest, verify
+from lm.run.checkpoint import newest_valid, verify
 from lm.run.directory import Interrupted
 from lm.training.callbacks.checkpoints import AtomicIO
 from lm.training.trainer import Every
@@ -99,7 +99,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_refused_and_left_alone(nano)
 
 
 def test_no_checkpoint_is_none(tmp_path):
-    assert newest(tmp_path) is None and newest(tmp_path / "nowhere") is None
+    assert newest_valid(tmp_path) is None and newest_valid(tmp_path / "nowhere") is None
 
 
 def test_best_is_the_least_of_all_validations_also_of_one_that_last_does_not_know(nano):
@@ -219,26 +219,26 @@ def test_a_second_process_is_refused_and_a_dead_ones_lock_is_taken_over(tmp_path
     hold = "import sys, time; from pathlib import Path; from lm.run.lock import claim\nwith claim(Path(sys.argv[1])): print('mine', flush=True); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", hold, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "mine\n"
-    assert lock.living(tmp_path).pid == process.pid
+    assert lock.current_owner(tmp_path).pid == process.pid
     with (
         pytest.raises(
             lock.Owned,
             match=rf"is already being trained by process {process.pid} \(.*, since .*\). Choose another name=.*\n  .*scripts/control.py .* status",
         ),
-        lock.claim(tmp_path),
+        lock.acquire(tmp_path),
     ):
         pass
     process.kill()
     process.wait()
-    assert lock.living(tmp_path) is None and (tmp_path / lock.OWNER).exists()
-    with lock.claim(tmp_path) as mine:
-        assert lock.living(tmp_path) == mine and mine.pid == os.getpid()
+    assert lock.current_owner(tmp_path) is None and (tmp_path / lock.OWNER).exists()
+    with lock.acquire(tmp_path) as mine:
+        assert lock.current_owner(tmp_path) == mine and mine.pid == os.getpid()
     assert not list(tmp_path.iterdir())
 
 
 def test_a_run_that_is_trained_is_not_touched_by_a_second_start(nano, tmp_path):
     run = nano("trainer.max_steps=4")
-    with lock.claim(run):
+    with lock.acquire(run):
         before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
         with pytest.raises(lock.Owned, match="is already being trained by process"):
             nano("trainer.max_steps=8")
@@ -246,17 +246,17 @@ def test_a_run_that_is_trained_is_not_touched_by_a_second_start(nano, tmp_path):
 
 
 def test_the_processes_for_further_devices_share_the_main_ones_lock(tmp_path, monkeypatch):
-    with lock.claim(tmp_path):
+    with lock.acquire(tmp_path):
         monkeypatch.setenv("LOCAL_RANK", "1")
-        with lock.claim(tmp_path):
-            assert lock.living(tmp_path).pid == os.getpid()
+        with lock.acquire(tmp_path):
+            assert lock.current_owner(tmp_path).pid == os.getpid()
         assert (tmp_path / lock.LOCK).exists() and (tmp_path / lock.OWNER).exists()
 
 
 def test_signals_go_to_living_runs_of_this_machine_alone(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="is not being trained now"):
         lock.send(tmp_path, "stop")
-    with lock.claim(tmp_path) as mine:
+    with lock.acquire(tmp_path) as mine:
         lock.write(tmp_path, replace(mine, host="elsewhere"))
         with pytest.raises(ValueError, match=rf"is trained by process {os.getpid()} on elsewhere: say it there"):
             lock.send(tmp_path, "stop")
@@ -289,7 +289,7 @@ def test_a_full_disk_ends_the_run_with_its_last_checkpoint_whole(nano, monkeypat
             nano(typed)
     run = straight.with_name("run")
     assert 8 in calls and json.loads((run / "run.json").read_text())["status"] == "failed"
-    assert checkpoint.read(newest(run / "checkpoints"))["global_step"] == 4
+    assert checkpoint.read(newest_valid(run / "checkpoints"))["global_step"] == 4
     assert not list((run / "checkpoints").glob(".*"))
     assert equal(weights(nano(typed)), weights(straight)) and rows(run) == rows(straight)
 
@@ -602,8 +602,8 @@ def test_the_copy_that_is_written_in_the_background_is_counted():
     there = replace(
         config, callbacks=replace(config.callbacks, checkpoint=replace(config.callbacks.checkpoint, background=True))
     )
-    a, b = (capacity.expect(c, 2048, "cpu") for c in (config, there))
+    a, b = (capacity.estimate_for(c, 2048, "cpu") for c in (config, there))
     with torch.device("meta"):
         parameters = GPT(config.model, 2048).num_params
     assert b.weights - a.weights == 4 * parameters and b.optimizer - a.optimizer == 8 * parameters
-    assert capacity.expect(there, 2048, "cuda").optimizer == capacity.expect(config, 2048, "cuda").optimizer
+    assert capacity.estimate_for(there, 2048, "cuda").optimizer == capacity.estimate_for(config, 2048, "cuda").optimizer

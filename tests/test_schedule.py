@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm.base import commands
-from lm.config import usual
+from lm.config import default_values
 from lm.optim.schedule import (
     SCHEDULES,
     ConstantConfig,
@@ -226,7 +226,7 @@ def test_every_schedule_composes_and_its_defaults_are_known():
     for name in names:
         config = config_of(f"schedule={name}")
         kinds.append(type(config.schedule))
-        defaults = usual(config)["schedule"]
+        defaults = default_values(config)["schedule"]
         assert defaults["warmup_fraction"] is None and defaults["plateau"] == plateau
     assert sorted(map(str, kinds)) == sorted(map(str, SCHEDULES))
 

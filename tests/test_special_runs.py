@@ -10,7 +10,7 @@ from conftest import NANO, config_of
 from test_evaluate import answer, script, uniform  # noqa: F401  fixtures
 from test_special_tokens import CHAT
 
-from lm.config import plain, usual
+from lm.config import default_values, to_dict
 from lm.data.tokenizer import Bytes
 from lm.run.checkpoint import describe, write
 from lm.run.directory import open_run, parses_special
@@ -37,7 +37,7 @@ def run(tmp_path):
             "corpus=text", f"corpus.path={tmp_path}/chat.txt", "tokenizer=byte", f"data.root={tmp_path}/data",
             'tokenizer.special_tokens=["<|user|>","<|bot|>"]', f"tokenizer.parse_special={parse_special}",
         )  # fmt: skip
-        (folder / "config.yaml").write_text(yaml.safe_dump(plain(config)))
+        (folder / "config.yaml").write_text(yaml.safe_dump(to_dict(config)))
         (folder / "run.json").write_text("{}")
         (folder / "tokenizer.json").write_text(tokenizer.to_json())
         return folder
@@ -83,21 +83,21 @@ def test_a_resumed_run_is_refused_with_another_setting(tmp_path, init_from):
     off, on = (config_of(*NANO, *brings, *more) for more in ([], [ON]))
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.ckpt").touch()
-    old = plain(off)
+    old = to_dict(off)
     old["tokenizer"].pop("parse_special", None)  # which older versions did not know
     for trained, resumed, accepted in (
         (old, off, True),
         (old, on, False),
-        (plain(on), on, True),
-        (plain(on), off, False),
+        (to_dict(on), on, True),
+        (to_dict(on), off, False),
     ):
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(trained))
         if accepted:
-            kept = open_run(tmp_path, plain(resumed), usual(resumed)).config["tokenizer"]
+            kept = open_run(tmp_path, to_dict(resumed), default_values(resumed)).config["tokenizer"]
             assert kept.get("parse_special", False) == resumed.tokenizer.parse_special
             continue
         with pytest.raises(ValueError, match=r"tokenizer.parse_special  was \w+ +now \w+"):
-            open_run(tmp_path, plain(resumed), usual(resumed))
+            open_run(tmp_path, to_dict(resumed), default_values(resumed))
 
 
 def test_a_run_that_took_another_ones_tokenizer_resumes_without_its_name(tmp_path):
@@ -105,7 +105,7 @@ def test_a_run_that_took_another_ones_tokenizer_resumes_without_its_name(tmp_pat
     (tmp_path / "checkpoints" / "last.ckpt").touch()
     for more in ([], [ON]):
         began, again = config_of(*NANO, "init_from=outputs/other", *more), config_of(*NANO, *more)
-        (tmp_path / "config.yaml").write_text(yaml.safe_dump(plain(began)))
-        kept = open_run(tmp_path, plain(again), usual(again)).config
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(to_dict(began)))
+        kept = open_run(tmp_path, to_dict(again), default_values(again)).config
         assert kept["init_from"] == "outputs/other"
         assert kept["tokenizer"] == {"kind": "InitFrom"} | ({"parse_special": True} if more else {})

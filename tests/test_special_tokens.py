@@ -17,7 +17,7 @@ from tokenizers import Tokenizer as HFTokenizer
 
 from lm.data.corpus import Split, Text
 from lm.data.download import Downloads
-from lm.data.token_files import cache_tokens, cached_tokenizer, encoded, spelled
+from lm.data.token_files import cache_tokens, cached_tokenizer, encode_split, require_spellable
 from lm.data.tokenizer import BPEConfig, ByteConfig, Bytes, CharConfig, Chars, FileConfig, Subword, from_json
 
 CHAT = "<|user|>To be, or not?<|bot|>Not to be.\n"
@@ -70,12 +70,12 @@ def test_a_spelled_special_token_is_parsed_as_hugging_face_does_in_pieces_of_any
     assert [tokenizer.encode(document, special=True).tolist() for document in documents] == whole
     assert [ids.tolist() for ids in tokenizer.encode_batch(documents, special=True)] == whole
     split, at_once = in_pieces(data.draw(st.integers(1, 9)), *documents), data.draw(st.sampled_from([1, 9, 1 << 20]))
-    assert joined(encoded(split, tokenizer, False, at_once, special=True)) == [i for ids in whole for i in ids]
+    assert joined(encode_split(split, tokenizer, False, at_once, special=True)) == [i for ids in whole for i in ids]
     if name not in CLOSED:
         plain = [i for document in documents for i in tokenizer.encode(document).tolist()]
-        assert joined(encoded(split, tokenizer, False, at_once)) == plain
+        assert joined(encode_split(split, tokenizer, False, at_once)) == plain
     if isinstance(tokenizer, Bytes | Chars):
-        counts, ids = spelled(split, tokenizer.special_tokens), [i for ids in whole for i in ids]
+        counts, ids = require_spellable(split, tokenizer.special_tokens), [i for ids in whole for i in ids]
         for special, i in tokenizer.special_tokens.items():
             assert counts.get(special, 0) == ids.count(i) or special == "<unk>"  # which other text gives too
 
@@ -146,8 +146,8 @@ def test_the_setting_has_cache_entries_of_its_own_and_others_keep_theirs(tmp_pat
 
 def test_a_document_that_ends_in_an_end_of_text_gets_no_second():
     split, tokenizer = Split.of("ab<|endoftext|>", "c", "<|endoftext|>d"), Bytes(["<|endoftext|>"])
-    assert joined(encoded(split, tokenizer, True, special=True)) == [97, 98, 256, 99, 256, 256, 100, 256]
-    plain = joined(encoded(split, tokenizer, True))
+    assert joined(encode_split(split, tokenizer, True, special=True)) == [97, 98, 256, 99, 256, 256, 100, 256]
+    plain = joined(encode_split(split, tokenizer, True))
     assert plain.count(256) == 3 and len(plain) == 3 + split.size
 
 

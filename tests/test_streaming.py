@@ -15,7 +15,7 @@ from tokenizers import Tokenizer as HFTokenizer
 from lm.data.tokenizer import Subword, from_json
 from lm.generate import streaming
 from lm.generate.streaming import Row
-from lm.generate.writing import Completion, Wanted
+from lm.generate.writing import Completion, GenerationRequest
 
 D = decoders
 
@@ -64,7 +64,9 @@ DRAWN = {name: ids_of(tokenizer) for name, tokenizer in TOKENIZERS.items()}
 def told(tokenizer, prompt, ids, **wanted):
     """What a row tells of these ids, piece by piece, and the completion."""
     completion = Completion("", 0)
-    row = Row(tokenizer, Wanted(**{"max_new_tokens": len(ids), "end_of_text": False} | wanted), completion, prompt)
+    row = Row(
+        tokenizer, GenerationRequest(**{"max_new_tokens": len(ids), "end_of_text": False} | wanted), completion, prompt
+    )
     pieces = []
     for token in ids:
         if not row.done:
@@ -136,7 +138,7 @@ def test_a_window_never_grows_without_an_end():
         for i in sorted(set(range(tokenizer.vocab_size)) - set(tokenizer.unused_ids))[::11]:
             if not tokenizer.settled([i]) or len(tokenizer.decode([i] * streaming.WINDOW)) < 2:
                 continue  # a row of bytes, or next to nothing to tell
-            row = Row(tokenizer, Wanted(10**9, end_of_text=False), Completion("", 0), [i])
+            row = Row(tokenizer, GenerationRequest(10**9, end_of_text=False), Completion("", 0), [i])
             for _ in range(100):
                 row.add(i)
             assert len(row.window) <= 2 * streaming.WINDOW, (name, i)

@@ -18,9 +18,9 @@ from test_process import LONG, finish, start, train, wait_for
 
 import train as train_script
 from lm.base import commands
-from lm.config import errors, plain
+from lm.config import errors, to_dict
 from lm.run.directory import Pruned
-from lm.sweep.jobs import Job, changed, groups, least, winner
+from lm.sweep.jobs import Job, best_job, describe_changes, group_by_seed, lowest
 from lm.sweep.search import distribution, open_study
 from lm.training.module import LanguageModule
 from lm.training.trainer import take_turns
@@ -131,7 +131,7 @@ def test_a_changed_grid_is_refused_before_anything_runs(sweep, monkeypatch, caps
 )
 def test_what_may_be_changed_in_a_grid(swept, fixed, changes):
     old = {"kind": "grid", "swept": {"a": ["1", "2"], "b": ["x", "y"]}, "fixed": {}}
-    assert changed(old, {"kind": "grid", "swept": swept, "fixed": fixed}) == changes
+    assert describe_changes(old, {"kind": "grid", "swept": swept, "fixed": fixed}) == changes
 
 
 @pytest.mark.slow
@@ -147,12 +147,12 @@ def test_seeds_are_averaged_by_what_else_differs():
         Job(n, {"optimizer.lr": lr, "seed": seed}, "finished" if loss else "failed", loss)
         for n, ((lr, seed), loss) in enumerate(losses.items())
     ]
-    assert groups(jobs) == [
+    assert group_by_seed(jobs) == [
         {"overrides": {"optimizer.lr": "0.1"}, "n": 3, "mean": 2.0, "sd": 1.0},  # n - 1 in the denominator
         {"overrides": {"optimizer.lr": "0.2"}, "n": 1, "mean": 1.5, "sd": None},
     ]
-    assert winner(jobs) is jobs[0]
-    assert winner([Job(0, {}, "pruned", 0.5), Job(1, {}, "failed")]) is None
+    assert best_job(jobs) is jobs[0]
+    assert best_job([Job(0, {}, "pruned", 0.5), Job(1, {}, "failed")]) is None
 
 
 def test_the_summary_of_a_sweep_over_seeds(sweep, capsys):
@@ -176,13 +176,13 @@ def curve(run):
 
 
 def test_a_run_counts_by_its_best_validation(tmp_path):
-    assert least(tmp_path, "val/loss") == (None, None)
+    assert lowest(tmp_path, "val/loss") == (None, None)
     (tmp_path / "metrics.csv").write_text("step,val/loss,val/bpb\n1,,\n2,3.0,5.0\n4,2.0,4.5\n6,2.5,4.0\n")
-    assert least(tmp_path, "val/loss") == (2.0, 4) and least(tmp_path, "val/bpb") == (4.0, 6)
+    assert lowest(tmp_path, "val/loss") == (2.0, 4) and lowest(tmp_path, "val/bpb") == (4.0, 6)
 
 
 def test_a_sweep_is_no_part_of_what_a_run_is():
-    assert "sweep" not in plain(config_of(*NANO, "sweep.trials=3"))
+    assert "sweep" not in to_dict(config_of(*NANO, "sweep.trials=3"))
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lm.data.corpus import AdditionConfig, TenActionsConfig, WordsConfig
 from lm.data.tokenizer.plain import Bytes, Chars
-from lm.evaluate.tasks import TASKS, Rate, examine, scoring, wilson
+from lm.evaluate.tasks import TASKS, Rate, score_task, scoring, wilson
 from lm.evaluate.tasks.cases import Case
-from lm.evaluate.tasks.scoring import Dice, passed, rates
+from lm.evaluate.tasks.scoring import Dice, passed, score_rates
 from lm.model import GPT, GPTConfig
 
 ROOT = Path(__file__).parents[1]
@@ -87,20 +87,20 @@ def answering(monkeypatch, oracle):
 @pytest.mark.parametrize("task", TASKS)
 def test_who_knows_is_always_right(task, monkeypatch):
     answering(monkeypatch, ORACLES[task])
-    found = examine(None, Bytes([]), task)
+    found = score_task(None, Bytes([]), task)
     assert found and all(rate.right == rate.asked >= 100 for rate in found) and passed(found, "strict")
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_who_is_a_character_off_is_wrong(task, monkeypatch):
     answering(monkeypatch, lambda prompt: "x" + ORACLES[task](prompt)[1:])
-    assert not passed(examine(None, Bytes([]), task), "strict")
+    assert not passed(score_task(None, Bytes([]), task), "strict")
 
 
 def test_each_action_has_its_hundred_cases_and_guessing_gives_two(monkeypatch):
     random.seed(0)
     answering(monkeypatch, guess)
-    found = examine(None, Bytes([]), "ten_actions")
+    found = score_task(None, Bytes([]), "ten_actions")
     assert [(rate.kind, rate.asked) for rate in found] == [(str(i), 100) for i in range(10)]
     assert all(rate.right == 100 if rate.kind in "09" else rate.right <= 5 for rate in found)
 
@@ -109,14 +109,14 @@ def test_the_logs_procedure_takes_a_hundred_successive_lines(monkeypatch):
     text = TenActionsConfig(lines=400, seed=77).generate().splitlines()
     seen = []
     answering(monkeypatch, lambda prompt: seen.append(prompt) or result(prompt) + "abcd0;\n")
-    found = examine(None, Bytes([]), "ten_actions", procedure="log", seed=77)
+    found = score_task(None, Bytes([]), "ten_actions", procedure="log", seed=77)
     assert len(seen) == sum(rate.asked for rate in found) == 100 and passed(found, "log")
     for i, prompt in enumerate(seen, start=4):
         beginning = re.match("[a-f]+[0-9]", text[i])[0]
         assert len(prompt) <= 60 and prompt == "\n".join([*text[max(0, i - 10) : i], beginning])[-60:]
     assert {rate.kind: rate.asked for rate in found} == Counter(re.match("[a-f]+([0-9])", t)[1] for t in text[4:104])
     answering(monkeypatch, lambda prompt: "x" * 50 + "\n")
-    assert not any(rate.right for rate in examine(None, Bytes([]), "ten_actions", procedure="log", seed=77))
+    assert not any(rate.right for rate in score_task(None, Bytes([]), "ten_actions", procedure="log", seed=77))
 
 
 def test_more_than_seventy_per_cent_is_the_logs_mark_and_ninety_five_ours():
@@ -250,7 +250,7 @@ def test_a_real_decoder_is_asked():
     assert wide["0"] > 15 and wide["9"] > 15
     for text, kind in {";\n": "0", "z;\n": "9"}.items():
         parrot = Fixed(tokenizer.encode(text).tolist(), 60, tokenizer.vocab_size)
-        found = examine(parrot, tokenizer, "ten_actions", count=20, seed=6)
+        found = score_task(parrot, tokenizer, "ten_actions", count=20, seed=6)
         assert {rate.kind: rate.right for rate in found if rate.right} == {kind: wide[kind]}
 
 
@@ -267,14 +267,14 @@ def test_what_cannot_be_asked():
     chars = Chars("abc", [])
     model = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=32), 3).eval()
     with pytest.raises(ValueError, match="the character vocabulary lacks"):
-        examine(model, chars, "ten_actions", count=1)
+        score_task(model, chars, "ten_actions", count=1)
     with pytest.raises(ValueError, match="femtoGPT's log has one for ten_actions only"):
-        examine(model, chars, "words", procedure="log")
+        score_task(model, chars, "words", procedure="log")
 
 
 def test_rates_count_by_kind():
     cases = [Case("a", "", "1"), Case("b", "", "1"), Case("a", "", "1")]
-    found = rates(cases, ["1", "2", "3"], TASKS["sequence"].judge)
+    found = score_rates(cases, ["1", "2", "3"], TASKS["sequence"].judge)
     assert found == [Rate("a", 1, 2), Rate("b", 0, 1)]
 
 

@@ -16,7 +16,7 @@ from tokenizers import pre_tokenizers
 from lm.data.corpus import CorpusConfig, Split, Text, TextConfig
 from lm.data.corpus import pieces as pieces_module
 from lm.data.corpus.pieces import ANYWHERE, BORDER, LETTER
-from lm.data.corpus.text import near, write
+from lm.data.corpus.text import is_near, write
 from lm.data.download import Downloads
 from lm.data.tokenizer import BPEConfig
 
@@ -201,7 +201,7 @@ def test_validation_gets_about_its_fraction_of_documents_of_any_size(tmp_path_fa
     share = made.val.size / size
     assert fraction / 2 <= share <= 4 * fraction and 1 - share >= (1 - fraction) / 2
     if made.digest != whole.digest:  # a document was cut: near the fraction itself, and at a line end if one is close
-        assert not near(whole.val.size / size, fraction)
+        assert not is_near(whole.val.size / size, fraction)
         line, close = len(letter.encode()) * width + 1, min(fraction, 1 - fraction) / 10 * size
         assert abs(share - fraction) * size <= close + line
         assert len(train + val) == len(docs) + 1
@@ -227,7 +227,7 @@ def test_a_share_that_is_far_from_what_was_asked_for_is_told_at_every_start(tmp_
             text = config.load(Downloads(tmp_path / "data"))
             told = [r.message for r in caplog.records]
             if not whole or fraction > 0.9:
-                assert told == [] and near(text.val.size / 6006, fraction)
+                assert told == [] and is_near(text.val.size / 6006, fraction)
             else:
                 (line,) = told
                 assert text.train.read() == "short\n"

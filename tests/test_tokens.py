@@ -17,7 +17,7 @@ from lm.data import token_files as tokens_module
 from lm.data.corpus import Split, Text
 from lm.data.corpus.text import BORDER
 from lm.data.download import Downloads
-from lm.data.token_files import cache_tokens, cached_tokenizer, encoded
+from lm.data.token_files import cache_tokens, cached_tokenizer, encode_split
 from lm.data.tokenizer import BPEConfig, ByteConfig, Bytes, CharConfig, FileConfig
 
 ROOT = Path(__file__).parents[1]
@@ -116,7 +116,7 @@ BPE = build(
 def test_ids_of_pieces_are_those_of_whole_documents(documents, at_once, size, several):
     split = in_pieces(size, *documents)
     end = [BPE.end_of_text] * several
-    stretches = list(encoded(split, BPE, several, at_once))
+    stretches = list(encode_split(split, BPE, several, at_once))
     expected = [i for text in documents for i in [*BPE.hf.encode(text, add_special_tokens=False).ids, *end]]
     assert [i for ids, _ in stretches for i in ids.tolist()] == expected
     assert sum(size for _, size in stretches) == split.size
@@ -144,7 +144,7 @@ def test_real_text_in_pieces_has_the_ids_of_the_whole(shared, name):
     tokenizer = build(BPEConfig(vocab_size=700), data)
     whole = [[*e.ids, tokenizer.end_of_text] for e in tokenizer.hf.encode_batch(parts)]
     for at_once in (1, 100_000, 1 << 30):
-        stretches = [ids for ids, _ in encoded(data.train, tokenizer, True, at_once)]
+        stretches = [ids for ids, _ in encode_split(data.train, tokenizer, True, at_once)]
         assert np.concatenate(stretches).tolist() == [i for ids in whole for i in ids]
         assert (len(stretches) == 1) == (at_once > len(text))
 
@@ -208,7 +208,7 @@ def test_progress_counts_the_bytes_of_the_text(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tokens_module, "progress", progress)
     text = Text(Split.of("é" * 100_000, "日本。" * 50_000), Split.of("x"))
-    monkeypatch.setattr(tokens_module.encoded, "__defaults__", (50_000,))
+    monkeypatch.setattr(tokens_module.encode_split, "__defaults__", (50_000,))
     cache_tokens(text, build(ByteConfig(), text), Downloads(tmp_path))
     assert told[0] == ("tokenizing", 650_001) and len(told) > 4 and sum(told[1:]) == 650_001
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import train as train_script
-from lm.config import SCHEMAS, Config, composed, errors
+from lm.config import SCHEMAS, Config, compose_config, errors
 from lm.config.typed import keep_typed, quoted
 from lm.run.checkpoint import load
 
@@ -123,7 +123,9 @@ def test_quoting_changes_types_alone(values):
 
 
 def test_scripts_keep_what_was_typed_too():
-    config = composed(["corpus=text", "corpus.path=1e3", "corpus.separator=007", "callbacks.sample.prompts=[1e3,true]"])
+    config = compose_config(
+        ["corpus=text", "corpus.path=1e3", "corpus.separator=007", "callbacks.sample.prompts=[1e3,true]"]
+    )
     assert config.corpus.path == "1e3" and config.corpus.separator == "007"
     assert config.callbacks.sample.prompts == ["1e3", "true"]
 
@@ -198,4 +200,4 @@ def test_the_place_for_a_full_disk_is_one_that_can_be_typed(nano, monkeypatch, t
         nano()
 
     with pytest.raises(ValueError, match="name='/tmp/x' must be a directory name"):
-        composed(["name=/tmp/x"])
+        compose_config(["name=/tmp/x"])

@@ -33,10 +33,10 @@ from lm.analysis.vocabulary.analysis import (
 from lm.analysis.vocabulary.page import page
 from lm.analysis.vocabulary.sections import Splits, Table, tell
 from lm.base.files import write_text
-from lm.config import plain
+from lm.config import to_dict
 from lm.data.corpus import Split, Text
 from lm.data.download import Downloads
-from lm.data.token_files import encoded
+from lm.data.token_files import encode_split
 from lm.data.tokenizer import AsciiConfig, BPEConfig, ByteConfig, CharConfig, from_json
 from lm.run import checkpoint
 from scripts import tokenizer as script
@@ -55,7 +55,7 @@ BPE = built(BPEConfig(vocab_size=330, special_tokens=SPECIAL))
 
 
 def counted(split, tokenizer, at_once=1000):
-    return count(encoded(split, tokenizer, False, at_once), tokenizer.vocab_size)
+    return count(encode_split(split, tokenizer, False, at_once), tokenizer.vocab_size)
 
 
 def unigram():
@@ -89,7 +89,7 @@ def test_counts_are_those_of_a_counter():
 def test_documents_have_end_of_text_tokens_that_count():
     text = Text(Split.of("ab", "ba", "aa"), Split.of("ab"))
     tokenizer = ByteConfig().build(text, NOWHERE)
-    counts = count(encoded(text.train, tokenizer, True), tokenizer.vocab_size)
+    counts = count(encode_split(text.train, tokenizer, True), tokenizer.vocab_size)
     assert counts.ids[tokenizer.end_of_text] == 3 and counts.bytes == 6 and counts.bytes_per_token == 6 / 9
 
 
@@ -335,7 +335,7 @@ def test_show_as_json_has_everything_and_nothing_beside(own, tmp_path, capsys):
 def test_show_looks_at_runs_checkpoints_and_files(own, tmp_path, capsys):
     words = ["corpus=words", "corpus.lines=300", "tokenizer=char", f"data.root={tmp_path / 'data'}"]
     run("train", *words, "--out", tmp_path / "run.1" / "tokenizer.json")
-    (tmp_path / "run.1" / "config.yaml").write_text(yaml.safe_dump(plain(config_of(*words))))
+    (tmp_path / "run.1" / "config.yaml").write_text(yaml.safe_dump(to_dict(config_of(*words))))
     about = {"format": 1, "tokenizer": (tmp_path / "run.1" / "tokenizer.json").read_text()}
     checkpoint.write({"lm": about}, tmp_path / "run.1" / "checkpoints" / "last.ckpt")
     capsys.readouterr()

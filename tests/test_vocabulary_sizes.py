@@ -9,7 +9,7 @@ from conftest import close, weights
 from lm.data.tokenizer import Bytes, Subword, from_json
 from lm.model import GPT, GPTConfig, huggingface
 from lm.run import checkpoint
-from lm.run.init_from import inherit, shared_tokens
+from lm.run.init_from import load_weights, shared_tokens
 from scripts import evaluate, export
 from scripts import inspect as look
 
@@ -125,7 +125,7 @@ def test_a_model_begins_with_the_rows_of_the_tokens(multiple, forms):
     source = checkpoint.load(forms(padded(tie_embeddings=False), TOKENIZER)["hf"])
     torch.manual_seed(1)
     model = GPT(GPTConfig(**SHAPE, tie_embeddings=False, vocab_multiple=multiple), 257).eval()
-    found = inherit(model, TOKENIZER, source)
+    found = load_weights(model, TOKENIZER, source)
     assert not found.fresh and not found.resized
     ids = torch.arange(256)[None, 100:116]
     assert close(model(ids), source.model(ids)[..., :257])
@@ -154,7 +154,7 @@ def test_tokens_of_one_spelling_keep_their_own_rows():
     assert new.tolist() == old.tolist() == [0, 1, 2, 3]
     source = checkpoint.Checkpoint("parent", padded(4), tokenizer, 0, {})
     model = GPT(GPTConfig(**SHAPE), 4).eval()
-    assert not inherit(model, tokenizer, source).resized
+    assert not load_weights(model, tokenizer, source).resized
     assert close(model(torch.arange(4)[None]), source.model(torch.arange(4)[None]))
     swapped = twins | {"model": twins["model"] | {"vocab": {"B": 0, "A": 1}}}
     new, old = shared_tokens(from_json(json.dumps(swapped)), tokenizer)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lm.analysis.tokens import names
+from lm.analysis.tokens import token_names
 from lm.model import GPT, GPTConfig
 from lm.run.checkpoint import Checkpoint
 
@@ -52,7 +52,7 @@ class Difference:
     tokens: list[Turned]  # those that turned the most; empty where embeddings are of another width
 
 
-def diff(a: Checkpoint, b: Checkpoint, shared: tuple[Tensor, Tensor], top: int) -> Difference:
+def compare_checkpoints(a: Checkpoint, b: Checkpoint, shared: tuple[Tensor, Tensor], top: int) -> Difference:
     """Measure how far `b` is from `a`.
 
     `shared` are the ids of the tokens that both have, from `lm.run.init_from.shared_tokens`.
@@ -77,7 +77,7 @@ def diff(a: Checkpoint, b: Checkpoint, shared: tuple[Tensor, Tensor], top: int) 
     if a.model.config.n_embd == b.model.config.n_embd:
         cosines = cosine(a.model.wte.weight.detach()[rows], b.model.wte.weight.detach()[others])  # (shared,)
         values, at = cosines.topk(min(top, len(rows)), largest=False)
-        called = names(a.tokenizer)
+        called = token_names(a.tokenizer)
         found = zip(rows[at].tolist(), others[at].tolist(), values.tolist(), strict=True)
         turned = [Turned(called[i], i, j, value) for i, j, value in found if value < 1]
     return Difference(

@@ -32,7 +32,7 @@ class Stats:
     stable_rank: float | None = None  # ||W||_F^2 / ||W||_2^2: at most the rank (Rudelson and Vershynin 2007)
 
 
-def weights(model: GPT) -> list[Stats]:
+def weight_stats(model: GPT) -> list[Stats]:
     """Of every parameter, a tied one once."""
     return [stats(name, p.detach()) for name, p in model.named_parameters()]
 
@@ -53,7 +53,7 @@ def stats(name: str, tensor: Tensor) -> Stats:
     )  # fmt: skip
 
 
-def total(parts: Sequence[Stats]) -> Stats:
+def overall(parts: Sequence[Stats]) -> Stats:
     """Of all their numbers together."""
     n = np.array([part.numbers for part in parts])
     mean, square, zeros = (

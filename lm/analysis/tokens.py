@@ -29,14 +29,14 @@ class Pair:
     cosine: float
 
 
-def names(tokenizer: Tokenizer) -> list[str]:
+def token_names(tokenizer: Tokenizer) -> list[str]:
     """(V,) as people can read them: text in quotes, bytes that are no UTF-8 as \\xNN, special tokens without quotes."""
     special = {i: name for name, i in tokenizer.special_tokens.items()}
     spelt = spellings(tokenizer)
-    return [special.get(i) or (quoted(spelt[i]) if i in spelt else f"#{i}") for i in range(tokenizer.vocab_size)]
+    return [special.get(i) or (quote_token(spelt[i]) if i in spelt else f"#{i}") for i in range(tokenizer.vocab_size)]
 
 
-def quoted(spelling: bytes) -> str:
+def quote_token(spelling: bytes) -> str:
     def sign(c: str) -> str:
         if "\udc80" <= c <= "\udcff":  # what surrogateescape makes of bytes that are no UTF-8
             return f"\\x{ord(c) - 0xDC00:02x}"
@@ -58,7 +58,7 @@ def token_id(typed: str, tokenizer: Tokenizer) -> int:
         return int(number[1])
     if typed in tokenizer.special_tokens:
         return tokenizer.special_tokens[typed]
-    ids, called = tokenizer.encode(typed).tolist(), names(tokenizer)
+    ids, called = tokenizer.encode(typed).tolist(), token_names(tokenizer)
     if len(ids) != 1:
         parts = ", ".join(f"{called[i]} (#{i})" for i in ids[:8]) + ", ..." * (len(ids) > 8)
         raise UserError(f"{typed!r} is {len(ids)} tokens, not one{': ' * bool(ids)}{parts}")
@@ -67,12 +67,12 @@ def token_id(typed: str, tokenizer: Tokenizer) -> int:
     return ids[0]
 
 
-def near(source: Checkpoint, n: int, ids: Sequence[int] = (), by_head: bool = False) -> list[Pair]:
+def nearest_tokens(source: Checkpoint, n: int, ids: Sequence[int] = (), by_head: bool = False) -> list[Pair]:
     """The `n` pairs of tokens whose embeddings have the highest cosine, or the `n` nearest of each of `ids`.
 
     `by_head` looks at the C/H channels of each head by themselves, as femtoGPT's `cluster-tokens` does.
     """
-    called, H = names(source.tokenizer), source.model.config.n_head
+    called, H = token_names(source.tokenizer), source.model.config.n_head
     # V is the vocabulary of the tokenizer: a model may have more rows, which belong to no token
     embedding = source.model.wte.weight.detach()[: len(called)].float()  # (V, C)
     found = []

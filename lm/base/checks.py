@@ -10,7 +10,7 @@ from typing import Any
 from lm.base.errors import UserError
 
 
-def nearest(word: str, known: Sequence[str], prefix: str = "") -> str:
+def did_you_mean(word: str, known: Sequence[str], prefix: str = "") -> str:
     """`; did you mean 'x'?` for the known word closest to `word`, or nothing when none is close."""
     close = get_close_matches(word, known, n=1, cutoff=0.5)
     return f"; did you mean '{prefix}{close[0]}'?" if close else ""
@@ -35,7 +35,7 @@ class Check:
 
     def one_of(self, key: str, allowed: Sequence[str]) -> None:
         value = str(getattr(self.config, key))
-        self.that(value in allowed, key, f"be one of {', '.join(allowed)}{nearest(value, allowed)}")
+        self.that(value in allowed, key, f"be one of {', '.join(allowed)}{did_you_mean(value, allowed)}")
 
     def at_least(self, key: str, low: float) -> None:
         value = getattr(self.config, key)

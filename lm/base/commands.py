@@ -40,7 +40,7 @@ def override(key: str, value: object) -> str:
 
 def train(overrides: Iterable[str]) -> str:
     """Return the command that runs train.py with these overrides, from the current directory."""
-    return shell(python(), located("train.py"), *config_flags(sys.argv), *overrides)
+    return shell(python(), find_executable("train.py"), *config_flags(sys.argv), *overrides)
 
 
 def resume(directory: Path, overrides: Iterable[str], changes: Mapping[str, object]) -> str:
@@ -58,13 +58,13 @@ def resume(directory: Path, overrides: Iterable[str], changes: Mapping[str, obje
             kept.append(typed)
     directory, outputs = Path(os.path.abspath(directory)), Path.cwd() / "outputs"  # noqa: PTH100 - links stay
     name = str(directory.relative_to(outputs)) if directory.is_relative_to(outputs) else ""
-    place = override("name", name) if RUN_NAME.fullmatch(name) else override("hydra.run.dir", shortest(directory))
+    place = override("name", name) if RUN_NAME.fullmatch(name) else override("hydra.run.dir", shortest_path(directory))
     return train([place, *kept, *(override(key, value) for key, value in changes.items())])
 
 
 def script(verb: str, *words: object) -> str:
     """Return the command that runs scripts/<verb>.py with these words, from the current directory."""
-    return shell(python(), located(f"scripts/{verb}.py"), *words)
+    return shell(python(), find_executable(f"scripts/{verb}.py"), *words)
 
 
 def tool(name: str, module: str, *words: object) -> str:
@@ -74,22 +74,22 @@ def tool(name: str, module: str, *words: object) -> str:
 
 def install(*requirements: str) -> str:
     """Return the command that installs packages into this environment; `.[name]` is an extra of this project."""
-    found = [located("") + r.removeprefix(".") if r.startswith(".[") else r for r in requirements]
+    found = [find_executable("") + r.removeprefix(".") if r.startswith(".[") else r for r in requirements]
     editable = ["-e"] if any(r.startswith(".[") for r in requirements) else []
     return shell(python(), "-m", "pip", "install", *editable, *found)
 
 
 def python() -> str:
     """Return what to type for this interpreter: `python` where that is the one a shell finds."""
-    return "python" if _found("python") else shortest(Path(sys.executable))
+    return "python" if _found("python") else shortest_path(Path(sys.executable))
 
 
-def located(name: str) -> str:
+def find_executable(name: str) -> str:
     """Return the path of a file of this checkout, from the current directory."""
-    return shortest(ROOT / name)
+    return shortest_path(ROOT / name)
 
 
-def shortest(path: Path) -> str:
+def shortest_path(path: Path) -> str:
     """Return the path as it is typed from the current directory: relative where it lies below, otherwise absolute."""
     path = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would leave a virtual environment for its base
     here = Path.cwd()

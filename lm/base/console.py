@@ -107,7 +107,7 @@ def progress(what: str, total: int | None, done: int = 0) -> Iterator[Callable[[
     yield advance
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
+def format_table(rows: Sequence[Sequence[str]]) -> str:
     """Aligned columns, the first to the left, the others, figures as a rule, to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []

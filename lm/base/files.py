@@ -31,7 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     host = platform.node() or "host"
     for stale in path.parent.glob(f".*~{host}~*"):
-        if not alive(stale.name.rpartition("~")[2]):
+        if not is_alive(stale.name.rpartition("~")[2]):
             remove(stale)
     aside = path.with_name(f".{path.name}~{host}~{os.getpid()}")
     try:
@@ -42,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def room(folder: Path, elsewhere: str, room: str = "make room") -> Iterator[None]:
+def explain_full_disk(folder: Path, elsewhere: str, room: str = "make room") -> Iterator[None]:
     """Raises UserError when the disk is full, or not ours to write on: go `elsewhere`, or make `room`."""
     try:
         yield
@@ -72,7 +72,7 @@ def sha256(content: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def alive(pid: int | str) -> bool:
+def is_alive(pid: int | str) -> bool:
     """Whether a process of this machine has the number."""
     try:
         os.kill(int(pid), 0)

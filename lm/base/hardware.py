@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from lm.base import commands
-from lm.base.checks import nearest
+from lm.base.checks import did_you_mean
 from lm.base.errors import UserError
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
@@ -45,7 +45,7 @@ def device_type(accelerator: str, key: str) -> str:
     Raises UserError for anything else, and for a device that this machine lacks.
     """
     if accelerator not in ACCELERATORS:
-        allowed = f"must be one of {', '.join(ACCELERATORS)}{nearest(accelerator, ACCELERATORS)}"
+        allowed = f"must be one of {', '.join(ACCELERATORS)}{did_you_mean(accelerator, ACCELERATORS)}"
         raise UserError(f"{key}={accelerator} {allowed}")
     has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if accelerator == "auto":

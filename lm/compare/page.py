@@ -10,7 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from lm.compare.reading import Run
-from lm.compare.table import SPREAD, best, caveats, differing, judged, ordered, seeds, shortened, shorter, table
+from lm.compare.table import (
+    SPREAD,
+    best_row,
+    caveats,
+    differing_keys,
+    ranking_column,
+    rows_of_runs,
+    seeds,
+    shortened,
+    shorter,
+    sort_rows,
+)
 
 # Metrics by the rows of metrics.csv that hold them: of training, of validation.
 METRICS = {
@@ -61,9 +72,9 @@ def parent(runs: Sequence[Run]) -> str:
 
 def content(runs: Sequence[Run], title: str) -> dict[str, Any]:
     """What page.js draws: runs, the best first, each with its row of the table, curves and samples."""
-    by, keys = judged(runs), differing(runs)
-    rows = ordered(table(runs), by)
-    first = best(rows, by)
+    by, keys = ranking_column(runs), differing_keys(runs)
+    rows = sort_rows(rows_of_runs(runs), by)
+    first = best_row(rows, by)
     named = {run.name: run for run in runs}
     groups = [group for group in seeds(runs) if len(group) > 1]
     group_of = {run.name: i for i, group in enumerate(groups) for run in group}

@@ -15,10 +15,10 @@ import numpy as np
 import yaml
 
 from lm.base.errors import UserError
-from lm.config import SCHEMAS, Config, usual
+from lm.config import SCHEMAS, Config, default_values
 from lm.run import metrics_csv
 from lm.run.changes import flatten
-from lm.run.directory import read_config, read_record, state
+from lm.run.directory import read_config, read_record, run_status
 
 # In samples.md: the heading of a step, or a text in the fence that lm/training/callbacks/samples.py writes. A sample
 # that was cut off when the process was killed has no closing fence and is skipped.
@@ -47,7 +47,7 @@ class Run:
     def clock(self) -> tuple[list[float], list[float]]:
         """Steps, and the seconds of training until each: sums of steps x perf/step_ms. A fork's begin at its fork."""
         sessions = self.record.get("sessions")
-        return metrics_csv.clock(self.rows, float(sessions[0]["from_step"] if sessions else 0))
+        return metrics_csv.training_seconds(self.rows, float(sessions[0]["from_step"] if sessions else 0))
 
     def seconds(self, steps: Sequence[float]) -> list[float]:
         """Of training until each step; none where no speed was logged."""
@@ -68,7 +68,7 @@ class Run:
         return {step: found for step, found in texts.items() if found}
 
 
-def find(paths: Sequence[Path]) -> list[Run]:
+def find_runs(paths: Sequence[Path]) -> list[Run]:
     """The runs in and below directories, each once. Raises UserError where there is none, or one is damaged."""
     found: dict[Path, None] = {}
     for path in paths:
@@ -77,17 +77,17 @@ def find(paths: Sequence[Path]) -> list[Run]:
         below = [file.parent for file in path.resolve().rglob("run.json") if (file.parent / "config.yaml").exists()]
         if not below:
             raise UserError(f"{path} holds no run, which is a directory with config.yaml and run.json")
-        found |= dict.fromkeys(sorted(below, key=natural))
+        found |= dict.fromkeys(sorted(below, key=natural_key))
     parent = Path(os.path.commonpath([path.parent for path in found]))
-    return [read(path, str(path.relative_to(parent))) for path in found]
+    return [read_run(path, str(path.relative_to(parent))) for path in found]
 
 
-def natural(path: Path) -> list[str | int]:
+def natural_key(path: Path) -> list[str | int]:
     """Job 10 comes after job 9."""
     return [int(part) if i % 2 else part for i, part in enumerate(re.split("([0-9]+)", str(path)))]
 
 
-def read(path: Path, name: str) -> Run:
+def read_run(path: Path, name: str) -> Run:
     """A run's directory. Raises UserError when its files are damaged."""
     try:
         tree, record = read_config(path / "config.yaml"), read_record(path / "run.json")
@@ -99,7 +99,9 @@ def read(path: Path, name: str) -> Run:
             config["optimizer.lr"] = record.get("lr")  # what it chose for itself
     except (yaml.YAMLError, TypeError, AttributeError) as error:
         raise UserError(f"{path / 'config.yaml'} does not say how the run was trained") from error
-    return Run(path, name, config, record, state(path, record), metrics_csv.read(path) or recorded(record))
+    return Run(
+        path, name, config, record, run_status(path, record), metrics_csv.read_metrics(path) or rows_from_record(record)
+    )
 
 
 @cache
@@ -112,14 +114,14 @@ def defaults(kinds: tuple[str | None, ...]) -> dict[str, Any]:
         if schema := schemas[0] if len(schemas) == 1 else names.get(kind or ""):
             known[group] = schema
     every = SimpleNamespace(**{group: known.get(group, schemas[0]) for group, schemas in SCHEMAS.items()})
-    sections = usual(cast(Config, every))  # which asks for fields alone: those of classes do
+    sections = default_values(cast(Config, every))  # which asks for fields alone: those of classes do
     top = {
         f.name: f.default for f in fields(Config) if f.name in ("seed", "device", "init_optimizer", "init_tokenizer")
     }
     return flatten(top | {group: sections[group] for group in known})
 
 
-def recorded(record: dict[str, Any]) -> list[dict[str, float]]:
+def rows_from_record(record: dict[str, Any]) -> list[dict[str, float]]:
     """What run.json keeps of a curve, for a run without metrics.csv; its speed is that of the last steps alone."""
     final, best = record.get("metrics"), record.get("best")
     if not final or not best:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lm.base import console
-from lm.base.checks import nearest
+from lm.base.checks import did_you_mean
 from lm.base.errors import UserError
 from lm.compare.reading import Run
 
@@ -29,7 +29,7 @@ MANY = 6  # more keys than these stand behind the figures
 WIDEST = 40  # characters of a name or value in a terminal
 
 
-def differing(runs: Sequence[Run]) -> list[str]:
+def differing_keys(runs: Sequence[Run]) -> list[str]:
     """The config keys in which runs differ.
 
     A key that a run lacks because its section is of another kind (momentum under AdamW) is no difference: the kind is.
@@ -59,9 +59,9 @@ def shorter(keys: Sequence[str], taken: Sequence[str] = ()) -> dict[str, str]:
     return {key: tail(key) for key in keys}
 
 
-def table(runs: Sequence[Run]) -> list[Row]:
+def rows_of_runs(runs: Sequence[Run]) -> list[Row]:
     """A row for each run. `val/bpb` is that of the best val/loss; a figure that is not known is None."""
-    keys = differing(runs)
+    keys = differing_keys(runs)
     return [row(run.name, {key: run.config.get(key) for key in keys}, figures(run)) for run in runs]
 
 
@@ -96,10 +96,10 @@ def seeds(runs: Sequence[Run]) -> list[list[Run]]:
     return list(groups.values())
 
 
-def grouped(runs: Sequence[Run]) -> list[Row]:
+def merge_seeds(runs: Sequence[Run]) -> list[Row]:
     """A row for each group of runs that differ in seed only: means over the `n` of them that finished, and the
     deviation of a sample (n - 1), None for a single one. Runs that did not finish count in `status` alone."""
-    keys = [key for key in differing(runs) if key != "seed"]
+    keys = [key for key in differing_keys(runs) if key != "seed"]
     rows = []
     for group in seeds(runs):
         done = [figures(run) for run in group if run.status == "finished"]
@@ -116,14 +116,14 @@ def grouped(runs: Sequence[Run]) -> list[Row]:
     return rows
 
 
-def judged(runs: Sequence[Run]) -> str:
+def ranking_column(runs: Sequence[Run]) -> str:
     """The column by which runs are ranked: a loss per token says nothing between two tokenizers."""
     sections = [{k: v for k, v in run.config.items() if k.startswith("tokenizer.")} for run in runs]
     known = {run.record.get("tokenizer") or json.dumps(s) for run, s in zip(runs, sections, strict=True)}
     return BPB if len(known) > 1 else LOSS
 
 
-def best(rows: Sequence[Row], column: str) -> Row | None:
+def best_row(rows: Sequence[Row], column: str) -> Row | None:
     known = [row for row in rows if finite(row[column])]
     return min(known, key=lambda row: row[column]) if known else None
 
@@ -131,7 +131,7 @@ def best(rows: Sequence[Row], column: str) -> Row | None:
 def caveats(runs: Sequence[Run]) -> list[str]:
     """Why the losses of these runs might not compare."""
     notes = []
-    if judged(runs) == BPB:
+    if ranking_column(runs) == BPB:
         notes.append("tokenizers differ, so losses per token do not compare: val/bpb does")
     if len({run.record.get("text") for run in runs}) > 1:
         notes.append("the runs learnt from different texts, and were validated on different ones")
@@ -140,7 +140,7 @@ def caveats(runs: Sequence[Run]) -> list[str]:
     return notes
 
 
-def kept(runs: Sequence[Run], wheres: Sequence[str]) -> list[Run]:
+def filter_runs(runs: Sequence[Run], wheres: Sequence[str]) -> list[Run]:
     """The runs in which each of `key=value` holds, of a config key or status. Raises UserError when none is left."""
     for where in wheres:
         key, equals, value = where.partition("=")
@@ -166,7 +166,7 @@ def same(found: Any, typed: str) -> bool:
     return typed == plain(found)
 
 
-def ordered(rows: Sequence[Row], sort: str) -> list[Row]:
+def sort_rows(rows: Sequence[Row], sort: str) -> list[Row]:
     """By a column, downwards with `-` in front; what is not known comes last. Raises UserError for no such column."""
     name = column(sort.removeprefix("-"), list(rows[0]), "--sort")
 
@@ -187,7 +187,7 @@ def column(typed: str, known: Sequence[str], flag: str) -> str:
     if len(found) > 1:
         raise UserError(f"{flag} {typed} could be {' or '.join(found)}")
     if not found:
-        raise UserError(f"{flag} {typed}: there is no such column{nearest(typed, known)}")
+        raise UserError(f"{flag} {typed}: there is no such column{did_you_mean(typed, known)}")
     return found[0]
 
 
@@ -195,20 +195,21 @@ def finite(value: Any) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def text(rows: Sequence[Row], mark: Row | None, width: int) -> str:
+def format_rows(rows: Sequence[Row], mark: Row | None, width: int) -> str:
     """For a terminal: keys by their tails when they would not fit its width; `*` marks the best."""
     columns = [name for name in rows[0] if not name.endswith(" sd")]
     short = shorter([name for name in columns if "." in name], columns)
     cells = [
-        [("* " if row is mark else "  ") + shown("run", row), *(shown(c, row) for c in columns[1:])] for row in rows
+        [("* " if row is mark else "  ") + format_cell("run", row), *(format_cell(c, row) for c in columns[1:])]
+        for row in rows
     ]
-    wide = console.table([["  run", *columns[1:]], *cells])
+    wide = console.format_table([["  run", *columns[1:]], *cells])
     if len(wide.split("\n", 1)[0]) <= width:
         return wide
-    return console.table([["  run", *(short.get(name, name) for name in columns[1:])], *cells])
+    return console.format_table([["  run", *(short.get(name, name) for name in columns[1:])], *cells])
 
 
-def shown(name: str, row: Row) -> str:
+def format_cell(name: str, row: Row) -> str:
     """A cell as people read it: a mean with its deviation, where it has one."""
     value = row[name]
     if value is None:

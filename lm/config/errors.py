@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
 from lm.base import commands
-from lm.base.checks import nearest
+from lm.base.checks import did_you_mean
 from lm.base.console import protect_console
 from lm.base.errors import UserError
 from lm.config.aliases import alias
@@ -88,7 +88,7 @@ def show_help(topics: list[str]) -> None:
 
 
 @contextmanager
-def job() -> Iterator[None]:
+def handle_job_errors() -> Iterator[None]:
     """Around the body of a @hydra.main function: a refused job leaves no directory behind.
 
     Alone it ends the process; in a sweep only the job fails.
@@ -98,12 +98,12 @@ def job() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:  # before training, which has a handler of its own
-        clear(Path(hydra.runtime.output_dir))
+        remove_empty_directory(Path(hydra.runtime.output_dir))
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except USER_ERRORS as error:
         if not isinstance(error, Owned):  # then the directory is another's
-            clear(Path(hydra.runtime.output_dir))
+            remove_empty_directory(Path(hydra.runtime.output_dir))
         if hydra.mode == RunMode.MULTIRUN:
             print(f"error in job {hydra.job.num}: {explain(error)}", file=sys.stderr)
             raise
@@ -116,7 +116,7 @@ def job() -> Iterator[None]:
         raise
 
 
-def clear(directory: Path) -> None:
+def remove_empty_directory(directory: Path) -> None:
     """Take back what Hydra made for a run that did not begin."""
     if not (directory / "config.yaml").exists():
         (directory / "train.log").unlink(missing_ok=True)
@@ -138,7 +138,7 @@ def explain(error: BaseException) -> str:
             return unknown_option(cause)
     for cause in chain:
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-            return bad_key(cause) + where(chain)
+            return bad_key(cause) + source_file(chain)
     if isinstance(error, HydraException):
         return hydra_message(str(error))
     return str(error)
@@ -151,13 +151,13 @@ def unknown_option(error: MissingConfigException) -> str:
         plugin = option.partition("_")[0]
         if plugin in LAUNCHERS:
             return f"{group}={option} is not installed: {commands.install(LAUNCHERS[plugin])}"
-        return f"{group}={option} is no option{nearest(option, list(LAUNCHERS))}"
+        return f"{group}={option} is no option{did_you_mean(option, list(LAUNCHERS))}"
     group, _, option = missing.partition("/")
     files = (path.relative_to(CONF / group) for path in sorted((CONF / group).rglob("*.yaml")))
     options = [path.with_suffix("").as_posix() for path in files]
     family = [o for o in options if o.startswith(f"{option.partition('/')[0]}/")]
     shown = family or sorted({o if "/" not in o else f"{o.partition('/')[0]}/..." for o in options})
-    hint = nearest(option, options)
+    hint = did_you_mean(option, options)
     return f"{group}={option}: there is no such option; {group} is one of {', '.join(shown)}{hint}"
 
 
@@ -174,12 +174,15 @@ def unknown_key(key: str, known: list[str]) -> str:
     """What to type instead of a dotted key whose last part is none of the `known` ones."""
     parent, dot, name = key.rpartition(".")
     hint = (
-        alias(key) or elsewhere(parent, name) or nearest(name, known, parent + dot) or "; there are " + ", ".join(known)
+        alias(key)
+        or find_key(parent, name)
+        or did_you_mean(name, known, parent + dot)
+        or "; there are " + ", ".join(known)
     )
     return f"unknown key {key}{hint}"
 
 
-def elsewhere(group: str, name: str) -> str:
+def find_key(group: str, name: str) -> str:
     """Where a key that stands in the wrong place belongs: corpus.path to corpus=text, lr to optimizer.lr."""
     for folder in [CONF / group] if group else sorted(path for path in CONF.iterdir() if path.is_dir()):
         having = []
@@ -195,7 +198,7 @@ def elsewhere(group: str, name: str) -> str:
     return ""
 
 
-def where(chain: list[BaseException]) -> str:
+def source_file(chain: list[BaseException]) -> str:
     """Which file of conf/ the error stands in, when it was not typed."""
     match = re.search(r"In '([^']+)'", " ".join(map(str, chain)))
     return f" (in conf/{match[1]}.yaml)" if match else ""

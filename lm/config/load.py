@@ -22,7 +22,7 @@ from lm.config.schema import SCHEMAS, Config, register
 from lm.config.typed import keep_typed
 
 
-def option(group: str, name: str, **overrides: Any) -> Any:
+def load_option(group: str, name: str, **overrides: Any) -> Any:
     """One option of one group, typed, without composing the rest: conf/<group>/<name>.yaml."""
     values = yaml.safe_load((CONF / group / f"{name}.yaml").read_text(encoding="utf-8"))
     (base,) = values.pop("defaults")
@@ -30,7 +30,7 @@ def option(group: str, name: str, **overrides: Any) -> Any:
     return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values, overrides))
 
 
-def section(path: Path, group: str) -> Any:
+def load_section(path: Path, group: str) -> Any:
     """A section of a run's config.yaml, as the dataclass it was. Raises UserError when it is not there."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))[group]
@@ -41,7 +41,7 @@ def section(path: Path, group: str) -> Any:
         raise UserError(f"{path} does not say what the run's {group} was; name one, e.g. corpus=text") from error
 
 
-def composed(overrides: Sequence[str], here: bool = True) -> Config:
+def compose_config(overrides: Sequence[str], here: bool = True) -> Config:
     """What train.py would run with these overrides: for scripts. Raises UserError, ready to be shown.
 
     Unless `here`, it is meant for another machine, and this one's devices do not matter.
@@ -55,7 +55,7 @@ def composed(overrides: Sequence[str], here: bool = True) -> Config:
         raise UserError(explain(error)) from error
 
 
-def plain(config: Config) -> dict[str, Any]:
+def to_dict(config: Config) -> dict[str, Any]:
     """The config as nested plain values: what config.yaml holds, and what two runs are compared by.
 
     Where a group has several classes, `kind` tells which one it is.
@@ -72,7 +72,7 @@ def plain(config: Config) -> dict[str, Any]:
     return values
 
 
-def usual(config: Config) -> dict[str, Any]:
+def default_values(config: Config) -> dict[str, Any]:
     """The defaults of the classes that `config` is made of, by section, as plain as in `plain`."""
 
     def default(field: Field[Any]) -> Any:
@@ -81,6 +81,6 @@ def usual(config: Config) -> dict[str, Any]:
 
     sections = {group: fields(getattr(config, group)) for group in SCHEMAS}
     return {
-        group: {f.name: value for f in section if (value := default(f)) is not MISSING_FIELD}
-        for group, section in sections.items()
+        group: {f.name: value for f in load_section if (value := default(f)) is not MISSING_FIELD}
+        for group, load_section in sections.items()
     }

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from lm.base.checks import nearest
+from lm.base.checks import did_you_mean
 from lm.base.errors import UserError
 from lm.config.help import CONF, describe
 from lm.config.schema import SCHEMAS, Config
@@ -160,10 +160,10 @@ def help_on(topic: str) -> str:
         if found:
             return "\n".join(_lines(found))
         known = [*groups(), *(key.name for name in ["", *SCHEMAS, "sweep"] for key in keys(name))]
-        raise UserError(f"no help on {topic}: name a group or a key, e.g. --help optimizer{nearest(group, known)}")
+        raise UserError(f"no help on {topic}: name a group or a key, e.g. --help optimizer{did_you_mean(group, known)}")
     names = [_name(path, group) for path in _paths(group)]
     if equals and option not in names:
-        raise UserError(f"{group} has no option {option}{nearest(option, names)}")
+        raise UserError(f"{group} has no option {option}{did_you_mean(option, names)}")
     if equals:
         path = CONF / group / f"{option}.yaml"
         return f"{topic}: {describe(path)}\n\n{path.read_text(encoding='utf-8').rstrip()}"

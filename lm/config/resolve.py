@@ -31,13 +31,13 @@ def resolve(cfg: DictConfig, here: bool = True) -> Config:
             problems.append(str(error) if isinstance(error, UserError) else explain(error))
     if not problems:
         config = Config(**values)
-        problems = across(config, here)
+        problems = check_across_sections(config, here)
     if problems:
         raise UserError("\n".join(problems))
     return config
 
 
-def across(config: Config, here: bool) -> list[str]:
+def check_across_sections(config: Config, here: bool) -> list[str]:
     """What is wrong between sections, or on this machine with this config."""
     problems: list[str] = []
 

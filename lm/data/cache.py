@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lm.base import commands
-from lm.base.files import remove, replacing, room, tag_cache
+from lm.base.files import explain_full_disk, remove, replacing, tag_cache
 
 ABOUT = "about.json"  # in each entry: of what it was made, for people
 
@@ -27,7 +27,7 @@ ABOUT = "about.json"  # in each entry: of what it was made, for people
 def make_room(folder: Path, root: Path) -> AbstractContextManager[None]:
     """Explain a full or read-only disk while something is written to `folder`, which is below data.root=`root`."""
     prune = commands.script("corpora", "cache", "--prune", "--dir", root)
-    return room(folder, "name another place with data.root=", f"make room, e.g. {prune}")
+    return explain_full_disk(folder, "name another place with data.root=", f"make room, e.g. {prune}")
 
 
 def digest(*parts: str) -> str:
@@ -35,7 +35,7 @@ def digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
 
 
-def brief(config: Any) -> str:
+def summarize(config: Any) -> str:
     """A config as people know it: its kind, and the short fields that are not its class's defaults."""
     parts = [type(config).__name__.removesuffix("Config").lower()]
     for field in fields(config):
@@ -46,7 +46,7 @@ def brief(config: Any) -> str:
     return " ".join(parts)
 
 
-def entry(root: Path, kind: str, key: str, about: str, build: Callable[[Path], None]) -> Path:
+def open_entry(root: Path, kind: str, key: str, about: str, build: Callable[[Path], None]) -> Path:
     """The finished folder root/cache/<kind>-<key>; `build` fills it when it is not there yet."""
     path = root / "cache" / f"{kind}-{key}"
     if not (path / ABOUT).exists():
@@ -75,7 +75,7 @@ class Entry:
     used: float  # seconds since 1970
 
 
-def entries(root: Path) -> Iterator[Entry]:
+def list_entries(root: Path) -> Iterator[Entry]:
     """What lies in the cache, longest unused first."""
     found = []
     for path in (root / "cache").glob("[!.]*/"):
@@ -85,7 +85,7 @@ def entries(root: Path) -> Iterator[Entry]:
         with suppress(FileNotFoundError):  # pruned meanwhile
             size = sum(file.stat().st_size for file in path.iterdir())
             found.append(Entry(path, path.name.partition("-")[0], about, size, path.stat().st_mtime))
-    yield from sorted(found, key=lambda entry: entry.used)
+    yield from sorted(found, key=lambda open_entry: open_entry.used)
 
 
 def prune(root: Path, unused_days: float = 0.0) -> list[Entry]:
@@ -93,7 +93,7 @@ def prune(root: Path, unused_days: float = 0.0) -> list[Entry]:
 
     A run that has an entry open keeps its data until it ends.
     """
-    gone = [e for e in entries(root) if e.used <= time.time() - unused_days * 86400]
+    gone = [e for e in list_entries(root) if e.used <= time.time() - unused_days * 86400]
     for e in gone:
         aside = e.path.with_name(f".{e.path.name}~pruned~{os.getpid()}")
         with _lock(e.path), suppress(FileNotFoundError):  # pruned meanwhile

@@ -45,7 +45,7 @@ def cached_tokenizer(config: TokenizerConfig, text: Text, downloads: Downloads) 
     fields = {key: value for key, value in asdict(config).items() if key != "parse_special" or value}
     name, options = type(config).__name__, json.dumps(fields, sort_keys=True)
     key = cache.digest(text.digest, name, options, config.identity(), tokenizers.__version__, str(LONGEST))
-    entry = cache.entry(downloads.root, "tokenizer", key, cache.brief(config), build)
+    entry = cache.open_entry(downloads.root, "tokenizer", key, cache.summarize(config), build)
     return from_json((entry / "tokenizer.json").read_text(encoding="utf-8"))
 
 
@@ -67,18 +67,18 @@ def cache_tokens(text: Text, tokenizer: Tokenizer, downloads: Downloads, parse_s
         with progress("tokenizing", text.train.size + text.val.size) as advance:
             for name, split in splits.items():
                 with (folder / name).open("wb") as file:
-                    for ids, size in encoded(split, tokenizer, text.documents, special=parse_special):
+                    for ids, size in encode_split(split, tokenizer, text.documents, special=parse_special):
                         file.write(ids.astype(dtype).tobytes())
                         advance(size)
                 if not (folder / name).stat().st_size:  # which cannot be mapped
                     raise UserError(f"the tokenizer finds no token in the text of {name}")
         if not parse_special:
-            counts = spelled(text.train, tokenizer.special_tokens)
+            counts = require_spellable(text.train, tokenizer.special_tokens)
             (folder / SPELLED).write_text(json.dumps(counts), encoding="utf-8")
 
     key = cache.digest(text.digest, tokenizer.to_json(), dtype.name, str(LONGEST), *["parse_special"] * parse_special)
     about = f"{tokenizer.vocab_size:,} ids, {text.train.size + text.val.size:,} bytes of text {text.digest[:12]}"
-    entry = cache.entry(downloads.root, "tokens", key, about, build)
+    entry = cache.open_entry(downloads.root, "tokens", key, about, build)
     if (entry / SPELLED).exists():  # an entry of an older version has not counted
         counts = json.loads((entry / SPELLED).read_text(encoding="utf-8"))
         for line in notes(counts, tokenizer):
@@ -87,7 +87,7 @@ def cache_tokens(text: Text, tokenizer: Tokenizer, downloads: Downloads, parse_s
     return Tokens(train, val, text.val_key)
 
 
-def spelled(split: Split, names: Iterable[str]) -> dict[str, int]:
+def require_spellable(split: Split, names: Iterable[str]) -> dict[str, int]:
     """Count how often each of the names stands in a text, of those that do."""
     names = sorted(set(names))
     starts, counts = {name[:2] for name in names}, Counter[str]()
@@ -105,7 +105,7 @@ def notes(counts: dict[str, int], tokenizer: Tokenizer) -> Iterator[str]:
         yield f"the training text spells {told}, encoded as ordinary text; {cure}"
 
 
-def encoded(
+def encode_split(
     split: Split, tokenizer: Tokenizer, documents: bool, at_once: int = AT_ONCE, *, special: bool = False
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Yield a split as stretches of ids, each with the bytes of text it stands for; memory is that of `at_once`

@@ -10,7 +10,7 @@ from pathlib import Path
 from lm.base.errors import UserError
 from lm.data.corpus import reading
 from lm.data.corpus.encodings import readings
-from lm.data.corpus.unreadable import marked, without_mark
+from lm.data.corpus.unreadable import has_byte_order_mark, strip_byte_order_mark
 
 
 def read(name: str | Path) -> str:
@@ -22,9 +22,9 @@ def read(name: str | Path) -> str:
         return reading.whole(Path(name))
     data = sys.stdin.buffer.read()
     head = data[:4096]
-    if encoding := marked(head):
+    if encoding := has_byte_order_mark(head):
         raise UserError(f"standard input is {encoding}; {_convert(encoding)}")
-    if b"\0" in head and (encoding := without_mark(head)):
+    if b"\0" in head and (encoding := strip_byte_order_mark(head)):
         raise UserError(f"standard input is {encoding} without a byte-order mark; {_convert(encoding)}")
     try:
         text = data.decode("utf-8-sig")

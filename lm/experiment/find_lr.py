@@ -22,10 +22,10 @@ from lm.config import Config
 from lm.data.batches import TrainBatches, document_numbers, dropout_seed
 from lm.data.token_files import cache_tokens, cached_tokenizer
 from lm.experiment import capacity
-from lm.experiment.loop import BareLoop
+from lm.experiment.loop import TrainingLoop
 from lm.model import GPT
 from lm.run import checkpoint
-from lm.run.init_from import inherit
+from lm.run.init_from import load_weights
 
 SPAN = 20  # the smoothing looks back over this share of the steps: so it is late by one factor in tests of any length
 CONFIRMED, CREEP = 2.0, 0.02  # the fall has ended where no rate up to twice as high brought so many nats
@@ -97,7 +97,7 @@ class Curve:
         return tenth, "a tenth of the rate at which the loss has diverged"
 
 
-def rates(low: float, high: float, steps: int) -> list[float]:
+def spaced_rates(low: float, high: float, steps: int) -> list[float]:
     """`steps` rates from low to high, each the same multiple of the one before. Raises UserError."""
     if not 0 < low < high < math.inf:
         raise UserError(f"--min {low:g} must be above 0 and below --max {high:g}")
@@ -111,13 +111,13 @@ def range_test(
 ) -> Curve:
     """Train with these rates until the loss diverges; `watched` may look at each loss as it passes."""
     curve = Curve(lrs)
-    for loss in watched(losses(config, lrs)):
+    for loss in watched(train_losses(config, lrs)):
         if not curve.add(loss):
             break
     return curve
 
 
-def losses(config: Config, lrs: Sequence[float]) -> Iterator[float]:
+def train_losses(config: Config, lrs: Sequence[float]) -> Iterator[float]:
     """The train/loss of each optimizer step of the run that train.py would make, if its rates were these.
 
     On one device, whatever trainer.devices says: the batch is the same. Raises UserError as train.py does.
@@ -132,16 +132,16 @@ def losses(config: Config, lrs: Sequence[float]) -> Iterator[float]:
     keep = source if c.init_tokenizer == "keep" else None
     tokenizer = keep.tokenizer if keep else cached_tokenizer(c.tokenizer, text, downloads)
     tokens = cache_tokens(text, tokenizer, downloads, c.tokenizer.parse_special)
-    c = capacity.fitted(c, tokenizer.vocab_size, device, memory_bytes(device))
-    capacity.require(c, tokenizer.vocab_size, device, memory_bytes(device))
+    c = capacity.resolve_micro_batch(c, tokenizer.vocab_size, device, memory_bytes(device))
+    capacity.require_memory(c, tokenizer.vocab_size, device, memory_bytes(device))
     batches = TrainBatches(tokens.train, c.model.block_size, c.data, c.seed)
     torch.manual_seed(c.seed)
     model = GPT(c.model, tokenizer.vocab_size, c.attention.backend)
     if source:
-        inherit(model, tokenizer, source)
+        load_weights(model, tokenizer, source)
     c.precision.apply()
     c.trainer.prepare(model, device)
-    loop = BareLoop(c, tokenizer.vocab_size, device, model)
+    loop = TrainingLoop(c, tokenizer.vocab_size, device, model)
     end_of_text = tokenizer.end_of_text if c.data.respect_documents and text.documents else None
     for step, lr in enumerate(lrs):
         nats = []

@@ -12,7 +12,7 @@ from lm.model import GPT
 from lm.model.precision import autocast
 
 
-class BareLoop:
+class TrainingLoop:
     """The model, optimizer and precision of a configuration on one device, eager, without Lightning.
 
     A step is `forward` and `backward` of each micro-batch, then `update`. Without a `model`, a new one is made.

@@ -12,7 +12,7 @@ from lm.base.hardware import device_name, memory_bytes
 from lm.config import Config
 from lm.data.corpus import Text
 from lm.data.tokenizer import Tokenizer
-from lm.experiment.capacity import gb
+from lm.experiment.capacity import format_bytes
 from lm.model import GPT
 from lm.optim.schedule import ScheduleConfig
 from lm.run.directory import Run
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lm.training.datamodule import TokenData
 
 
-def beginning(
+def start_summary(
     config: Config, model: GPT, tokenizer: Tokenizer, text: Text, data: TokenData, chosen: dict[str, Any]
 ) -> str:
     """What was composed and what was chosen for this machine, before the first step."""
@@ -42,8 +42,9 @@ def beginning(
         "chosen": f"device {device} ({device_name(device)}), precision {chosen['precision']}, attention {attention}",
     }
     micro = chosen["micro_batch_size"]
+    sequences = "1 sequence" if micro == 1 else f"{micro} sequences"
     rows["memory"] = (
-        f"about {gb(chosen['memory'])} of {gb(memory_bytes(device))} for {micro} sequence{'s' * (micro > 1)} at a time "
+        f"about {format_bytes(chosen['memory'])} of {format_bytes(memory_bytes(device))} for {sequences} at a time "
         "(scripts/memory.py says for what)"
     )
     if chosen["floor"] is not None:
@@ -65,7 +66,7 @@ def beginning(
     return "\n".join(lines)
 
 
-def bend(schedule: ScheduleConfig, step: int, before: int, now: int) -> str:
+def schedule_change(schedule: ScheduleConfig, step: int, before: int, now: int) -> str:
     """What another horizon means to a run that has made `step` steps; empty when it is the same."""
     if now == before:
         return ""
@@ -79,16 +80,16 @@ def bend(schedule: ScheduleConfig, step: int, before: int, now: int) -> str:
     )
 
 
-def ending(run: Run, overrides: Sequence[str], seconds: float | None = None) -> str:
+def end_summary(run: Run, overrides: Sequence[str], seconds: float | None = None) -> str:
     """Return the final metrics, where the run is, and the commands that people type next, ready to be pasted."""
-    metrics, best, directory = run.record["metrics"], run.record["best"], commands.shortest(run.directory)
-    took = f"finished in {duration(seconds)}" if seconds else "finished before"
+    metrics, best, directory = run.record["metrics"], run.record["best"], commands.shortest_path(run.directory)
+    took = f"finished in {format_duration(seconds)}" if seconds else "finished before"
     figures = "  ".join(f"{key} {metrics[key]:.4f}" for key in ("val/loss", "val/ppl", "val/bpb"))
     outputs = "outputs" if Path(directory).parts[0] == "outputs" else directory
     following = [
         commands.script("generate", directory, "--max-new-tokens", 300),
         commands.tool("tensorboard", "tensorboard.main", "--logdir", outputs),
-        commands.resume(run.directory, overrides, longer(run)),
+        commands.resume(run.directory, overrides, extend(run)),
     ]
     return "\n".join([
         f"{took}: step {metrics['step']}  {figures}  (best val/loss {best['val/loss']:.4f} at step {best['step']})",
@@ -97,7 +98,7 @@ def ending(run: Run, overrides: Sequence[str], seconds: float | None = None) -> 
     ])  # fmt: skip
 
 
-def longer(run: Run) -> dict[str, object]:
+def extend(run: Run) -> dict[str, object]:
     """Return the change that makes a finished run train on: twice its horizon in the unit that it was set in.
 
     A run that was stopped early has steps left; it needs early stopping to be off.
@@ -109,5 +110,5 @@ def longer(run: Run) -> dict[str, object]:
     return {f"trainer.{unit}": 2 * step if unit == "max_steps" else 2 * trainer[unit]}
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 60 else time.strftime("%H:%M:%S", time.gmtime(seconds))

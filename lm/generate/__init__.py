@@ -2,8 +2,15 @@
 
 from lm.generate.decoding import decode
 from lm.generate.sampling import Sampling
-from lm.generate.writing import Completion, Piece, Wanted, drawable, spelled_specials, write
+from lm.generate.writing import Completion, GenerationRequest, Piece, complete, drawable_tokens, find_special_tokens
 
 __all__ = [
-    "Completion", "Piece", "Sampling", "Wanted", "decode", "drawable", "spelled_specials", "write",
+    "Completion",
+    "GenerationRequest",
+    "Piece",
+    "Sampling",
+    "complete",
+    "decode",
+    "drawable_tokens",
+    "find_special_tokens",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lm.generate.sampling import Sampling, Uniforms
-from lm.model import GPT, Cache
+from lm.model import GPT, KVCache
 
 ROOM = 1024  # tokens behind the longest prompt that memory is taken for at first
 
@@ -54,7 +54,7 @@ def decode(
     for row, prompt in zip(ids, prompts, strict=True):
         row[: len(prompt)] = prompt
     ends, banned = torch.tensor(lengths, device=device), None if drawable is None else ~drawable.to(drawn_on)
-    cache, start, seen = Cache(), 0, None
+    cache, start, seen = KVCache(), 0, None
     if sampling.repetition_penalty != 1:
         seen = torch.zeros(len(prompts), model.vocab_size, dtype=torch.bool, device=drawn_on)  # (B, V)
         seen.scatter_(1, ids[:, :shortest].to(drawn_on), True)
@@ -64,7 +64,7 @@ def decode(
         with torch.inference_mode():
             moved = first_seen(t, model.config.block_size)
             if moved != start or not cached:
-                cache, start = Cache(), moved
+                cache, start = KVCache(), moved
             x = model.features(ids[:, start + cache.length : t], cache=cache if cached else None)[:, -1]  # (B, C)
             logits = model.logits(x).float()  # (B, V)
             places = [min(max(0, t - length), N - 1) for length in lengths]

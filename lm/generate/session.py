@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from lm.base.checks import nearest
+from lm.base.checks import did_you_mean
 from lm.base.errors import UserError
 from lm.data.tokenizer import Tokenizer
 from lm.generate.sampling import Sampling
-from lm.generate.writing import Wanted, spelled_specials, write
+from lm.generate.writing import GenerationRequest, complete, find_special_tokens
 from lm.model import GPT
 
 HELP = """\
@@ -37,7 +37,7 @@ class Session:
 
     model: GPT
     tokenizer: Tokenizer
-    wanted: Wanted
+    wanted: GenerationRequest
     read: Callable[[str], str]
     say: Callable[[str], None]
     show: Callable[[Any], None] = lambda completion: None  # of a completion whose alternatives were asked for
@@ -99,7 +99,7 @@ class Session:
         else:
             known = ("/help", "/set", "/more", "/again", "/probs", "/quit")
             raise UserError(
-                f"there is no {command}{nearest(command, known)}; a prompt that begins with / is typed with //"
+                f"there is no {command}{did_you_mean(command, known)}; a prompt that begins with / is typed with //"
             )
 
     def last(self) -> str:
@@ -110,7 +110,7 @@ class Session:
 
     def go_on(self, prompt: str) -> None:
         self.prompt, self.text = prompt, ""
-        if not self.wanted.parse_special and (names := spelled_specials(self.tokenizer, [prompt])):
+        if not self.wanted.parse_special and (names := find_special_tokens(self.tokenizer, [prompt])):
             self.say(f"[{', '.join(names)} encoded as ordinary text; with /set parse_special on it becomes a token]\n")
 
         def watch(row: int, text: str) -> None:
@@ -118,7 +118,7 @@ class Session:
             self.say(text)
 
         try:
-            completions = write(self.model, self.tokenizer, [prompt], self.wanted, watch)
+            completions = complete(self.model, self.tokenizer, [prompt], self.wanted, watch)
         except KeyboardInterrupt:
             self.say(" [stopped]\n")
             return
@@ -134,7 +134,7 @@ class Session:
         words = words[0].split("=", 1) + words[1:] if "=" in words[0] else words
         key = words[0].replace("-", "_")
         if key not in now:
-            raise UserError(f"there is no setting {words[0]}{nearest(key, list(now))}; there are {', '.join(now)}")
+            raise UserError(f"there is no setting {words[0]}{did_you_mean(key, list(now))}; there are {', '.join(now)}")
         if len(words) < 2:
             raise UserError(f"/set {key} needs a value; it is {shown(now[key])}")
         self.wanted = changed(self.wanted, key, words[1:])
@@ -148,13 +148,13 @@ def split(typed: str) -> list[str]:
         raise UserError(f"{typed}: {error}") from error
 
 
-def settings(wanted: Wanted) -> dict[str, Any]:
+def settings(wanted: GenerationRequest) -> dict[str, Any]:
     sampling = {f.name: getattr(wanted.sampling, f.name) for f in fields(Sampling)}
     others = ("max_new_tokens", "seed", "stop", *SWITCHES)
     return sampling | {key: getattr(wanted, key) for key in others}
 
 
-def changed(wanted: Wanted, key: str, words: list[str]) -> Wanted:
+def changed(wanted: GenerationRequest, key: str, words: list[str]) -> GenerationRequest:
     """Raises UserError for a value that is none, or out of range."""
     if key == "stop":
         return replace(wanted, stop=() if words == ["off"] else stops(words))

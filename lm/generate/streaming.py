@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lm.data.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from lm.generate.writing import Completion, Wanted
+    from lm.generate.writing import Completion, GenerationRequest
 
 WINDOW = 16  # tokens decoded with the next one, at least
 
@@ -20,7 +20,9 @@ class Row:
     first stop string. Only a window of the last ids is decoded at each step; the result is the same.
     """
 
-    def __init__(self, tokenizer: Tokenizer, wanted: Wanted, completion: Completion, prompt: list[int]) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, wanted: GenerationRequest, completion: Completion, prompt: list[int]
+    ) -> None:
         self.tokenizer, self.wanted, self.completion = tokenizer, wanted, completion
         self.window = tail(tokenizer, prompt)
         self.offset = len(tokenizer.decode(self.window))  # characters of the window before `settled` ends

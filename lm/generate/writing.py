@@ -20,7 +20,7 @@ MOST = 1_000_000  # completions of one call: they all stay in memory
 
 
 @dataclass(frozen=True)
-class Wanted:
+class GenerationRequest:
     """What is to be written, apart from the prompts. Raises UserError for what cannot be."""
 
     max_new_tokens: int = 200
@@ -69,11 +69,11 @@ class Completion:
 Watch = Callable[[int, str], None]  # which completion, and what has been added to its text
 
 
-def write(
+def complete(
     model: GPT,
     tokenizer: Tokenizer,
     prompts: Sequence[str],
-    wanted: Wanted,
+    wanted: GenerationRequest,
     watch: Watch = lambda row, text: None,
     numbers: Sequence[int] | None = None,
 ) -> list[Completion]:
@@ -91,7 +91,7 @@ def write(
         raise UserError(f"num_samples={wanted.num_samples} of {len(prompts):,} prompts are {total:,} texts, and must "
                          f"be at most {MOST:,} in all")  # fmt: skip
     encoded = [prompt_ids(tokenizer, prompt, wanted) for prompt in prompts]
-    mask, found = drawable(tokenizer, model.vocab_size), []
+    mask, found = drawable_tokens(tokenizer, model.vocab_size), []
     for start in range(0, total, BATCH):
         places = range(start, min(start + BATCH, total))
         batch = [encoded[i // wanted.num_samples] for i in places]
@@ -100,10 +100,10 @@ def write(
         completions = [Completion(prompts[i // wanted.num_samples], i % wanted.num_samples) for i in places]
         found += completions
 
-        def tell(row: int, text: str, start: int = start) -> None:
+        def emit(row: int, text: str, start: int = start) -> None:
             watch(start + row, text)
 
-        write_batch(model, tokenizer, batch, completions, wanted, drawn, mask, tell)
+        write_batch(model, tokenizer, batch, completions, wanted, drawn, mask, emit)
     return found
 
 
@@ -112,7 +112,7 @@ def write_batch(
     tokenizer: Tokenizer,
     prompts: Sequence[Tensor],
     completions: Sequence[Completion],
-    wanted: Wanted,
+    wanted: GenerationRequest,
     drawn: Uniforms,
     mask: Tensor | None,
     watch: Watch,
@@ -139,7 +139,7 @@ def write_batch(
             return
 
 
-def prompt_ids(tokenizer: Tokenizer, prompt: str, wanted: Wanted) -> Tensor:
+def prompt_ids(tokenizer: Tokenizer, prompt: str, wanted: GenerationRequest) -> Tensor:
     """Encode a prompt: (T,). Raises UserError when no token comes of it."""
     ids = torch.from_numpy(tokenizer.encode(prompt, special=wanted.parse_special))
     if wanted.document_start:
@@ -151,7 +151,7 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str, wanted: Wanted) -> Tensor:
     return ids
 
 
-def drawable(tokenizer: Tokenizer, rows: int) -> Tensor | None:
+def drawable_tokens(tokenizer: Tokenizer, rows: int) -> Tensor | None:
     """Mark the ids of a model with `rows` ids that have a token: (V,), or None when all have one.
 
     A model may have more ids than its tokenizer, and the ids of a tokenizer may have gaps.
@@ -162,6 +162,6 @@ def drawable(tokenizer: Tokenizer, rows: int) -> Tensor | None:
     return None if mask.all() else mask
 
 
-def spelled_specials(tokenizer: Tokenizer, prompts: Sequence[str]) -> list[str]:
+def find_special_tokens(tokenizer: Tokenizer, prompts: Sequence[str]) -> list[str]:
     """Return the special tokens whose names stand in the prompts."""
     return [name for name in tokenizer.special_tokens if any(name in prompt for prompt in prompts)]

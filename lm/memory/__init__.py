@@ -6,7 +6,7 @@ works in and has as gradients, and the peak is found by walking backward through
 autograd saves and the allocator's peak (docs/memory.md).
 """
 
-from lm.memory.estimate import Estimate, by_kind, estimate, ladder, largest
+from lm.memory.estimate import Estimate, by_kind, estimate, largest_micro_batch, ways_to_fit
 from lm.memory.operations import Network, Op, Setup
 
-__all__ = ["Estimate", "Network", "Op", "Setup", "by_kind", "estimate", "ladder", "largest"]
+__all__ = ["Estimate", "Network", "Op", "Setup", "by_kind", "estimate", "largest_micro_batch", "ways_to_fit"]

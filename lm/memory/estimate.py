@@ -70,7 +70,7 @@ def by_kind(operations: Iterable[Op]) -> dict[str, int]:
     return kept
 
 
-def largest(config: GPTConfig, setup: Setup, optimizer: OptimizerConfig, capacity: int) -> int:
+def largest_micro_batch(config: GPTConfig, setup: Setup, optimizer: OptimizerConfig, capacity: int) -> int:
     """The largest micro-batch whose training takes at most `capacity` bytes; 0 if not even one sequence does."""
 
     def fits(micro: int) -> bool:
@@ -85,7 +85,7 @@ def largest(config: GPTConfig, setup: Setup, optimizer: OptimizerConfig, capacit
     return low
 
 
-def ladder(
+def ways_to_fit(
     config: GPTConfig, setup: Setup, optimizer: OptimizerConfig, batch: int, capacity: int
 ) -> Iterator[tuple[str, Estimate]]:
     """What to change, each on top of those before, until it fits `capacity`: first what changes no result, then what

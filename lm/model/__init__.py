@@ -5,7 +5,7 @@
 
 from lm.model.config import GPTConfig
 from lm.model.gpt import GPT, with_weights
-from lm.model.kv_cache import Cache
+from lm.model.kv_cache import KVCache
 from lm.model.layers import mlp_width, rope_tables, rotate, sinusoids
 
-__all__ = ["GPT", "Cache", "GPTConfig", "mlp_width", "rope_tables", "rotate", "sinusoids", "with_weights"]
+__all__ = ["GPT", "GPTConfig", "KVCache", "mlp_width", "rope_tables", "rotate", "sinusoids", "with_weights"]

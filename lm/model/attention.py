@@ -31,7 +31,7 @@ class AttentionConfig:
 
     def resolve(self, device: str, precision: str, block_size: int) -> str:
         """'manual', 'sdpa' or 'flex'."""
-        return pick(device, DTYPES[precision], block_size) if self.backend == "auto" else self.backend
+        return choose_backend(device, DTYPES[precision], block_size) if self.backend == "auto" else self.backend
 
     def require(self, device: str, dropout: float) -> None:
         """Raises UserError when the backend cannot train on this type of device, saying what is missing."""
@@ -48,7 +48,7 @@ class AttentionConfig:
             raise UserError(f"attention=flex needs {' and '.join(missing)}; attention=sdpa does without")
 
 
-def pick(device: str, dtype: torch.dtype, block_size: int) -> str:
+def choose_backend(device: str, dtype: torch.dtype, block_size: int) -> str:
     """The faster backend, as measured (docs/performance.md): in bf16 on a CPU, plain matrix products up to a
     context of 512; torch's fused kernel everywhere else."""
     return "manual" if device == "cpu" and dtype == torch.bfloat16 and block_size <= 512 else "sdpa"
@@ -86,7 +86,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, backend: str = "auto", dropout: floa
     is the probability of dropping an attention weight; pass 0 outside training.
     """
     if backend == "auto":
-        backend = pick(q.device.type, q.dtype, k.size(2))
+        backend = choose_backend(q.device.type, q.dtype, k.size(2))
     assert backend in BACKENDS, backend
     if backend == "flex":
         assert dropout == 0.0, "flex attention has no dropout"

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from lm.base.errors import UserError
 from lm.model.attention import attend, make_mask
 from lm.model.config import GPTConfig
-from lm.model.kv_cache import Cache
+from lm.model.kv_cache import KVCache
 from lm.model.layers import MLP, SwiGLU, make_norm, rope_tables, rotate, sinusoids
 from lm.model.loss import LossConfig, head_loss, softcapped
 
@@ -85,7 +85,7 @@ class GPT(nn.Module):
         """(..., C) -> (..., V)."""
         return softcapped(self.head(x)[..., : self.vocab_size], self.config.logit_softcap)
 
-    def features(self, ids: Tensor, documents: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+    def features(self, ids: Tensor, documents: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """What the head reads: ids (B, T) -> (B, T, C). With a `cache`, ids go on from the tokens it holds."""
         c, T = self.config, ids.size(1)
         start = cache.length if cache else 0
@@ -205,7 +205,7 @@ class Block(nn.Module):
         self.mlp = (SwiGLU if config.mlp == "swiglu" else MLP)(config)
         self.drop = nn.Dropout(config.dropped("resid"))
 
-    def forward(self, x: Tensor, rope: Rope, mask: Any = None, cache: Cache | None = None) -> Tensor:
+    def forward(self, x: Tensor, rope: Rope, mask: Any = None, cache: KVCache | None = None) -> Tensor:
         read = self.norm_1(x)  # (B, T, C)
         x = (read if self.norm_stream else x) + self.drop(self.attn(read, rope, mask, cache))
         read = self.norm_2(x)
@@ -223,7 +223,7 @@ class Attention(nn.Module):
         self.c_attn = nn.Linear(C, C + 2 * self.n_kv_head * self.D, bias=config.biased("qkv"))
         self.c_proj = nn.Linear(C, C, bias=config.biased("proj"))
 
-    def forward(self, x: Tensor, rope: Rope, mask: Any = None, cache: Cache | None = None) -> Tensor:
+    def forward(self, x: Tensor, rope: Rope, mask: Any = None, cache: KVCache | None = None) -> Tensor:
         B, T, C = x.shape
         qkv = self.c_attn(x).view(B, T, -1, self.D).transpose(1, 2)  # (B, H + 2 Hkv, T, D)
         q, k, v = qkv.split((self.n_head, self.n_kv_head, self.n_kv_head), dim=1)

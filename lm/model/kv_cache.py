@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class Cache:
+class KVCache:
     """Keys and values of the tokens that a model has seen, so that it need not see them again to go on."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from lm.base.errors import UserError
 
 @dataclass
 class OptimizerConfig:
-    """A kind of optimizer adds its fields, `usual_lr` and `build`."""
+    """A kind of optimizer adds its fields, `default_lr` and `build`."""
 
     # peak learning rate, shaped by schedule=; null: a default for this optimizer and model.n_embd
     lr: float | None = None
@@ -36,13 +36,13 @@ class OptimizerConfig:
     def check(self, check: Check) -> None:
         """Range checks of the fields an optimizer adds."""
 
-    def usual_lr(self, n_embd: int) -> float:
+    def default_lr(self, n_embd: int) -> float:
         """The peak rate when none is given."""
         raise NotImplementedError
 
     def for_width(self, n_embd: int) -> Self:
         """This config with a peak rate."""
-        return self if self.lr is not None else replace(self, lr=self.usual_lr(n_embd))
+        return self if self.lr is not None else replace(self, lr=self.default_lr(n_embd))
 
     def build(self, model: nn.Module, fused: bool = True) -> torch.optim.Optimizer:
         """Needs a peak rate, see `for_width`. `fused` is one kernel a step; no gradient scaler (fp16) works with it.
@@ -115,7 +115,7 @@ class AdamLikeConfig(OptimizerConfig):
         for key in ("beta1", "beta2"):
             check.within(key, 0, 1)
 
-    def usual_lr(self, n_embd: int) -> float:
+    def default_lr(self, n_embd: int) -> float:
         """1e-3 at nanoGPT's baby width of 384 and 5e-4 at GPT-2's 768, close to what is used there; matrices of Adam
         want rates in inverse proportion to width (Yang et al. 2022)."""
         return 0.384 / n_embd

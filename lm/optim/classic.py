@@ -43,7 +43,7 @@ class SGDConfig(OptimizerConfig):
         check.within("momentum", 0, 1)
         check.that(self.momentum > 0 or not self.nesterov, "nesterov", "be false without optimizer.momentum")
 
-    def usual_lr(self, n_embd: int) -> float:
+    def default_lr(self, n_embd: int) -> float:
         return 0.3
 
     def build(self, model: nn.Module, fused: bool = True) -> torch.optim.Optimizer:
@@ -67,7 +67,7 @@ class RMSpropConfig(OptimizerConfig):
         for key in ("alpha", "momentum"):
             check.within(key, 0, 1)
 
-    def usual_lr(self, n_embd: int) -> float:
+    def default_lr(self, n_embd: int) -> float:
         return 0.128 / n_embd
 
     def build(self, model: nn.Module, fused: bool = True) -> torch.optim.Optimizer:
@@ -93,7 +93,7 @@ class LionConfig(OptimizerConfig):
         for key in ("beta1", "beta2"):
             check.within(key, 0, 1)
 
-    def usual_lr(self, n_embd: int) -> float:
+    def default_lr(self, n_embd: int) -> float:
         return 0.18 / n_embd
 
     def build(self, model: nn.Module, fused: bool = True) -> torch.optim.Optimizer:

@@ -39,7 +39,7 @@ class MuonConfig(AdamLikeConfig):
         check.within("momentum", 0, 1)
         check.at_least("ns_steps", 1)
 
-    def usual_lr(self, n_embd: int) -> float:
+    def default_lr(self, n_embd: int) -> float:
         return 0.02
 
     def build(self, model: nn.Module, fused: bool = True) -> torch.optim.Optimizer:

@@ -8,7 +8,7 @@ from typing import Any
 from lm.base.errors import UserError
 
 # What may change when a run goes on: how long, on which hardware, and what is shown or kept of it.
-FREE = (
+CHANGEABLE_KEYS = (
     "name", "init_from", "device", "attention.", "callbacks.", "logger.", "trainer.max_", "trainer.accelerator",
     "trainer.devices", "trainer.log_every", "trainer.save_every", "trainer.val_every", "trainer.peak_tflops",
     "trainer.on_nonfinite", "trainer.check_memory", "trainer.deterministic", "trainer.fork", "data.micro_batch_size",
@@ -20,7 +20,7 @@ FREE = (
 
 
 # What a fork may have otherwise than the run that it leaves, which holds all else of it.
-FORKED = (*FREE, "schedule.", "loss.", "trainer.", "optimizer.lr", "optimizer.grad_clip")
+FORKABLE_KEYS = (*CHANGEABLE_KEYS, "schedule.", "loss.", "trainer.", "optimizer.lr", "optimizer.grad_clip")
 
 # What a change of FREE keys does to the rest of a run, where it does something.
 EFFECTS = {
@@ -32,7 +32,7 @@ EFFECTS = {
 }
 
 
-def with_origin(config: dict[str, Any], old: dict[str, Any], directory: Path) -> dict[str, Any]:
+def restore_origin(config: dict[str, Any], old: dict[str, Any], directory: Path) -> dict[str, Any]:
     """Return the config with what the run in `directory` began with, which need not be typed again.
 
     Raises UserError when another beginning is typed: it would have no effect on a run that has begun.
@@ -74,14 +74,14 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def difference(old: dict[str, Any], new: dict[str, Any], usual: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+def changed_keys(old: dict[str, Any], new: dict[str, Any], usual: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Key -> (old value, new value), of every key in which two configs differ."""
     b = flatten(new)
     a = {key: value for key, value in flatten(usual).items() if key in b} | flatten(old)
     return {key: (a.get(key), b.get(key)) for key in (a | b) if a.get(key) != b.get(key)}
 
 
-def table(changes: dict[str, tuple[Any, Any]]) -> str:
+def format_changes(changes: dict[str, tuple[Any, Any]]) -> str:
     rows = [(key, f"was {old}", f"now {new}") for key, (old, new) in changes.items()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)

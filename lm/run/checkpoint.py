@@ -19,7 +19,7 @@ from lm.base.errors import UserError
 from lm.base.files import replacing
 from lm.data.tokenizer import Tokenizer, from_json
 from lm.model import GPT, GPTConfig, huggingface, with_weights
-from lm.run.lock import living
+from lm.run.lock import current_owner
 
 log = logging.getLogger("lm")
 FORMAT = 2  # 1: the optimizer's state without the names of its parameters, which no run can go on from
@@ -97,7 +97,7 @@ def require_stored(path: Path) -> None:
         raise Compressed(f"{path} cannot be loaded: it is compressed, as no checkpoint is")
 
 
-def newest(folder: Path) -> Path | None:
+def newest_valid(folder: Path) -> Path | None:
     """The checkpoint of `folder` to go on from: last.ckpt, or if that is damaged or gone, the latest that is whole.
 
     None where there is none at all. Raises UserError when there are some, and all are damaged.
@@ -135,7 +135,7 @@ def find(path: Path) -> Path:
         raise UserError(f"{path}: no such run or checkpoint" + (f"; did you mean {meant}?" if meant.exists() else ""))
     if not path.is_dir():
         return path
-    for name in ("last.ckpt", "best.ckpt") if living(path) else ("best.ckpt", "last.ckpt"):
+    for name in ("last.ckpt", "best.ckpt") if current_owner(path) else ("best.ckpt", "last.ckpt"):
         if (path / "checkpoints" / name).exists():
             return path / "checkpoints" / name
     raise UserError(f"{path} holds no checkpoint yet (looked for checkpoints/best.ckpt and last.ckpt)")
@@ -188,7 +188,7 @@ def load(path: Path | str) -> Checkpoint:
         return load_safetensors(folder)
     path = find(folder)
     data = read(path)
-    if folder.is_dir() and living(folder):
+    if folder.is_dir() and current_owner(folder):
         log.warning("%s is still training: this is its latest checkpoint, of step %d", folder, data["global_step"])
     about = data["lm"]
     prefix = "model."  # of the LightningModule's attribute

@@ -26,7 +26,15 @@ from lm.base.errors import UserError
 from lm.base.files import write_text
 from lm.base.hardware import is_main_process
 from lm.run import lock
-from lm.run.changes import FORKED, FREE, difference, effects, flatten, table, with_origin
+from lm.run.changes import (
+    CHANGEABLE_KEYS,
+    FORKABLE_KEYS,
+    changed_keys,
+    effects,
+    flatten,
+    format_changes,
+    restore_origin,
+)
 
 log = logging.getLogger("lm")
 
@@ -43,7 +51,7 @@ class Interrupted(BaseException):
 def interruptible() -> Iterator[None]:
     """Make signals that end a process raise Interrupted, so that whatever is prepared is cleaned up.
 
-    Training has handlers of its own (lm/training/callbacks/requests.py). SIGHUP stays ignored under nohup.
+    Training has handlers of its own (lm/training/callbacks/signals.py). SIGHUP stays ignored under nohup.
     """
 
     def stop(signum: int, frame: FrameType | None) -> None:
@@ -132,23 +140,23 @@ def open_run(
     if has_begun(directory):
         run.record = read_record(directory / "run.json")
         old = read_config(directory / "config.yaml")
-        run.config = config = with_origin(config, old, directory)
-        changes = difference(old, config, usual or {})
-        if refused := {key: pair for key, pair in changes.items() if not key.startswith(FREE)}:
+        run.config = config = restore_origin(config, old, directory)
+        changes = changed_keys(old, config, usual or {})
+        if refused := {key: pair for key, pair in changes.items() if not key.startswith(CHANGEABLE_KEYS)}:
             raise UserError(
                 f"{directory} was trained with another config; to continue it, type what it was trained with, "
-                f"or choose another name=\n{table(refused)}"
+                f"or choose another name=\n{format_changes(refused)}"
             )
         if changes:
-            log.info("continuing with changes:\n%s", "\n".join([table(changes), *effects(changes)]))
+            log.info("continuing with changes:\n%s", "\n".join([format_changes(changes), *effects(changes)]))
             run.record["status"] = "changed"  # finished by its old config perhaps, but not by this one
     elif fork is not None:
         old = read_config(fork.parent.parent / "config.yaml")
-        changes = difference(old, config, usual or {})
-        if refused := {key: pair for key, pair in changes.items() if not key.startswith(FORKED)}:
+        changes = changed_keys(old, config, usual or {})
+        if refused := {key: pair for key, pair in changes.items() if not key.startswith(FORKABLE_KEYS)}:
             raise UserError(
                 f"trainer.fork={fork} may go on with another schedule, rate, loss or horizon, and what may always "
-                f"change; not with this (init_from= takes the weights alone):\n{table(refused)}"
+                f"change; not with this (init_from= takes the weights alone):\n{format_changes(refused)}"
             )
         run.record["forked_from"] = str(fork)
     return run
@@ -165,7 +173,7 @@ def read_config(path: Path) -> dict[str, Any]:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
-def run_of(path: Path) -> Path | None:
+def find_run(path: Path) -> Path | None:
     """Return the directory of the run that a checkpoint, or what was exported of it, is in."""
     return next((folder for folder in path.absolute().parents[:2] if (folder / "run.json").exists()), None)
 
@@ -184,10 +192,10 @@ def read_record(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is damaged ({error}); remove it to go on without its record") from error
 
 
-def state(directory: Path, record: dict[str, Any]) -> str:
+def run_status(directory: Path, record: dict[str, Any]) -> str:
     """preparing | running | paused | killed, or how the record says that it ended."""
     said = record.get("status", "not begun")
-    if living := lock.living(directory):
+    if living := lock.current_owner(directory):
         return "paused" if living.paused else "preparing" if said == "not begun" else "running"
     return "killed" if said == "running" else said
 

@@ -17,11 +17,11 @@ from lm.model.layers import make_norm, mlp_width
 from lm.run.checkpoint import Checkpoint, read
 
 # What may differ: no other function of the same weights, or another number of rows.
-FREE = ("dropout", "init", "recompute_every", "block_size", "vocab_multiple")
+NON_SHAPE_FIELDS = ("dropout", "init", "recompute_every", "block_size", "vocab_multiple")
 
 
 @dataclass
-class Inherited:
+class LoadReport:
     """What became of each tensor of the new model, by its name in the state dict."""
 
     loaded: list[str] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Inherited:
         return "; ".join(parts)
 
 
-def inherit(model: GPT, tokenizer: Tokenizer, source: Checkpoint) -> Inherited:
+def load_weights(model: GPT, tokenizer: Tokenizer, source: Checkpoint) -> LoadReport:
     """Start `model` from a checkpoint, perhaps under another tokenizer and context.
 
     A token keeps its embedding and its row of the head if the old vocabulary has one of the same bytes; the others, and
@@ -45,11 +45,11 @@ def inherit(model: GPT, tokenizer: Tokenizer, source: Checkpoint) -> Inherited:
     mine, other = effective(source.model.config), effective(model.config)
     if mlp_width(source.model.config) == mlp_width(model.config):
         mine["mlp_ratio"] = other["mlp_ratio"]  # Llama's exports say it in whole tiles
-    shaping = [key for key in mine if not key.startswith(FREE) and mine[key] != other[key]]
+    shaping = [key for key in mine if not key.startswith(NON_SHAPE_FIELDS) and mine[key] != other[key]]
     if shaping:
         table = "\n".join(f"  model.{key}={other[key]}, but the checkpoint has {mine[key]}" for key in shaping)
         raise UserError(f"init_from={source.path} is another model:\n{table}")
-    old, new, found = source.model.state_dict(), model.state_dict(), Inherited()
+    old, new, found = source.model.state_dict(), model.state_dict(), LoadReport()
     V = tokenizer.vocab_size
     rows, old_rows = shared_tokens(tokenizer, source.tokenizer)
     same_vocabulary = len(rows) == V == source.tokenizer.vocab_size and bool(torch.equal(rows, old_rows))
@@ -88,7 +88,7 @@ def effective(config: GPTConfig) -> dict[str, Any]:
     }
 
 
-def inherited_state(source: Checkpoint, found: Inherited, kind: str) -> Callable[[torch.optim.Optimizer], None]:
+def load_optimizer_state(source: Checkpoint, found: LoadReport, kind: str) -> Callable[[torch.optim.Optimizer], None]:
     """What gives an optimizer of this kind the state that the source's has of each tensor that was `found` whole.
 
     An embedding with other padding (model.vocab_multiple) gets none, as the state has the shape of the tensor. Raises

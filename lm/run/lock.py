@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from lm.base import commands
 from lm.base.errors import UserError
-from lm.base.files import alive, remove, write_text
+from lm.base.files import is_alive, remove, write_text
 from lm.base.hardware import is_main_process
 
 LOCK, OWNER = ".lock", ".owner.json"
@@ -44,7 +44,7 @@ class Owner:
 
 
 @contextmanager
-def claim(directory: Path) -> Iterator[Owner]:
+def acquire(directory: Path) -> Iterator[Owner]:
     """Own a run directory while the block lasts. Raises Owned while another process does.
 
     The system lets go of the lock when a process ends, however it ends: nothing stale is left to be removed. The
@@ -61,10 +61,10 @@ def claim(directory: Path) -> Iterator[Owner]:
             break
         except Timeout:
             other = read(directory)
-            dead = other is None or (other.host == platform.node() and not alive(other.pid))
+            dead = other is None or (other.host == platform.node() and not is_alive(other.pid))
             if not dead or time.monotonic() - began > LINGER:
                 who = f"process {other.pid} ({other.host}, since {other.since})" if other and not dead else "a process"
-                status = commands.script("control", commands.shortest(directory), "status")
+                status = commands.script("control", commands.shortest_path(directory), "status")
                 raise Owned(
                     f"{directory} is already being trained by {who}. Choose another name=, or look at it:\n  {status}"
                 ) from None
@@ -91,7 +91,7 @@ def read(directory: Path) -> Owner | None:
         return None
 
 
-def living(directory: Path) -> Owner | None:
+def current_owner(directory: Path) -> Owner | None:
     """The owner of a run directory, if one trains there now, on this machine or another."""
     if not (directory / LOCK).exists():
         return None
@@ -104,7 +104,7 @@ def living(directory: Path) -> Owner | None:
 
 def send(directory: Path, action: str) -> Owner:
     """Ask the run for one of SIGNALS. Raises UserError when none is trained there, or not on this machine."""
-    owner = living(directory)
+    owner = current_owner(directory)
     if owner is None:
         raise UserError(f"{directory} is not being trained now")
     if owner.host != platform.node():
@@ -115,7 +115,7 @@ def send(directory: Path, action: str) -> Owner:
     return owner
 
 
-def note(directory: Path, paused: bool) -> None:
+def set_paused(directory: Path, paused: bool) -> None:
     """Let others know that the run, which this process owns, is paused or not."""
     if owner := read(directory):
         write(directory, replace(owner, paused=paused))

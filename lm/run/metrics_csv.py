@@ -11,7 +11,7 @@ from lm.base.errors import UserError
 Row = dict[str, float]  # "step", and what was logged there
 
 
-def read(directory: Path) -> list[Row]:
+def read_metrics(directory: Path) -> list[Row]:
     """The rows of a run's metrics.csv; a last one that is being written, or was cut by a kill, is left out.
 
     None where there is no such file. Raises UserError when it is damaged.
@@ -30,7 +30,7 @@ def read(directory: Path) -> list[Row]:
     return rows
 
 
-def clock(rows: Sequence[Row], begin: float = 0.0) -> tuple[list[float], list[float]]:
+def training_seconds(rows: Sequence[Row], begin: float = 0.0) -> tuple[list[float], list[float]]:
     """Steps, and the seconds of training until each since step `begin`: sums of steps x perf/step_ms."""
     steps, seconds = [begin], [0.0]
     for row in rows:

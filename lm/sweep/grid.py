@@ -26,15 +26,15 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from lm.base import commands
-from lm.base.console import table
+from lm.base.console import format_table
 from lm.base.errors import UserError
 from lm.base.files import write_text
-from lm.run.changes import FREE
+from lm.run.changes import CHANGEABLE_KEYS
 from lm.run.directory import Pruned
-from lm.run.lock import claim
+from lm.run.lock import acquire
 from lm.sweep.config import SweepConfig
-from lm.sweep.jobs import Job, changed, combinations, groups, least, winner
-from lm.sweep.processes import end_strays, stopping
+from lm.sweep.jobs import Job, best_job, combinations, describe_changes, group_by_seed, lowest
+from lm.sweep.processes import kill_strays, stop_on_signals
 
 
 class Grid(Sweeper):
@@ -73,9 +73,9 @@ class Grid(Sweeper):
         for name in ("hydra", "hydra_plugins"):
             logging.getLogger(name).setLevel(logging.WARNING)  # the launchers say what we say better
         jobs = self.plan()
-        with claim(self.directory):
+        with acquire(self.directory):
             self.guard(typed)
-            end_strays(self.directory)
+            kill_strays(self.directory)
             try:
                 self.explore(jobs)
             except (SystemExit, KeyboardInterrupt):
@@ -89,7 +89,7 @@ class Grid(Sweeper):
         """Return the command that was typed, with the sweep's name, which by default is the date and time."""
         named = any(re.match(r"\+*name=", word) for word in sys.argv[1:])
         name = [] if named else [commands.override("name", self.config.name)]
-        return commands.shell(commands.python(), commands.located("train.py"), *sys.argv[1:], *name)
+        return commands.shell(commands.python(), commands.find_executable("train.py"), *sys.argv[1:], *name)
 
     def plan(self) -> list[Job]:
         """The jobs that are known from the start, after a look at whether they can be composed."""
@@ -126,12 +126,14 @@ class Grid(Sweeper):
             **self.asked(),
             "swept": {key: list(values) for key, values in self.choices().items()},
             "fixed": {
-                key: value for key, value in fixed.items() if not f"{key}.".startswith((*FREE, "hydra", "sweep."))
+                key: value
+                for key, value in fixed.items()
+                if not f"{key}.".startswith((*CHANGEABLE_KEYS, "hydra", "sweep."))
             },
         }
         if path.exists() and any(self.directory.glob("*/checkpoints/*.ckpt")):
             old = yaml.safe_load(path.read_text(encoding="utf-8"))
-            if changes := changed(old, new):
+            if changes := describe_changes(old, new):
                 raise UserError(
                     f"{self.directory} holds another sweep ({'; '.join(changes)}): type it as it was{self.free}, "
                     "or choose another name="
@@ -177,7 +179,7 @@ class Grid(Sweeper):
         for job in jobs:
             shown = " ".join(f"{key}={value}" for key, value in self.labels(job).items())
             print(f"job {job.number} of {self.total}: {shown}", flush=True)
-        with nullcontext() if self.width == 1 else stopping(self.directory):
+        with nullcontext() if self.width == 1 else stop_on_signals(self.directory):
             returned = self.launcher.launch([self.overrides_of(job) for job in jobs], jobs[0].number)
         for job, what in zip(jobs, returned, strict=True):
             self.note(job, what)
@@ -189,12 +191,12 @@ class Grid(Sweeper):
         self.measure(job)
 
     def measure(self, job: Job) -> None:
-        job.best, job.step = least(self.directory / str(job.number), self.settings.metric)
+        job.best, job.step = lowest(self.directory / str(job.number), self.settings.metric)
 
     # ---- what came of it
 
     def write(self, jobs: list[Job], **more: Any) -> None:
-        best = winner(jobs)
+        best = best_job(jobs)
         about = {"kind": self.kind, "metric": self.settings.metric, "best": best.number if best else None}
         found = {**about, "jobs": [asdict(job) for job in jobs], **more}
         write_text(self.directory / "sweep.json", json.dumps(found, indent=2) + "\n")
@@ -202,7 +204,7 @@ class Grid(Sweeper):
     def conclude(self, jobs: list[Job]) -> None:
         """Print a table of the jobs, and where seeds are swept, of what they agree on; write both to sweep.json."""
         print(f"\n{self.summary(jobs)}")
-        seeds = groups(jobs) if len(self.choices().get("seed", ())) > 1 else []
+        seeds = group_by_seed(jobs) if len(self.choices().get("seed", ())) > 1 else []
         self.write(jobs, seeds=seeds)
         if seeds:
             lowest = min((group["mean"] for group in seeds if group["mean"] is not None), default=None)
@@ -211,20 +213,20 @@ class Grid(Sweeper):
                 mark = "best" * (len(seeds) > 1 and lowest is not None and group["mean"] == lowest)
                 figures = (figure(group["mean"]), figure(group["sd"]), str(group["n"]))
                 rows.append([*group["overrides"].values(), *figures, mark])
-            print(f"\n{table(rows)}")
+            print(f"\n{format_table(rows)}")
         print(f"\n{self.ending(jobs)}", flush=True)
 
     def summary(self, jobs: list[Job]) -> str:
         rows = [["job", *self.labels(jobs[0]), f"best {self.settings.metric}", "at step", "status", ""]]
         for job in jobs:
             step = "" if job.step is None else str(job.step)
-            mark = "best" * (job is winner(jobs))
+            mark = "best" * (job is best_job(jobs))
             rows.append([str(job.number), *self.labels(job).values(), figure(job.best), step, job.status, mark])
-        return table(rows)
+        return format_table(rows)
 
     def ending(self, jobs: list[Job]) -> str:
         counts = [f"{n} {status}" for status, n in Counter(job.status for job in jobs).items()]
-        best = winner(jobs)
+        best = best_job(jobs)
         lies = f"; the best lies in {self.directory / str(best.number)}" if best else ""
         return f"{len(jobs)} jobs: {', '.join(counts)}{lies}; {self.directory / 'sweep.json'} has the figures"
 

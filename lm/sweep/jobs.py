@@ -22,18 +22,18 @@ class Job:
     parent: int | None = None  # in a population: whose weights it began with
 
 
-def least(directory: Path, metric: str) -> tuple[float, int] | tuple[None, None]:
+def lowest(directory: Path, metric: str) -> tuple[float, int] | tuple[None, None]:
     """The least value of a run's validations, and its step."""
-    found = [(row[metric], int(row["step"])) for row in metrics_csv.read(directory) if metric in row]
+    found = [(row[metric], int(row["step"])) for row in metrics_csv.read_metrics(directory) if metric in row]
     return min(found, default=(None, None))
 
 
-def winner(jobs: list[Job]) -> Job | None:
+def best_job(jobs: list[Job]) -> Job | None:
     done = [job for job in jobs if job.status == "finished" and job.best is not None]
     return min(done, key=lambda job: job.best or 0.0, default=None)
 
 
-def groups(jobs: list[Job]) -> list[dict[str, Any]]:
+def group_by_seed(jobs: list[Job]) -> list[dict[str, Any]]:
     """Finished jobs that differ by their seed alone: how many, the mean, and the sample's standard deviation."""
     together: dict[tuple[tuple[str, str], ...], list[Job]] = {}
     for job in jobs:
@@ -53,7 +53,7 @@ def combinations(choices: dict[str, list[str]]) -> list[dict[str, str]]:
     return [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
 
 
-def changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+def describe_changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """In what a sweep is no longer the old one, or that one with more jobs behind its own."""
     were, are = combinations(old["swept"]), combinations(new["swept"])
     same = were == are[: len(were)]

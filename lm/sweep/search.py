@@ -20,7 +20,7 @@ from lm.base.errors import UserError
 from lm.base.files import write_text
 from lm.sweep.config import SweepConfig
 from lm.sweep.grid import Grid
-from lm.sweep.jobs import Job, winner
+from lm.sweep.jobs import Job, best_job
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -117,7 +117,7 @@ class Search(Grid):
         self.tabulate(jobs)
         if weights:
             print("what mattered: " + ", ".join(f"{key} {weight:.0%}" for key, weight in weights.items()))
-        if best := winner(jobs):
+        if best := best_job(jobs):
             fixed = [line for key, line in self.fixed.items() if not key.startswith(("name", "sweep", "hydra"))]
             typed = [*fixed, *(f"{key}={value}" for key, value in best.overrides.items())]
             name = commands.override("name", f"{self.config.name}-best")

@@ -159,7 +159,7 @@ class TrainerConfig:
             logger=loggers or False,
             default_root_dir=directory,
         )
-        # Lightning's handler of SIGTERM would end the process with status 0 before ours (callbacks/requests.py) is set
+        # Lightning's handler of SIGTERM would end the process with status 0 before ours (callbacks/signals.py) is set
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         return trainer
 

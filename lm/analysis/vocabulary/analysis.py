@@ -146,7 +146,7 @@ def part_of(spelling: bytes) -> str:
 
 
 def count(stretches: Iterable[tuple[np.ndarray, int]], vocab_size: int) -> Counts:
-    """Of a text that comes as ids (N,) and the bytes they stand for, as `lm.data.token_files.encoded` gives it."""
+    """Of a text that comes as ids (N,) and the bytes they stand for, as `lm.data.token_files.encode_split` gives it."""
     ids, size = np.zeros(vocab_size, np.int64), 0
     for stretch, of_bytes in stretches:
         ids += np.bincount(stretch, minlength=vocab_size)

@@ -12,7 +12,7 @@ from lm.base.checks import Check
 from lm.base.files import sha256
 from lm.data import cache
 from lm.data.corpus.cleaning import clean
-from lm.data.corpus.text import VAL_FRACTION, Stream, Text, near, write
+from lm.data.corpus.text import VAL_FRACTION, Stream, Text, is_near, write
 from lm.data.download import Downloads
 
 log = logging.getLogger("lm")
@@ -85,11 +85,11 @@ class CorpusConfig:
                 streams = {name: clean(stream) for name, stream in streams.items()}
             write(folder, streams, self.val_fraction, self.max_chars, self.whole_documents, self.counted)
 
-        text = Text.open(cache.entry(downloads.root, "text", key, cache.brief(self), build), self.val_key)
+        text = Text.open(cache.open_entry(downloads.root, "text", key, cache.summarize(self), build), self.val_key)
         for note in self.notes(text):
             log.info("note      %s", note)
         share = text.val.size / (text.train.size + text.val.size)
-        if self.whole_documents and text.val_key == VAL_FRACTION and not near(share, self.val_fraction):
+        if self.whole_documents and text.val_key == VAL_FRACTION and not is_near(share, self.val_fraction):
             own = f", name validation text with {self.val_key}" if self.val_key else ""
             log.info("warning   validation is %.1f %% of the text, not corpus.val_fraction=%g, as no document is cut: "
                      "choose another val_fraction%s, or set corpus.whole_documents=false",

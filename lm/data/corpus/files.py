@@ -61,7 +61,7 @@ class FilesConfig(CorpusConfig):
         for name in wanted if isinstance(wanted, list) else [wanted]:
             path = patterns.home(name)
             try:
-                for match in self.standing_for(path, f"corpus.{key}={name}"):
+                for match in self.replacement_note(path, f"corpus.{key}={name}"):
                     if not self.excluded(match, path if path.is_dir() else match.parent):
                         found.setdefault(match.resolve(), match)
             except OSError as error:
@@ -71,7 +71,7 @@ class FilesConfig(CorpusConfig):
             raise UserError(f"corpus.exclude={self.exclude} leaves no file of corpus.{key}={wanted}")
         return list(found.values())
 
-    def standing_for(self, path: Path, typed: str) -> list[Path]:
+    def replacement_note(self, path: Path, typed: str) -> list[Path]:
         """Return the files that one path stands for; messages name it as it was `typed`.
 
         Raises OSError for what may not be read.
@@ -103,7 +103,7 @@ class FilesConfig(CorpusConfig):
     def walk(self, folder: Path) -> Iterator[Path]:
         return patterns.walk(folder, self.left_out, lambda path: self.excluded(path, folder))
 
-    def wanted(self, path: Path, folder: Path) -> bool:
+    def is_wanted(self, path: Path, folder: Path) -> bool:
         """Tell whether a file in `folder` matches `glob`; the suffix of its packing does not count."""
         return patterns.matches(unpacked_name(path.relative_to(folder)).parts, self.glob.split("/"))
 
@@ -111,7 +111,7 @@ class FilesConfig(CorpusConfig):
         files = [path for path in self.walk(folder) if path.is_file()]
         if not files:
             raise UserError(f"{typed} is a folder without files (hidden ones and links to folders do not count)")
-        found = sorted(path for path in files if self.wanted(path, folder))
+        found = sorted(path for path in files if self.is_wanted(path, folder))
         if not found:
             kinds = Counter(path.suffix for path in files).most_common(3)
             there = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in kinds)
@@ -140,8 +140,8 @@ class FilesConfig(CorpusConfig):
         left, broken = [], []
         if path.is_dir():
             here = [p for p in self.walk(path) if not self.excluded(p, path)]
-            left = [p for p in here if not self.wanted(p, path)]
-            broken = sorted(p for p in here if self.wanted(p, path) and not p.is_file())
+            left = [p for p in here if not self.is_wanted(p, path)]
+            broken = sorted(p for p in here if self.is_wanted(p, path) and not p.is_file())
         elif path.is_file() and packing(path) == ".zip":
             inside = (Path("/", str(name)) for name in set(members(path)) - set(self.members(path)))
             left = [p for p in inside if not self.excluded(p, Path("/"))]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from lm.base.checks import nearest
+from lm.base.checks import did_you_mean
 from lm.base.commands import python, shell
 from lm.base.errors import UserError
 from lm.data.corpus import reading
@@ -55,7 +55,7 @@ class JSONLConfig(FilesConfig):
                 raise UserError(f"{where} is no JSON object")
             if self.field not in value:
                 raise UserError(f"{where} has no corpus.field={self.field}; it has {', '.join(value) or 'nothing'}"
-                                 f"{nearest(self.field, list(value))}")  # fmt: skip
+                                 f"{did_you_mean(self.field, list(value))}")  # fmt: skip
             document = value[self.field]
             if not isinstance(document, str):
                 raise UserError(f"{where}: corpus.field={self.field} holds {json.dumps(document)[:40]}, no text")

@@ -10,7 +10,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from lm.base.checks import nearest
 from lm.base.files import CACHE_TAG
 
 
@@ -106,4 +105,4 @@ def special(path: Path) -> str:
 def neighbor(path: Path) -> str:
     """Return a question about a name like that of `path` beside it, if there is one."""
     folder = path.parent
-    return nearest(path.name, [p.name for p in folder.iterdir()], f"{folder}/") if folder.is_dir() else ""
+    return did_you_mean(path.name, [p.name for p in folder.iterdir()], f"{folder}/") if folder.is_dir() else ""

@@ -175,7 +175,7 @@ def _count(word: bytes, split: Split) -> int:
     return count
 
 
-def near(share: float, val_fraction: float) -> bool:
+def is_near(share: float, val_fraction: float) -> bool:
     """Tell whether the validation text is about as large as `val_fraction` asks for: half as large to four times as
     large, and the training text at least half as large as it should be. Three documents of one size are near 0.1.
     """
@@ -195,7 +195,7 @@ def _hold_out(
     cut = _inside(train, wanted, ends, round(size * min(val_fraction, 1 - val_fraction) / 10))
     if len(ends) > 1:
         whole = int(ends[np.abs(ends[:-1] - wanted).argmin()])
-        if whole_documents or near(1 - whole / size, val_fraction) or not 0 < cut < size:
+        if whole_documents or is_near(1 - whole / size, val_fraction) or not 0 < cut < size:
             cut = whole
     if not 0 < cut < size:
         raise UserError(f"the corpus has {size} bytes, too few to split with corpus.val_fraction={val_fraction}")

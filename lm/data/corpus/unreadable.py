@@ -35,12 +35,12 @@ def explain(path: Path, member: str | None, head: bytes, around: bytes, begin: i
     for (offset, magic), (name, command) in FORMATS.items():
         if head[offset : offset + len(magic)] == magic:
             return f"{where} is {name}, not text; {_unpacked(path, member, command, name)}"
-    if encoding := marked(head):
+    if encoding := has_byte_order_mark(head):
         return f"{where} is {encoding}; convert it, and name the new file: {_converted(path, member, encoding)}"
     decoded = around.decode(errors="replace")
     good = sum(len(c.encode()) for c in decoded if c > "\x7f" and c != "\ufffd")  # bytes of UTF-8 beyond ASCII
     mostly = beyond or good > decoded.count("\ufffd")
-    if b"\0" in head and not mostly and (encoding := without_mark(head)):
+    if b"\0" in head and not mostly and (encoding := strip_byte_order_mark(head)):
         return (
             f"{where} is {encoding} without a byte-order mark; convert it, and name the new file: "
             f"{_converted(path, member, encoding)}"
@@ -67,12 +67,12 @@ def explain(path: Path, member: str | None, head: bytes, around: bytes, begin: i
     return "\n".join([f"{wrong}convert it from the encoding in which it reads right, and name the new file:", *lines])
 
 
-def marked(head: bytes) -> str:
+def has_byte_order_mark(head: bytes) -> str:
     """Return the encoding that a byte-order mark at the beginning of `head` names, or an empty text."""
     return next((name for mark, name in MARKS.items() if head.startswith(mark)), "")
 
 
-def without_mark(head: bytes) -> str:
+def strip_byte_order_mark(head: bytes) -> str:
     """Return which UTF-16 or UTF-32 `head`, which has zero bytes, can be: the one with the most uniform characters."""
     if head.isascii() and head.count(0) < 0.4 * len(head):
         return ""  # ASCII with a zero byte here and there

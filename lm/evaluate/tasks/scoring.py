@@ -14,7 +14,7 @@ from lm.base.errors import UserError
 from lm.data.corpus import CorpusConfig
 from lm.data.tokenizer import Tokenizer
 from lm.evaluate.tasks.cases import PROMPT, SEED, TASKS, Case, TenActions
-from lm.generate import Sampling, Wanted, write
+from lm.generate import GenerationRequest, Sampling, complete
 from lm.model import GPT
 
 BATCH = 128  # prompts at a time
@@ -45,7 +45,7 @@ def wilson(right: int, asked: int, z: float = 1.96) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def examine(
+def score_task(
     model: GPT,
     tokenizer: Tokenizer,
     task: str,
@@ -67,7 +67,7 @@ def examine(
     cases = asked.cases(language, count, seed)
     sampling = Sampling(asked.temperature)
     length = max(len(tokenizer.encode(case.answer)) for case in cases)
-    return rates(cases, answers(model, tokenizer, cases, sampling, seed, length), asked.judge)
+    return score_rates(cases, answers(model, tokenizer, cases, sampling, seed, length), asked.judge)
 
 
 def as_the_log(model: GPT, tokenizer: Tokenizer, task: str, count: int, seed: int) -> list[Rate]:
@@ -84,7 +84,7 @@ def as_the_log(model: GPT, tokenizer: Tokenizer, task: str, count: int, seed: in
             break
     texts = answers(model, tokenizer, cases, Dice(0.5), seed, 100)
     return sorted(
-        rates(cases, texts, lambda case, text: [(case.kind, whole[case.prompt] in case.prompt + text)]),
+        score_rates(cases, texts, lambda case, text: [(case.kind, whole[case.prompt] in case.prompt + text)]),
         key=lambda rate: rate.kind,
     )
 
@@ -102,16 +102,16 @@ def answers(
     model: GPT, tokenizer: Tokenizer, cases: Sequence[Case], sampling: Sampling, seed: int, length: int
 ) -> list[str]:
     """What the model writes behind each prompt, `length` tokens, each with random numbers of its own."""
-    wanted = Wanted(length, sampling, seed=seed)
+    wanted = GenerationRequest(length, sampling, seed=seed)
     texts: list[str] = []
     for start in range(0, len(cases), BATCH):
         prompts = [case.prompt for case in cases[start : start + BATCH]]
         numbers = range(start, start + len(prompts))
-        texts += [c.text for c in write(model, tokenizer, prompts, wanted, numbers=numbers)]
+        texts += [c.text for c in complete(model, tokenizer, prompts, wanted, numbers=numbers)]
     return texts
 
 
-def rates(
+def score_rates(
     cases: Sequence[Case], texts: Sequence[str], judge: Callable[[Case, str], list[tuple[str, bool]]]
 ) -> list[Rate]:
     found: dict[str, list[bool]] = defaultdict(list)

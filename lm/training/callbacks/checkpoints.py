@@ -25,7 +25,7 @@ from lm.run import checkpoint, lock
 from lm.run.directory import Interrupted
 from lm.training.callbacks.config import CheckpointConfig
 from lm.training.callbacks.metrics import StepMetrics
-from lm.training.callbacks.requests import Requests
+from lm.training.callbacks.signals import SignalHandler
 from lm.training.trainer import Every
 
 log = logging.getLogger("lm")
@@ -43,7 +43,7 @@ class Checkpoints(Checkpoint):
         self.keep_last, self.directory, self.folder = config.keep_last, directory, directory / "checkpoints"
         self.val_every, self.save_every = val_every, save_every
         self.io = AtomicIO(config.background)
-        self.requests = Requests()
+        self.requests = SignalHandler()
         self.best: dict[str, float] = {}  # val/loss and step of best.ckpt
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
@@ -106,11 +106,11 @@ class Checkpoints(Checkpoint):
             return
         StepMetrics.pause(trainer)
         log.info("paused after step %d", trainer.global_step)
-        lock.note(self.directory, paused=True)
+        lock.set_paused(self.directory, paused=True)
         while self.requests.paused and not self.requests.save and self.requests.stop is None:
             time.sleep(0.1)
         if not self.requests.paused:
-            lock.note(self.directory, paused=False)
+            lock.set_paused(self.directory, paused=False)
             log.info("going on")
 
     # ---- what

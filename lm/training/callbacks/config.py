@@ -14,7 +14,7 @@ from lm.base.checks import Check
 from lm.base.errors import UserError
 from lm.data.corpus import CorpusConfig
 from lm.evaluate.tasks import TASKS
-from lm.generate import Sampling, Wanted
+from lm.generate import GenerationRequest, Sampling
 from lm.sweep.config import SweepConfig
 from lm.training.observers import guard
 from lm.training.trainer import TrainerConfig
@@ -42,13 +42,13 @@ class SampleConfig:
         check.that(bool(self.prompts) and all(self.prompts), "prompts", "hold at least one prompt, none of them empty")
         check.done()
         try:
-            self.wanted(seed=0)
+            self.request(seed=0)
         except UserError as error:
             raise UserError(f"callbacks.sample.{error}") from error
 
-    def wanted(self, seed: int) -> Wanted:
+    def request(self, seed: int) -> GenerationRequest:
         sampling = Sampling(self.temperature, self.top_k)
-        return Wanted(self.max_new_tokens, sampling, seed=seed, parse_special=True)
+        return GenerationRequest(self.max_new_tokens, sampling, seed=seed, parse_special=True)
 
 
 @dataclass

@@ -11,15 +11,15 @@ import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lm.base.errors import UserError
-from lm.generate import write
+from lm.generate import complete
 from lm.training.callbacks.config import SampleConfig
-from lm.training.callbacks.occasion import Occasion
+from lm.training.callbacks.periodic import PeriodicCallback
 
 log = logging.getLogger("lm")
 HEADING = re.compile(rb"^## step (\d+)$", re.MULTILINE)
 
 
-class Samples(Occasion):
+class Samples(PeriodicCallback):
     """Samples every so many steps with a random stream of its own, always the same, so samples can be compared."""
 
     def __init__(self, config: SampleConfig, directory: Path) -> None:
@@ -68,7 +68,7 @@ class Samples(Occasion):
     def act(self, trainer: L.Trainer, pl_module: Any) -> None:
         with pl_module.as_validated() as model:
             # in fp32: in bf16 a CPU would build, and keep, kernels for every length of text
-            completions = write(model, pl_module.tokenizer, self.prompts, self.config.wanted(pl_module.seed))
+            completions = complete(model, pl_module.tokenizer, self.prompts, self.config.request(pl_module.seed))
         texts = [(c.prompt + c.text).strip("\n") for c in completions]
         with self.path.open("a", encoding="utf-8") as file:
             file.write(f"## step {trainer.global_step}\n\n" + "".join(fenced(text) for text in texts))

@@ -9,14 +9,14 @@ import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lm.data.corpus import CorpusConfig
-from lm.evaluate.tasks import examine
+from lm.evaluate.tasks import score_task
 from lm.training.callbacks.config import TaskConfig
-from lm.training.callbacks.occasion import Occasion
+from lm.training.callbacks.periodic import PeriodicCallback
 
 log = logging.getLogger("lm")
 
 
-class TaskScores(Occasion):
+class TaskScores(PeriodicCallback):
     """Logs task/rate, over all kinds, and task/least, of the kind that goes worst; TensorBoard has each kind too.
 
     The same cases each time, by the strict procedure.
@@ -29,7 +29,7 @@ class TaskScores(Occasion):
     def act(self, trainer: L.Trainer, pl_module: Any) -> None:
         name = str(self.config.name)
         with pl_module.as_validated() as model:
-            found = examine(model, pl_module.tokenizer, name, self.language, count=self.config.cases)
+            found = score_task(model, pl_module.tokenizer, name, self.language, count=self.config.cases)
         right, asked = sum(rate.right for rate in found), sum(rate.asked for rate in found)
         least = min(found, key=lambda rate: rate.rate)
         pl_module.log_metrics({"task/rate": right / asked, "task/least": least.rate})

@@ -9,7 +9,7 @@ import lightning as L
 from lm.training.callbacks.metrics import StepMetrics
 
 
-class Occasion(L.Callback):
+class PeriodicCallback(L.Callback):
     """Call `act` every `every` optimizer steps and after the last one, in the main process only.
 
     The clock of training stands meanwhile. Weights that are not finite are never looked at: that raises Diverged.

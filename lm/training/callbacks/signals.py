@@ -13,7 +13,7 @@ import rich
 log = logging.getLogger("lm")
 
 
-class Requests:
+class SignalHandler:
     """SIGINT (Ctrl-C), SIGTERM and SIGHUP stop; a second SIGINT or SIGTERM of the same kind ends the process at once.
 
     SIGUSR1 saves; SIGUSR2 pauses, and resumes. A closed terminal may send SIGHUP twice (the kernel and the shell both
