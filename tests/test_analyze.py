@@ -1,14 +1,11 @@
-"""Looking into a checkpoint: figures by hand, the script as it is typed, and that its name hides nothing."""
+"""Looking into a checkpoint: figures computed by hand, and the script as it is typed."""
 
 import json
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 
 from lm.analysis import tokens as look_tokens
 from lm.analysis.difference import compare_checkpoints
@@ -22,7 +19,7 @@ from lm.data.tokenizer.foreign import from_list
 from lm.model import GPT, GPTConfig
 from lm.run import checkpoint
 from lm.run.init_from import shared_tokens
-from scripts import inspect as script
+from scripts import analyze as script
 
 SMALL = {"n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 8}
 
@@ -337,23 +334,3 @@ def test_refusals_are_one_line(args, message, tmp_path, monkeypatch, typed):
     refusal = typed("a.ckpt", *args)
     assert refusal.startswith("error: ") and message in refusal and "\n" not in refusal
     assert typed("gone", *args[:1], *args[1:]).startswith(("error: gone: no such run", "error: --"))
-
-
-@pytest.mark.slow
-def test_it_is_in_nobodys_way(tmp_path):
-    """Python puts a script's directory first on sys.path: there `inspect` must still be the standard library's."""
-    code = (
-        f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r}); sys.modules.pop('inspect', None)\n"
-        "import inspect, dataclasses\n"
-        "assert dataclasses.inspect is inspect is sys.modules['inspect']\n"
-        "print(inspect.signature(lambda x, *, y=1: None), inspect.__file__)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("(x, *, y=1) ") and str(ROOT / "scripts") not in done.stdout
-    for name in ("inspect", "plot"):
-        done = subprocess.run(
-            [sys.executable, str(ROOT / "scripts" / f"{name}.py"), "nowhere", *["weights"] * (name == "inspect")],
-            capture_output=True, text=True, cwd=tmp_path,
-        )  # fmt: skip
-        assert done.returncode == 1 and done.stderr.startswith("error: nowhere") and "Traceback" not in done.stderr

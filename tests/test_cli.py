@@ -14,10 +14,34 @@ SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_every_script_runs_through_the_frame_that_they_share(script):
-    assert script.read_text(encoding="utf-8").endswith('if __name__ == "__main__":\n    cli.run(main)\n')
+    text = script.read_text(encoding="utf-8")
+    assert "\n@cli.script\ndef main(" in text and text.endswith('if __name__ == "__main__":\n    main()\n')
+    assert "sys.path" not in text
 
 
-CODE = "import sys; sys.path.insert(0, {root!r}); from lm import cli; cli.run(lambda: {body})"
+@pytest.mark.parametrize("script", [ROOT / "train.py", *SCRIPTS], ids=lambda path: path.stem)
+def test_a_script_without_the_package_says_so_in_one_line(script, tmp_path):
+    """With -S no site-packages are on the path, so neither `lm` nor its requirements can be imported."""
+    done = subprocess.run([sys.executable, "-I", "-S", str(script)], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: lm is not installed; run `make install`, then use .venv/bin/python\n"
+
+
+def test_errors_that_users_can_fix_are_one_line_and_others_have_a_traceback():
+    process = run("(_ for _ in ()).throw(cli.UserError('choose another name='))")
+    assert process.communicate()[1] == b"error: choose another name=\n" and process.returncode == 1
+    process = run("open('/nowhere/at/all')")
+    assert process.communicate()[1].startswith(b"error: [Errno 2]") and process.returncode == 1
+    process = run("(_ for _ in ()).throw(ValueError('operands could not be broadcast'))")
+    assert b"Traceback" in process.communicate()[1] and process.returncode == 1
+
+
+def test_a_traceback_can_be_asked_for():
+    process = run("(_ for _ in ()).throw(cli.UserError('no'))", env=os.environ | {"LM_TRACEBACK": "1"})
+    assert b"Traceback" in process.communicate()[1] and process.returncode == 1
+
+
+CODE = "import sys; sys.path.insert(0, {root!r}); from lm import cli; cli.script(lambda: {body})()"
 
 
 def run(body, **kwargs):

@@ -26,7 +26,7 @@ PACKAGES = [
 ]
 # The same inside each package, for its modules and subpackages.
 MODULES = {
-    "base": [{"checks", "commands", "console", "errors", "files"}, {"hardware", "plotting"}],
+    "base": [{"errors"}, {"checks", "commands", "console", "files"}, {"hardware", "plotting"}],
     "data": [
         {"cache", "download"},
         {"batches", "package_index"},
@@ -44,7 +44,7 @@ MODULES = {
     "sweep": [{"config", "jobs", "processes"}, {"grid"}, {"population", "search"}, {"register"}],
     "training": [{"health", "observers", "trainer"}, {"callbacks", "datamodule", "loggers"}, {"module"}],
     "config": [{"aliases", "help", "schema", "typed"}, {"reference"}, {"errors"}, {"resolve", "words"}, {"load"}],
-    "experiment": [{"loop"}, {"capacity"}, {"find_lr", "summary"}],
+    "experiment": [{"loop", "start"}, {"capacity", "inputs"}, {"summary"}, {"build"}, {"find_lr"}],
     "compare": [{"reading"}, {"table"}, {"page"}],
 }
 
@@ -59,10 +59,11 @@ def names(path: Path) -> Iterator[tuple[str, str | None]]:
         for child in ast.walk(node)
     }
     for node in ast.walk(tree):
+        if node in typing_only:
+            continue
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0 and node.module, f"{path} imports relatively"
-            if node not in typing_only:
-                yield from ((node.module, alias.name) for alias in node.names)
+            yield from ((node.module, alias.name) for alias in node.names)
         elif isinstance(node, ast.Import):
             yield from ((alias.name, None) for alias in node.names)
 

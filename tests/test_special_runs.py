@@ -14,7 +14,7 @@ from lm.config import default_values, to_dict
 from lm.data.tokenizer import Bytes
 from lm.run.checkpoint import describe, write
 from lm.run.directory import open_run, parses_special
-from scripts import inspect as inspect_script
+from scripts import analyze as inspect_script
 from scripts import tokenizer as tokenizer_script
 
 ON = "tokenizer.parse_special=true"

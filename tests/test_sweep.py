@@ -19,6 +19,7 @@ from test_process import LONG, finish, start, train, wait_for
 import train as train_script
 from lm.base import commands
 from lm.config import errors, to_dict
+from lm.experiment import inputs
 from lm.run.directory import Pruned
 from lm.sweep.jobs import Job, best_job, describe_changes, group_by_seed, lowest
 from lm.sweep.search import distribution, open_study
@@ -84,9 +85,7 @@ def test_a_failed_job_leaves_the_others_and_alone_is_done_again(sweep, monkeypat
     assert "RuntimeError: out of luck" in capsys.readouterr().err  # nobody foresaw it: where was it?
     loaded = []
     with monkeypatch.context() as patch:
-        patch.setattr(
-            train_script, "cache_tokens", lambda *a, kept=train_script.cache_tokens: loaded.append(a) or kept(*a)
-        )
+        patch.setattr(inputs, "cache_tokens", lambda *a, kept=inputs.cache_tokens: loaded.append(a) or kept(*a))
         status, _ = sweep("-m", "seed=1,2,3")
     assert status == 0 and statuses(directory) == ["finished"] * 3
     assert len(loaded) == 1  # the two that were finished did not so much as look at the corpus

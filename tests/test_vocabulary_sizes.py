@@ -10,8 +10,8 @@ from lm.data.tokenizer import Bytes, Subword, from_json
 from lm.model import GPT, GPTConfig, huggingface
 from lm.run import checkpoint
 from lm.run.init_from import load_weights, shared_tokens
+from scripts import analyze as look
 from scripts import evaluate, export
-from scripts import inspect as look
 
 PROSE = "To be, or not to be: that is the question.\n" * 30
 TOKENIZER = Bytes(["<|endoftext|>"])  # 257 ids

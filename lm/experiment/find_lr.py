@@ -20,12 +20,11 @@ from lm.base.errors import UserError
 from lm.base.hardware import device_type, memory_bytes, seed_generators
 from lm.config import Config
 from lm.data.batches import TrainBatches, document_numbers, dropout_seed
-from lm.data.token_files import cache_tokens, cached_tokenizer
 from lm.experiment import capacity
+from lm.experiment.build import build_model
+from lm.experiment.inputs import load_text, prepare_inputs
 from lm.experiment.loop import TrainingLoop
-from lm.model import GPT
-from lm.run import checkpoint
-from lm.run.init_from import load_weights
+from lm.experiment.start import find_start
 
 SPAN = 20  # the smoothing looks back over this share of the steps: so it is late by one factor in tests of any length
 CONFIRMED, CREEP = 2.0, 0.02  # the fall has ended where no rate up to twice as high brought so many nats
@@ -125,24 +124,18 @@ def train_losses(config: Config, lrs: Sequence[float]) -> Iterator[float]:
     micro = config.data.micro_batch_size or config.data.micro(config.trainer.devices)  # or auto, still
     data, trainer = replace(config.data, micro_batch_size=micro), replace(config.trainer, devices=1)
     c = replace(config, data=data, trainer=trainer)
-    downloads = c.data.downloads()
     device = device_type(c.trainer.accelerator, "device")
-    source = checkpoint.load(c.init_from) if c.init_from else None
-    text = c.corpus.load(downloads)
-    keep = source if c.init_tokenizer == "keep" else None
-    tokenizer = keep.tokenizer if keep else cached_tokenizer(c.tokenizer, text, downloads)
-    tokens = cache_tokens(text, tokenizer, downloads, c.tokenizer.parse_special)
-    c = capacity.resolve_micro_batch(c, tokenizer.vocab_size, device, memory_bytes(device))
-    capacity.require_memory(c, tokenizer.vocab_size, device, memory_bytes(device))
-    batches = TrainBatches(tokens.train, c.model.block_size, c.data, c.seed)
-    torch.manual_seed(c.seed)
-    model = GPT(c.model, tokenizer.vocab_size, c.attention.backend)
-    if source:
-        load_weights(model, tokenizer, source)
+    start = find_start(c)
+    inputs = prepare_inputs(c, load_text(c), start)
+    c = capacity.resolve_micro_batch(c, inputs.vocab_size, device, memory_bytes(device))
+    capacity.require_memory(c, inputs.vocab_size, device, memory_bytes(device))
+    batches = TrainBatches(inputs.tokens.train, c.model.block_size, c.data, c.seed)
+    model, _ = build_model(replace(c, init_optimizer="new"), inputs, start)
     c.precision.apply()
     c.trainer.prepare(model, device)
-    loop = TrainingLoop(c, tokenizer.vocab_size, device, model)
-    end_of_text = tokenizer.end_of_text if c.data.respect_documents and text.documents else None
+    loop = TrainingLoop(c, inputs.vocab_size, device, model)
+    respect_documents = c.data.respect_documents and inputs.text.documents
+    end_of_text = inputs.tokenizer.end_of_text if respect_documents else None
     for step, lr in enumerate(lrs):
         nats = []
         for k in range(step * loop.accumulate, (step + 1) * loop.accumulate):

@@ -190,6 +190,11 @@ def load(path: Path | str) -> Checkpoint:
     data = read(path)
     if folder.is_dir() and current_owner(folder):
         log.warning("%s is still training: this is its latest checkpoint, of step %d", folder, data["global_step"])
+    return from_data(data, path)
+
+
+def from_data(data: dict[str, Any], path: Path) -> Checkpoint:
+    """Build the model and tokenizer of a checkpoint's content, as `read` returned it. Raises UserError."""
     about = data["lm"]
     prefix = "model."  # of the LightningModule's attribute
     weights = {k.removeprefix(prefix): v for k, v in data["state_dict"].items() if k.startswith(prefix)}

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from lm.base.checks import did_you_mean
 from lm.base.files import CACHE_TAG
 
 
