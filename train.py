@@ -1,4 +1,4 @@
-"""Train a GPT: compose a config, build what it describes, and train. `python train.py --help` lists the options."""
+"""Train a GPT. `python train.py --help` lists the options."""
 
 import logging
 import sys
@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from lm.base import commands
 from lm.base.files import explain_full_disk
-from lm.base.hardware import device_type, is_main_process, memory_bytes
+from lm.base.hardware import is_main_process, memory_bytes, resolve_device_type
 from lm.config import CONF, Config, default_values, errors, register, resolve, to_dict
 from lm.experiment.build import build, build_data, record_finished, train_and_record
 from lm.experiment.capacity import resolve_micro_batch
@@ -25,31 +25,32 @@ from lm.experiment.start import find_fork, find_start
 from lm.experiment.summary import end_summary
 from lm.run.directory import Interrupted, interruptible, open_run
 from lm.run.lock import acquire
-from lm.training.trainer import take_turns
+from lm.training.trainer import select_gpu
 
 log = logging.getLogger("lm")
 ELSEWHERE = "choose another place with hydra.run.dir=/path/of/the/run (in a sweep hydra.sweep.dir=)"
 
 
 def train(config: Config, directory: Path, overrides: Sequence[str] = ()) -> float:
-    """Start the run in `directory`, or resume it where it stopped. Returns the final val/loss.
+    """Start or resume the run in `directory`, and return the final val/loss.
 
-    `overrides` are what the user typed; they are only repeated, in the command that would resume the run.
+    `overrides` are those of the command line. They are only used to print the command that resumes the run.
     """
     log.setLevel(logging.INFO if is_main_process() else logging.WARNING)
-    full = explain_full_disk(directory, ELSEWHERE, "free some space and run the same command again")
-    with full, acquire(directory):
+    disk_errors = explain_full_disk(directory, ELSEWHERE, "free some space and run the same command again")
+    with disk_errors, acquire(directory):
         return fit(config, directory, overrides)
 
 
 def fit(config: Config, directory: Path, overrides: Sequence[str]) -> float:
+    """Train the run in `directory` to its end, unless it is finished already, and return the final val/loss."""
     fork = find_fork(config, directory)
     run = open_run(directory, to_dict(config), default_values(config), fork)
     if run.finished:
         log.info(end_summary(run, overrides))
         return run.record["metrics"]["val/loss"]
 
-    device = device_type(config.trainer.accelerator, "device")
+    device = resolve_device_type(config.trainer.accelerator, "device")
     start = find_start(config, directory, fork)
     text = load_text(config)
     run.require_text(text.digest)
@@ -65,19 +66,23 @@ def fit(config: Config, directory: Path, overrides: Sequence[str]) -> float:
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def main(cfg: DictConfig) -> float:
+    """Train the composed config, or print how to resume the run if it is interrupted."""
     with errors.handle_job_errors():
         hydra_config = HydraConfig.get()
         directory, overrides = Path(hydra_config.runtime.output_dir), hydra_config.overrides.task
         in_sweep = hydra_config.mode == RunMode.MULTIRUN
         try:
             if in_sweep and hydra_config.runtime.choices["hydra/launcher"] != "basic":
-                take_turns(hydra_config.job.num)
+                select_gpu(hydra_config.job.num)
             with interruptible():
                 return train(resolve(cfg), directory, overrides)
         except Interrupted as stop:
-            begun = (directory / "config.yaml").exists()
-            again = f"; resume with:\n  {commands.resume(directory, overrides, {})}" if begun and not in_sweep else ""
-            log.info("%s%s", stop, again if begun else " before training began")
+            if not (directory / "config.yaml").exists():
+                log.info("%s before training started", stop)
+            elif in_sweep:
+                log.info("%s", stop)
+            else:
+                log.info("%s; resume with:\n  %s", stop, commands.resume(directory, overrides, {}))
             errors.remove_empty_directory(directory)
             sys.exit(stop.status)
 

@@ -1,1 +1,1 @@
-"""Measurements of the project. They are not part of the package that it installs."""
+"""Benchmarks of the project. They are not part of the library `lm`."""

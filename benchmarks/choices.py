@@ -1,4 +1,4 @@
-"""The measurements behind the choices that are made for the user, and behind figures in docs/."""
+"""Measurements that justify the automatic choices of the project and some figures in docs/."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import tempfile
 import time
 from functools import partial
 from random import Random
+from typing import Any
 
 import torch
 
-from benchmarks.timing import alternate
-from lm.base.hardware import device_type
+from benchmarks.timing import time_alternately
+from lm.base.hardware import resolve_device_type
 from lm.config import compose_config, load_option
 from lm.data.token_files import cache_tokens, cached_tokenizer
 from lm.model.attention import attend, choose_backend
@@ -24,21 +25,22 @@ from lm.model.precision import DTYPES
 SHAPES = [  # B, H, T, D
     (16, 4, 64, 32), (16, 4, 128, 32), (16, 6, 256, 64), (8, 8, 256, 64), (4, 8, 512, 64), (1, 12, 1024, 64),
 ]  # fmt: skip
-TOKENIZERS = [  # feste's sizes, the default, and what learns nothing
+TOKENIZERS = [  # the vocabulary sizes of feste, the default, and the tokenizers that need no training
     *(["tokenizer=bpe", f"tokenizer.vocab_size={size}"] for size in (512, 1024, 1536, 2048, 20534)),
     ["tokenizer=char"], ["tokenizer=byte"],
 ]  # fmt: skip
 
 
-def attention(args: argparse.Namespace) -> list[dict]:
-    """Forward and backward of each backend in ms, medians; what `auto` picks, and how much that loses to the best."""
-    device = device_type(args.device, "--device")
+def attention(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Median milliseconds of forward and backward with each attention backend; `auto` is the backend that `auto`
+    picks, and `loses` how much slower it is than the fastest."""
+    device = resolve_device_type(args.device, "--device")
     rows = []
     for dtype in ("fp32", "bf16"):
         for shape in SHAPES:
             qkv = torch.randn(3, *shape, device=device, dtype=DTYPES[dtype], requires_grad=True)
             tasks = {b: partial(forward_backward, qkv, b) for b in ("manual", "sdpa")}
-            times = alternate(tasks, args.repeats, device)
+            times = time_alternately(tasks, args.repeats, device)
             ms = {backend: statistics.median(seconds) for backend, seconds in times.items()}
             chosen = choose_backend(device, DTYPES[dtype], shape[2])
             loses = ms[chosen] / min(ms.values()) - 1
@@ -47,18 +49,19 @@ def attention(args: argparse.Namespace) -> list[dict]:
 
 
 def forward_backward(qkv: torch.Tensor, backend: str) -> None:
+    """Run attention and its gradient on `qkv` (3, B, H, T, D)."""
     q, k, v = qkv.unbind(0)
     attend(q, k, v, backend).sum().backward()
 
 
-def tokenizer(args: argparse.Namespace) -> list[dict]:
-    """Seconds to learn a vocabulary, to encode the corpus, and to load both from the cache at the second start
-    (medians); tokens, and how far the process grew. Each in a process of its own."""
-    rows: list[dict] = []
+def tokenizer(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Median seconds to learn a vocabulary, to encode the corpus, and to load both from the cache at the second start;
+    the number of tokens, and how much memory the process gained. Each measurement runs in its own process."""
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as tmp:
         corpus = [f"corpus={args.corpus}", f"data.root={args.dir}"]
         config = compose_config(corpus)
-        config.corpus.load(config.data.downloads())  # so that the download is not measured
+        config.corpus.load(config.data.downloads())  # download it before anything is measured
         for overrides in TOKENIZERS:
             runs = []
             for i in range(args.repeats):
@@ -69,15 +72,16 @@ def tokenizer(args: argparse.Namespace) -> list[dict]:
     return rows
 
 
-def measure_tokenizer(overrides: list[str], root: str) -> dict:
+def measure_tokenizer(overrides: list[str], root: str) -> dict[str, Any]:
+    """Measure one tokenizer with an empty cache in `root`; the first two overrides choose the corpus."""
     config = compose_config(overrides)
     text = config.corpus.load(config.data.downloads())
     downloads = compose_config([f"data.root={root}"]).data.downloads()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     at = [time.perf_counter()]
-    made = cached_tokenizer(config.tokenizer, text, downloads)
+    trained = cached_tokenizer(config.tokenizer, text, downloads)
     at.append(time.perf_counter())
-    tokens = cache_tokens(text, made, downloads)
+    tokens = cache_tokens(text, trained, downloads)
     at.append(time.perf_counter())
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     again = config.corpus.load(config.data.downloads())
@@ -92,14 +96,14 @@ def measure_tokenizer(overrides: list[str], root: str) -> dict:
     }  # fmt: skip
 
 
-def floors(args: argparse.Namespace) -> list[dict]:
-    """The least loss, in nats per character, that any model can have on windows of T characters of fresh text (their
-    first given), the mean over windows drawn at random; with twice its standard error."""
+def floors(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Lowest possible loss, in nats per character, on windows of T characters of new text, given their first
+    character; the mean over random windows, with twice its standard error."""
     rows = []
     for name in ("words", "addition", "ten_actions"):
         corpus = load_option("corpus", name, lines=100_000, seed=2)
         text, random = corpus.generate(), Random(0)
-        row: dict = {"corpus": name}
+        row: dict[str, Any] = {"corpus": name}
         for T in (64, 80, 128, 256):
             starts = [random.randrange(len(text) - T - 2) for _ in range(1000 * args.repeats)]
             windows = [text[start : start + T + 1] for start in starts]

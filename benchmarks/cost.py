@@ -1,4 +1,4 @@
-"""What surrounds the model costs: the trainer, the optimizer, the data, the start of the process."""
+"""Cost of everything except the model: the trainer, the optimizer, the data and the start of the process."""
 
 from __future__ import annotations
 
@@ -9,46 +9,48 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.peer import RECIPES, framework
+from benchmarks.peer import RECIPES, step_times
 from benchmarks.runs import ROOT
-from benchmarks.speed import bare_step
-from benchmarks.timing import alternate
+from benchmarks.speed import build_training_step
+from benchmarks.timing import time_alternately
 from lm.base.errors import UserError
-from lm.base.hardware import device_type, keep_freed_memory
+from lm.base.hardware import keep_freed_memory, resolve_device_type
 from lm.config import CONF, compose_config, load_option
 from lm.data.batches import DataConfig, TrainBatches
 from lm.model import GPT
 
 
-def overhead(args: argparse.Namespace) -> list[dict]:
-    """Milliseconds a step of a bare loop (same model, loss, optimizer, clipping; random ids) and of train.py with its
-    loggers and callbacks, in turns; medians over all turns. Configurations in quotes; none: nanoGPT's two recipes."""
-    device = device_type(args.device, "--device")
+def overhead(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Median milliseconds per step of a loop without a trainer (same model, loss, optimizer and clipping; random ids)
+    and of train.py with its loggers and callbacks; the two take turns. Default configurations: the two recipes of
+    nanoGPT."""
+    device = resolve_device_type(args.device, "--device")
     keep_freed_memory()
     rows = []
     for typed in args.overrides or [overrides for _, overrides in RECIPES.values()]:
         config = compose_config(["tokenizer=char", *typed.split()])
-        step, model = bare_step(config, 65, device)
+        step, model = build_training_step(config, 65, device)
         steps = 200 if model.num_params < 5e6 else 20
         bare: list[float] = []
         ours: list[float] = []
         with tempfile.TemporaryDirectory() as tmp:
             for turn in range(args.repeats):
-                bare += alternate({"bare": step}, steps, device, warm_up=10)["bare"]
-                ours += framework(f"{typed} trainer.max_steps={steps + 10}", Path(tmp) / str(turn), args.dir, 10)[1:]
+                bare += time_alternately({"bare": step}, steps, device, warm_up=10)["bare"]
+                ours += step_times(f"{typed} trainer.max_steps={steps + 10}", Path(tmp) / str(turn), args.dir, 10)[1:]
         a, b = statistics.median(bare), statistics.median(ours)
         rows.append({"overrides": typed, "bare ms": a, "train.py ms": b, "costs ms": b - a, "costs": b / a - 1})
     return rows
 
 
-def optimizer(args: argparse.Namespace) -> list[dict]:
-    """Milliseconds of one update of each optimizer, in turns, on random gradients; medians. One configuration in
-    quotes; none: model=tiny."""
-    device = device_type(args.device, "--device")
+def optimizer(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Median milliseconds of one update of each optimizer on random gradients; the optimizers take turns. Default
+    configuration: model=tiny."""
+    device = resolve_device_type(args.device, "--device")
     keep_freed_memory()
     config = compose_config((args.overrides or ["model=tiny"])[0].split())
     tasks = {}
@@ -56,17 +58,17 @@ def optimizer(args: argparse.Namespace) -> list[dict]:
         model = GPT(config.model, args.vocab).to(device)
         for p in model.parameters():
             p.grad = torch.randn_like(p)
-        tasks[path.stem] = load_option("optimizer", path.stem).for_width(config.model.n_embd).build(model).step
-    ms = alternate(tasks, args.repeats, device)
-    least = min(map(statistics.median, ms.values()))
+        tasks[path.stem] = load_option("optimizer", path.stem).with_default_lr(config.model.n_embd).build(model).step
+    ms = time_alternately(tasks, args.repeats, device)
+    fastest = min(map(statistics.median, ms.values()))
     return [
-        {"optimizer": name, "ms": statistics.median(times), "times the fastest": statistics.median(times) / least}
+        {"optimizer": name, "ms": statistics.median(times), "times the fastest": statistics.median(times) / fastest}
         for name, times in ms.items()
     ]
 
 
-def data(args: argparse.Namespace) -> list[dict]:
-    """Milliseconds to cut a batch out of a memory map of a hundred million tokens, and tokens a second; medians."""
+def data(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Median milliseconds to read a batch from a memory map of 100 million tokens, and tokens per second."""
     rows = []
     with tempfile.TemporaryDirectory() as tmp:
         path = Path(tmp) / "tokens"
@@ -75,20 +77,20 @@ def data(args: argparse.Namespace) -> list[dict]:
         for batch, T in ((12, 64), (16, 256), (32, 1024)):
             batches = TrainBatches(tokens, T, DataConfig(batch_size=batch), 0)
             numbers = iter(range(10**9))
-            batches[next(numbers)]  # draws the epoch's order
-            ms = statistics.median(alternate({"": lambda: batches[next(numbers)]}, 10 * args.repeats)[""])  # noqa: B023
+            batches[next(numbers)]  # the first batch draws the order of the epoch
+            ms = statistics.median(time_alternately({"": lambda: batches[next(numbers)]}, 10 * args.repeats)[""])  # noqa: B023
             rows.append({"B, T": (batch, T), "ms": ms, "tokens/s": round(1e3 * batch * T / ms)})
     return rows
 
 
-def startup(args: argparse.Namespace) -> list[dict]:
-    """Seconds from the start of a process to its first logged step, and of --help; text and tokenizer are in the cache.
-    Medians. One configuration in quotes; none: the default."""
+def startup(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Median seconds from the start of a process to its first logged step, with text and tokenizer in the cache, and
+    of --help. Default configuration: the default run."""
     overrides = (args.overrides or [""])[0].split()
     first: list[float] = []
     helped: list[float] = []
     with tempfile.TemporaryDirectory() as tmp:
-        for turn in range(args.repeats + 1):  # the first fills the cache
+        for turn in range(args.repeats + 1):  # the first turn fills the cache and is not counted
             run = Path(tmp) / str(turn)
             command = [sys.executable, "train.py", f"hydra.run.dir={run}", "name=bench", f"data.root={args.dir}"]
             start = time.perf_counter()
@@ -101,7 +103,7 @@ def startup(args: argparse.Namespace) -> list[dict]:
                 time.sleep(0.005)
             first.append(time.perf_counter() - start)
             if process.wait():
-                raise UserError("train.py failed")
+                raise UserError("train.py failed; its error message is above")
             start = time.perf_counter()
             subprocess.run([sys.executable, "train.py", "--help"], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
             helped.append(time.perf_counter() - start)

@@ -1,22 +1,23 @@
-"""The estimate of lm/memory against what torch takes."""
+"""Comparison of the memory estimate in lm/memory with the memory that torch uses."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from lm.base.hardware import device_type
+from lm.base.hardware import resolve_device_type
 from lm.config import Config, compose_config
 from lm.experiment.capacity import memory_setup
 from lm.experiment.loop import TrainingLoop
-from lm.memory import Network, by_kind, estimate
+from lm.memory import Network, estimate, saved_by_kind
 from lm.optim import AdamW8bitConfig
 
-GRID = [  # overrides, each on top of precision=fp32 attention=sdpa model=tiny data.batch_size=8
+GRID = [  # overrides on top of precision=fp32 attention=sdpa model=tiny data.batch_size=8
     "", "precision=bf16", "attention=manual", "precision=bf16 attention=manual",
     "data.batch_size=32", "data.batch_size=8 data.micro_batch_size=2", "model.block_size=512 attention=manual",
     "model.block_size=512", "model=small", "model=small precision=bf16", "model=small attention=manual",
@@ -33,35 +34,35 @@ GRID = [  # overrides, each on top of precision=fp32 attention=sdpa model=tiny d
 ]  # fmt: skip
 
 
-def memory(args: argparse.Namespace) -> list[dict]:
-    """What a training step takes, in MB: kept between forward and backward, estimated and as autograd's hooks count it;
-    the peak with weights and the optimizer's state, estimated and as the allocator reports it; and the whole by the
-    Learning Lab's formula, which counts the device's overhead too."""
-    device = device_type(args.device, "--device")
+def memory(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Memory of a training step in MB: `kept` is what autograd keeps between forward and backward, estimated and as
+    its hooks count it; `peak` includes weights and optimizer state, estimated and as the allocator reports it; `the
+    Lab's` is the formula of LLM Learning Lab, which includes the overhead of the device."""
+    device = resolve_device_type(args.device, "--device")
     rows = []
     for typed in args.overrides or GRID:
         config = compose_config(["precision=fp32", "attention=sdpa", "model=tiny", "data.batch_size=8", *typed.split()])
         vocab = 50257 if typed.startswith("model=lab") else args.vocab
-        how = memory_setup(config, vocab, device)
-        made = estimate(config.model, how, config.optimizer)
-        kept, peak = measured(config, vocab, device)
+        setup = memory_setup(config, vocab, device)
+        estimated = estimate(config.model, setup, config.optimizer)
+        kept, peak = measure_memory(config, vocab, device)
         row: dict[str, Any] = {"overrides": typed or "(none)"}
         if kept is not None:
-            about = sum(by_kind(Network(config.model, how).operations()).values())
-            row |= {"kept est.": about / 1e6, "kept": kept / 1e6, "error": about / kept - 1}
+            saved_bytes = sum(saved_by_kind(Network(config.model, setup).operations()).values())
+            row |= {"kept est.": saved_bytes / 1e6, "kept": kept / 1e6, "error": saved_bytes / kept - 1}
         else:
             row |= {"kept est.": None, "kept": None, "error": None}
-        row |= {"peak est.": made.tensors / 1e6, "peak": peak / 1e6, "peak error": made.tensors / peak - 1}
+        row |= {"peak est.": estimated.tensors / 1e6, "peak": peak / 1e6, "peak error": estimated.tensors / peak - 1}
         row["the Lab's"] = lab_formula(config, vocab) / 1e6
         rows.append(row)
     return rows
 
 
 def lab_formula(config: Config, vocab: int) -> float:
-    """The Learning Lab's estimate in bytes, as its code has it."""
-    c, micro = config.model, config.data.micro()
+    """Return the memory in bytes that the code of LLM Learning Lab estimates."""
+    c, micro = config.model, config.data.device_batch_size()
     C, L, T = c.n_embd, c.n_layer, c.block_size
-    P = (1 if c.tie_embeddings else 2) * vocab * C + T * C + L * (12 * C * C + 4 * C) + 2 * C  # biases left out
+    P = (1 if c.tie_embeddings else 2) * vocab * C + T * C + L * (12 * C * C + 4 * C) + 2 * C  # without biases
     number = 4 if config.precision.dtype == "fp32" else 2
     optimizer = 4 * P * (0.5 if isinstance(config.optimizer, AdamW8bitConfig) else 2.0)
     factor = 32.5 if c.recompute_every else 50
@@ -70,9 +71,11 @@ def lab_formula(config: Config, vocab: int) -> float:
     return 1.15 * (4 * P + optimizer + 4 * P + activations) + 1100 * 2**20
 
 
-def measured(config: Config, vocab: int, device: str) -> tuple[int | None, int]:
-    """Bytes that autograd keeps (None where blocks are recomputed: hooks do not see those), and the peak, weights and
-    optimizer included, of a second step."""
+def measure_memory(config: Config, vocab: int, device: str) -> tuple[int | None, int]:
+    """Return the bytes that autograd keeps, and the peak of a second step including weights and optimizer state.
+
+    The first is None if blocks are recomputed, because the hooks do not see them.
+    """
     loop = TrainingLoop(config, vocab, device)
     x, y = loop.random_batch()
     saved: dict[int, Tensor] = {}
@@ -96,16 +99,16 @@ def measured(config: Config, vocab: int, device: str) -> tuple[int | None, int]:
             loop.backward(loop.forward(x, y)[0])
         loop.update()
 
-    there = [*loop.model.parameters(), *loop.model.buffers()]
-    there += [t for state in loop.optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
-    peak = allocated(step, device) + sum(
-        t.untyped_storage().nbytes() for t in {t.data_ptr(): t for t in there}.values()
+    persistent = [*loop.model.parameters(), *loop.model.buffers()]
+    persistent += [t for state in loop.optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
+    peak = peak_allocation(step, device) + sum(
+        t.untyped_storage().nbytes() for t in {t.data_ptr(): t for t in persistent}.values()
     )
     return None if config.model.recompute_every else kept, peak
 
 
-def allocated(task: Any, device: str) -> int:
-    """The most bytes of tensors that a task holds beside those that were there before."""
+def peak_allocation(task: Callable[[], object], device: str) -> int:
+    """Return the peak number of bytes that a task allocates for tensors, without those allocated before it."""
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()

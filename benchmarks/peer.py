@@ -1,7 +1,8 @@
-"""Ours beside nanoGPT's own train.py, alternately on one machine and on the same data.
+"""Comparison with the train.py of nanoGPT (https://github.com/karpathy/nanoGPT) on the same machine and data.
 
-The checkout is the user's, and stays as it is: the data it needs is written into a directory of ours, and its output
-too. Times are those of optimizer steps; process start, validation, saving and compilation are left out on both sides.
+The two programs take turns. The checkout of nanoGPT is not changed: its data and output go to a temporary directory.
+Times are those of optimizer steps; the start of the process, validation, saving and compilation are not counted for
+either program.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from benchmarks.runs import trained
+from benchmarks.runs import run_training
 from lm.base.errors import UserError
 from lm.config import compose_config
 from lm.data.batches import IGNORE, ValBatches
 from lm.run.metrics_csv import Row, training_seconds
 
-# nanoGPT's README: its recipe for a CPU, and its baby GPT with as many sequences as fit in a CPU's minute
+# From the README of nanoGPT: its recipe for a CPU, and its baby GPT with a batch size that suits a CPU
 RECIPES = {
     "cpu": (
         "--eval_iters=20 --block_size=64 --batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 --max_iters=2000 "
@@ -43,24 +44,23 @@ RECIPES = {
 CORPUS = ["corpus=tinyshakespeare", "tokenizer=char"]
 
 
-def peer(args: argparse.Namespace) -> list[dict]:
-    """Tokens a second of nanoGPT's train.py (--against DIR) and of ours with the same model and batch, each as it
-    ships, in turns; medians over the steps of all turns, the first ten of each left out."""
+def peer(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Tokens per second of the train.py of nanoGPT (--against DIR) and of this project with the same model and batch
+    and otherwise default settings; the two take turns. Medians over all steps except the first ten of each turn."""
     if args.against is None:
         raise UserError("peer needs --against DIR, a checkout of nanoGPT")
     rows = []
     with tempfile.TemporaryDirectory() as tmp:
-        checkout = prepare(args.against, Path(tmp), args.dir)
+        checkout = prepare_checkout(args.against, Path(tmp), args.dir)
         for recipe, (flags, overrides) in RECIPES.items():
             steps = 150 if recipe == "cpu" else 25
             theirs: list[float] = []
             ours: list[float] = []
             for turn in range(args.repeats):
                 short = f"{flags} --eval_interval=100000 --max_iters={steps}"
-                theirs += nanogpt(checkout, short, Path(tmp) / "out")[10:]
-                ours += framework(f"{overrides} trainer.max_steps={steps}", Path(tmp) / f"{recipe}{turn}", args.dir)[
-                    10:
-                ]
+                theirs += nanogpt_step_times(checkout, short, Path(tmp) / "out")[10:]
+                directory = Path(tmp) / f"{recipe}{turn}"
+                ours += step_times(f"{overrides} trainer.max_steps={steps}", directory, args.dir)[10:]
             config = compose_config([*CORPUS, *overrides.split()])
             tokens = config.data.batch_size * config.model.block_size
             a, b = statistics.median(theirs), statistics.median(ours)
@@ -71,26 +71,27 @@ def peer(args: argparse.Namespace) -> list[dict]:
     return rows
 
 
-def loss_curve(args: argparse.Namespace) -> list[dict]:
-    """Seconds of training until the loss over the whole validation split, in windows of 64, is at most --loss:
-    nanoGPT's recipe for a CPU (--against DIR) and ours (overrides in quotes; none: experiment=speedrun_cpu), in
-    turns."""
+def loss_curve(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Seconds of training until the loss over the whole validation split, in windows of 64, is at most --loss, with
+    the CPU recipe of nanoGPT (--against DIR) and with configurations of this project (default:
+    experiment=speedrun_cpu); they take turns."""
     if args.against is None:
         raise UserError("loss_curve needs --against DIR, a checkout of nanoGPT")
     ours = args.overrides or ["experiment=speedrun_cpu"]
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as tmp:
-        checkout = prepare(args.against, Path(tmp), args.dir)
+        checkout = prepare_checkout(args.against, Path(tmp), args.dir)
         for turn in range(args.repeats):
             curve = nanogpt_curve(checkout, Path(tmp) / f"out{turn}")
-            rows.append(reached("nanoGPT, its CPU recipe", curve, args.loss))
+            rows.append(summarize_curve("nanoGPT, its CPU recipe", curve, args.loss))
             for i, overrides in enumerate(ours):
                 curve = our_curve(overrides, Path(tmp) / f"ours{turn}-{i}", args.dir)
-                rows.append(reached(overrides, curve, args.loss))
+                rows.append(summarize_curve(overrides, curve, args.loss))
     return rows
 
 
-def reached(name: str, curve: list[tuple[float, float]], loss: float) -> dict[str, Any]:
+def summarize_curve(name: str, curve: list[tuple[float, float]], loss: float) -> dict[str, Any]:
+    """Return a row with the seconds until a curve of (seconds, loss) first reaches `loss`, and where it ends."""
     first = next((seconds for seconds, value in curve if value <= loss), None)
     seconds, final = curve[-1]
     return {"run": name, f"s to {loss:g}": first, "seconds in all": seconds, "final loss": f"{final:.4f}"}
@@ -99,10 +100,13 @@ def reached(name: str, curve: list[tuple[float, float]], loss: float) -> dict[st
 # ---- nanoGPT
 
 
-def prepare(checkout: Path, tmp: Path, root: str) -> Path:
-    """A copy of the checkout's code with the characters of Tiny Shakespeare as its data. Raises UserError."""
+def prepare_checkout(checkout: Path, tmp: Path, root: Path) -> Path:
+    """Return a copy of the code in `checkout` with the characters of Tiny Shakespeare as its data.
+
+    Raises UserError if `checkout` is not a checkout of nanoGPT.
+    """
     if not (checkout / "model.py").exists() or not (checkout / "config/train_shakespeare_char.py").exists():
-        raise UserError(f"{checkout} is no checkout of nanoGPT")
+        raise UserError(f"{checkout} is not a checkout of nanoGPT")
     copy = tmp / "nanogpt"
     copy.mkdir()
     for name in ("train.py", "model.py", "configurator.py", "config"):
@@ -122,8 +126,8 @@ def prepare(checkout: Path, tmp: Path, root: str) -> Path:
     return copy
 
 
-# its checkpoint of every evaluation, under a name of its own
-KEEP = """
+# Runs the train.py of nanoGPT and keeps the checkpoint of every evaluation, which it would overwrite
+KEEP_CHECKPOINTS = """
 import sys, runpy, torch
 save = torch.save
 torch.save = lambda data, path: save(data["model"], path.replace(".pt", f"-{data['iter_num']}.pt"))
@@ -133,10 +137,10 @@ runpy.run_path("train.py", run_name="__main__")
 """
 
 
-def nanogpt(checkout: Path, flags: str, out: Path) -> list[float]:
-    """Milliseconds of each of its steps, as it logs them; those with an evaluation are too long."""
-    command = [sys.executable, "-c", KEEP, "config/train_shakespeare_char.py", "--device=cpu", "--compile=False"]
-    command += ["--log_interval=1", f"--out_dir={out}", *flags.split()]
+def nanogpt_step_times(checkout: Path, flags: str, out: Path) -> list[float]:
+    """Run nanoGPT and return the milliseconds per step that it logs; a step with an evaluation includes its time."""
+    command = [sys.executable, "-c", KEEP_CHECKPOINTS, "config/train_shakespeare_char.py", "--device=cpu"]
+    command += ["--compile=False", "--log_interval=1", f"--out_dir={out}", *flags.split()]
     done = subprocess.run(command, cwd=checkout, capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"nanoGPT failed: {done.stderr.strip().splitlines()[-1]}")
@@ -144,11 +148,11 @@ def nanogpt(checkout: Path, flags: str, out: Path) -> list[float]:
 
 
 def nanogpt_curve(checkout: Path, out: Path, every: int = 100) -> list[tuple[float, float]]:
-    """(seconds of training, loss) at each of its evaluations."""
+    """Train the CPU recipe of nanoGPT; return (seconds of training, loss) at each of its evaluations."""
     flags = f"{RECIPES['cpu'][0]} --eval_interval={every} --eval_iters=1 --always_save_checkpoint=True"
-    ms = nanogpt(checkout, flags, out)
-    usual = statistics.median(ms)
-    ms = [usual if i % every == 0 else t for i, t in enumerate(ms)]  # an evaluation is no training
+    ms = nanogpt_step_times(checkout, flags, out)
+    median = statistics.median(ms)
+    ms = [median if i % every == 0 else t for i, t in enumerate(ms)]  # do not count evaluations as training time
     val = np.fromfile(checkout / "data" / "shakespeare_char" / "val.bin", dtype=np.uint16)
     curve = []
     for path in sorted(out.glob("ckpt-*.pt"), key=lambda path: int(path.stem.rpartition("-")[2])):
@@ -158,7 +162,7 @@ def nanogpt_curve(checkout: Path, out: Path, every: int = 100) -> list[tuple[flo
 
 
 def nanogpt_loss(checkout: Path, state: dict[str, torch.Tensor], val: np.ndarray, T: int = 64) -> float:
-    """The mean over the whole split in windows of T, as ours are taken, by nanoGPT's own model."""
+    """Return the mean loss of the model of nanoGPT over the whole split, in the windows of T tokens used here."""
     import importlib.util
 
     spec = importlib.util.spec_from_file_location("nanogpt_model", checkout / "model.py")
@@ -166,35 +170,36 @@ def nanogpt_loss(checkout: Path, state: dict[str, torch.Tensor], val: np.ndarray
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = module.GPTConfig(block_size=T, vocab_size=65, n_layer=4, n_head=4, n_embd=128, dropout=0.0, bias=False)
-    with redirect_stdout(None):  # it says how many parameters it has
+    with redirect_stdout(None):  # it prints its number of parameters
         model = module.GPT(config).eval()
     model.load_state_dict({k.removeprefix("_orig_mod."): v for k, v in state.items()})
     nats = count = 0.0
     batches = ValBatches(val, T, 128)
     with torch.no_grad():
         for x, y in map(batches.__getitem__, range(len(batches))):
-            logits, _ = model(x, y.clamp(min=0))  # with targets it gives all logits
+            logits, _ = model(x, y.clamp(min=0))  # it returns all logits only if it gets targets
             nats += float(F.cross_entropy(logits.flatten(0, 1), y.flatten(), ignore_index=IGNORE, reduction="sum"))
             count += float((y != IGNORE).sum())
     return nats / count
 
 
-# ---- ours
+# ---- this project
 
 
-def framework(overrides: str, directory: Path, root: str, every: int = 1) -> list[float]:
-    """Milliseconds a step of train.py, as it logs them: of each, or means over so many."""
-    rows = run(f"{overrides} trainer.log_every={every} trainer.val_every=100000", directory, root)
+def step_times(overrides: str, directory: Path, root: Path, every: int = 1) -> list[float]:
+    """Run train.py and return the milliseconds per step that it logs, as means over `every` steps."""
+    rows = train_on_shakespeare(f"{overrides} trainer.log_every={every} trainer.val_every=100000", directory, root)
     return [row["perf/step_ms"] for row in rows if "perf/step_ms" in row]
 
 
-def our_curve(overrides: str, directory: Path, root: str) -> list[tuple[float, float]]:
-    """(seconds of training, loss) at each validation, over the whole split."""
-    rows = run(f"trainer.val_batches=null trainer.log_every=10 {overrides}", directory, root)
+def our_curve(overrides: str, directory: Path, root: Path) -> list[tuple[float, float]]:
+    """Run train.py; return (seconds of training, loss over the whole split) at each validation."""
+    rows = train_on_shakespeare(f"trainer.val_batches=null trainer.log_every=10 {overrides}", directory, root)
     steps, seconds = training_seconds(rows)
     return [(float(np.interp(row["step"], steps, seconds)), row["val/loss"]) for row in rows if "val/loss" in row]
 
 
-def run(overrides: str, directory: Path, root: str) -> list[Row]:
-    usual = ["name=peer", f"data.root={Path(root).resolve()}", "callbacks.sample.enabled=false"]
-    return trained(directory, [*CORPUS, *overrides.split(), *usual, "callbacks.early_stopping.enabled=false"])
+def train_on_shakespeare(overrides: str, directory: Path, root: Path) -> list[Row]:
+    settings = ["name=peer", f"data.root={root.resolve()}"]
+    settings += ["callbacks.sample.enabled=false", "callbacks.early_stopping.enabled=false"]
+    return run_training(directory, [*CORPUS, *overrides.split(), *settings])

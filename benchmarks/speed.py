@@ -1,15 +1,16 @@
-"""How fast a configuration trains, and writes."""
+"""Speed of training and of generation."""
 
 from __future__ import annotations
 
 import argparse
 import statistics
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
-from benchmarks.timing import alternate, matmul
-from lm.base.hardware import device_type, peak_flops
+from benchmarks.timing import matmul, time_alternately
+from lm.base.hardware import peak_flops, resolve_device_type
 from lm.config import Config, compose_config
 from lm.experiment.loop import TrainingLoop
 from lm.generate import Sampling, decode
@@ -17,21 +18,21 @@ from lm.model import GPT
 from lm.model.precision import DTYPES
 
 
-def step(args: argparse.Namespace) -> list[dict]:
-    """One optimizer step of each configuration (overrides in quotes; none: the default): forward, backward, clipping
-    and update on random ids, in a bare loop; medians, the spread between quartiles, and the share of what a large
-    matrix product reaches in the same run."""
-    device = device_type(args.device, "--device")
-    tasks, about = {}, {}
+def step(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Median milliseconds of an optimizer step (forward, backward, clipping and update on random ids, without a
+    trainer) of each configuration, the spread between quartiles, and the share of the speed of a large matrix product
+    in the same run. Default configuration: model=tiny."""
+    device = resolve_device_type(args.device, "--device")
+    tasks, details = {}, {}
     for typed in args.overrides or ["model=tiny"]:
         config = compose_config(typed.split())
         precision = config.precision.resolve(device)
-        tasks[typed], model = bare_step(config, args.vocab, device)
-        about[typed] = (config, model, precision)
-    ceilings = {dtype: matmul(DTYPES[dtype], device) for dtype in {precision for *_, precision in about.values()}}
-    ms = alternate(tasks | {dtype: task for dtype, (task, _) in ceilings.items()}, args.repeats, device)
+        tasks[typed], model = build_training_step(config, args.vocab, device)
+        details[typed] = (config, model, precision)
+    ceilings = {dtype: matmul(DTYPES[dtype], device) for dtype in {precision for *_, precision in details.values()}}
+    ms = time_alternately(tasks | {dtype: task for dtype, (task, _) in ceilings.items()}, args.repeats, device)
     rows, peak = [], peak_flops(device)
-    for name, (config, model, precision) in about.items():
+    for name, (config, model, precision) in details.items():
         tokens = config.data.batch_size * config.model.block_size
         median = statistics.median(ms[name])
         low, _, high = statistics.quantiles(ms[name], n=4)
@@ -44,8 +45,11 @@ def step(args: argparse.Namespace) -> list[dict]:
     return rows
 
 
-def bare_step(config: Config, vocab: int, device: str) -> tuple[Callable[[], object], GPT]:
-    """A training step without a trainer, on random ids, and its model: what the framework is measured against."""
+def build_training_step(config: Config, vocab: int, device: str) -> tuple[Callable[[], object], GPT]:
+    """Return a training step on random ids without a trainer, and its model.
+
+    The cost of the trainer is measured against it.
+    """
     torch.manual_seed(config.seed)
     loop = TrainingLoop(config, vocab, device)
     x, y = loop.random_batch()  # (B, T) each
@@ -60,10 +64,10 @@ def bare_step(config: Config, vocab: int, device: str) -> tuple[Callable[[], obj
     return run, loop.model
 
 
-def generate(args: argparse.Namespace) -> list[dict]:
-    """Tokens/s of writing 512 tokens from one with the cache and without, in turns; the best of each. Configurations
-    in quotes; none: 10.7M parameters with a context of 512."""
-    device, length = device_type(args.device, "--device"), 512
+def generate(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Tokens/s when 512 tokens are generated from a prompt of one, with and without the key-value cache; the two take
+    turns, and the best time of each counts. Default configuration: 10.7M parameters with a context of 512."""
+    device, length = resolve_device_type(args.device, "--device"), 512
     rows = []
     for typed in args.overrides or ["model=nanogpt/baby model.block_size=512"]:
         config = compose_config(typed.split())
@@ -75,7 +79,7 @@ def generate(args: argparse.Namespace) -> list[dict]:
                 pass
 
         tasks = {"cached": lambda: write(True), "plain": lambda: write(False)}
-        ms = {name: min(times) for name, times in alternate(tasks, args.repeats, device, warm_up=1).items()}
+        ms = {name: min(times) for name, times in time_alternately(tasks, args.repeats, device, warm_up=1).items()}
         rows.append({
             "overrides": typed, "parameters": model.num_params, "tokens/s": round(1e3 * length / ms["cached"]),
             "without": round(1e3 * length / ms["plain"]), "times": ms["plain"] / ms["cached"],

@@ -1,7 +1,11 @@
-"""The benchmarks of scripts/bench.py: each takes its arguments and returns the rows of a table.
+"""Benchmarks of scripts/bench.py.
 
-Timings on shared machines vary, so what is compared runs alternately in one process, and the median counts.
+Each takes the arguments of the script and returns the rows of a table. Its docstring is printed above the table.
 """
+
+import argparse
+from collections.abc import Callable
+from typing import Any
 
 from benchmarks.choices import attention, floors, tokenizer
 from benchmarks.cost import data, optimizer, overhead, startup
@@ -9,7 +13,9 @@ from benchmarks.memory import memory
 from benchmarks.peer import loss_curve, peer
 from benchmarks.speed import generate, step
 
-BENCHES = {  # and how often each is repeated
+Bench = Callable[[argparse.Namespace], list[dict[str, Any]]]
+
+BENCHES: dict[str, tuple[Bench, int]] = {  # with the default number of repeats
     "step": (step, 30),
     "peer": (peer, 3),
     "loss_curve": (loss_curve, 3),
@@ -25,10 +31,10 @@ BENCHES = {  # and how often each is repeated
 }
 
 
-GPT2 = "model=nanogpt/gpt2 model.vocab_multiple=64 precision=bf16"
+GPT2 = "model=nanogpt/gpt2 model.vocab_multiple=64 precision=bf16"  # GPT-2 124M, context 1024
 
-
-GPU: list[tuple[str, list[str]]] = [  # `gpu`: all of it in one go, GPT-2 124M at a context of 1024 first
+# The benchmarks of `bench.py gpu` and their configurations
+GPU: list[tuple[str, list[str]]] = [
     ("step", [
         f"{GPT2} data.batch_size=16", f"{GPT2} data.batch_size=32 trainer.compile=true",
         f"{GPT2} data.batch_size=32 trainer.compile=true optimizer=muon",

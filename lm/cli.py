@@ -1,4 +1,4 @@
-"""What all scripts share: how they show errors, and how they end."""
+"""Common code of all scripts: error messages, exit status, path arguments."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ P = ParamSpec("P")
 
 
 def script(main: Callable[P, object]) -> Callable[P, None]:
-    """Decorate a script's main function so that it ends without a traceback where the user can do something.
+    """Decorate the main function of a script so that errors the user can fix are shown without a traceback.
 
-    A UserError or OSError becomes one line, `error: ...`, and exit status 1; LM_TRACEBACK=1 shows the traceback.
-    Characters that the console's encoding lacks are printed as escapes. When the reader of a pipe goes away, as in
-    `| head`, the script ends quietly. Ctrl-C ends it with status 130.
+    A UserError or OSError becomes one line, `error: ...`, and exit status 1; LM_TRACEBACK=1 shows the traceback too.
+    Characters that the console's encoding lacks are printed as escapes. When the reader of a pipe closes it, as in
+    `| head`, the script ends silently. Ctrl-C ends the script with status 130.
     """
 
     @wraps(main)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        with suppress(AttributeError):  # a stream that is not a file
+        with suppress(AttributeError):  # stdout may have been replaced by an object without this method
             sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         try:
             main(*args, **kwargs)
             sys.stdout.flush()
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain when it exits
+            # Otherwise Python would report the closed pipe again when it flushes stdout at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except (UserError, OSError) as error:
             if os.environ.get("LM_TRACEBACK") == "1":
                 raise
@@ -44,5 +45,5 @@ def script(main: Callable[P, object]) -> Callable[P, None]:
 
 
 def path(typed: str) -> Path:
-    """Return a path that is typed as an argument; `~` is the home directory, which no shell expands in `--out=~/x`."""
+    """Return the path given as an argument, with `~` expanded, which shells do not do in `--out=~/x`."""
     return Path(typed).expanduser()

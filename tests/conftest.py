@@ -1,4 +1,4 @@
-"""What tests share: composing configs, and training small runs in this process."""
+"""Fixtures and helpers shared by the tests: composing configs and training small runs in this process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-# What a shell may have set must not decide what a test sees, in this process or in those that it starts.
+# Environment variables of the user must not change the result of a test, in this process or in its child processes.
 for name in list(os.environ):
     if re.match(
         r"(?i)(http|https|ftp|no|all)_proxy$|SLURM_|HYDRA_|TQDM_|PYTHONIOENCODING$|COLUMNS$|LINES$|(NO|FORCE)_COLOR$",
@@ -21,10 +21,10 @@ for name in list(os.environ):
     ):
         del os.environ[name]
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
-    # ignored under nohup and in the background of a script, which children inherit
+    # nohup and scripts that run pytest in the background ignore these signals, and child processes would inherit that
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
-os.environ["OMP_NUM_THREADS"] = "1"  # nano models are faster so, and tests run side by side
+os.environ["OMP_NUM_THREADS"] = "1"  # faster for models of this size, and tests run in parallel
 
 import hypothesis
 import pytest
@@ -42,10 +42,10 @@ sys.path.insert(0, str(ROOT))
 import train as train_script
 from lm.base.console import ConsoleHandler
 from lm.config import CONF, SCHEMAS, Config, register, resolve
-from lm.config.typed import keep_typed
+from lm.config.typed import quote_text
 
 register()
-# The same examples every time, however slow the machine is. `pytest --hypothesis-profile=search` looks for others.
+# Use the same examples every time, on machines of any speed. `pytest --hypothesis-profile=search` tries new ones.
 hypothesis.settings.register_profile(
     "fixed", deadline=None, derandomize=True, database=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -53,7 +53,7 @@ hypothesis.settings.register_profile("search", deadline=None, print_blob=True, d
 hypothesis.settings.load_profile("fixed")
 torch.set_num_threads(1)
 
-# A run of a second: every part real, every size small.
+# A run of about one second that uses every part of the project.
 NANO = [
     "corpus=words",
     "corpus.lines=300",
@@ -80,15 +80,16 @@ NANO = [
 
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
+    """Start each test without the Hydra state of the previous one, and remove the log handlers of its runs."""
     GlobalHydra.instance().clear()
     yield
-    root = logging.getLogger()  # where Hydra puts the handlers of a run
+    root = logging.getLogger()  # Hydra adds the handlers of a run to the root logger
     root.handlers = [h for h in root.handlers if not isinstance(h, logging.FileHandler | ConsoleHandler)]
 
 
 @pytest.fixture(autouse=True)
 def no_internet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a local server lacks must not be found on the web, where there is one."""
+    """Refuse to resolve any host except localhost, so that no test depends on an internet connection."""
     resolve = socket.getaddrinfo
 
     def local(host: str | None, *args: object, **kwargs: object) -> object:
@@ -101,14 +102,14 @@ def no_internet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder that is the current directory."""
+    """Make an empty folder the current directory and return it."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def shared() -> Path:
-    """Real text beside the checkout, where there is any."""
+    """Return the folder of real texts next to the checkout; skip the test if there is none."""
     folder = ROOT.parent / "shared" / "corpora"
     if not folder.exists():
         pytest.skip("the shared corpora are not on this machine")
@@ -118,10 +119,11 @@ def shared() -> Path:
 def config_of(*overrides: str) -> Config:
     """Compose and check a configuration, as the command line does.
 
-    Hydra composes a choice of groups once in each process, which takes a third of a second. What it does next, the
-    assignments to single keys in their order, is its own code too; `tests/test_config.py` compares the two ways.
+    Composing the groups takes Hydra a third of a second, so the result is cached for each choice of groups. The
+    assignments to single keys are then applied by the same code of Hydra, in their order. `tests/test_config.py` checks
+    that this gives the same config as composing everything at once.
     """
-    typed = keep_typed([*overrides, "name=test"], Config, SCHEMAS)
+    typed = quote_text([*overrides, "name=test"], Config, SCHEMAS)
     keys = [word for word in typed if re.match(r"[a-z_]+(\.\w+)+=|(name|seed|init_\w+)=", word)]
     cfg = copy.deepcopy(composed(*(word for word in typed if word not in keys)))
     ConfigLoaderImpl._apply_overrides_to_config([_parsed(word) for word in keys], cfg)
@@ -141,9 +143,9 @@ def _parsed(override: str) -> Override:
 
 @pytest.fixture
 def nano(tmp_path: Path) -> Callable[..., Path]:
-    """nano("key=value", ..., name="run") trains the NANO run with overrides, and returns its directory.
+    """Return a function that trains the NANO run and returns its directory: nano("key=value", ..., name="run").
 
-    `skip` leaves out settings of NANO, by how they begin: what another corpus has no use for.
+    `skip` omits the settings of NANO that start with these strings, for example because another corpus lacks them.
     """
 
     def run(*overrides: str, name: str = "run", skip: tuple[str, ...] = ("\0",)) -> Path:
@@ -165,13 +167,13 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 def close(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Logits that are equal to 1e-5, or to 1e-5 of the largest where that is more than 1."""
+    """Return whether two tensors of logits agree to 1e-5, relative to the largest if that is more than 1."""
     a, b = a.detach(), b.detach()
     return a.shape == b.shape and float((a - b).abs().max()) <= 1e-5 * max(1.0, float(b.abs().max()))
 
 
 def slow_except(fast: Collection[object], values: Iterable[object]) -> list[object]:
-    """Mark the values that are not in `fast` as slow, for a parameter of which `make test` tries only a few values."""
+    """Mark the values that are not in `fast` as slow, so that `make test` tries only a few values of a parameter."""
     return [
         value
         if value in fast
@@ -181,10 +183,10 @@ def slow_except(fast: Collection[object], values: Iterable[object]) -> list[obje
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
-    """Name a test after the value only where the value is short, plain text.
+    """Use a value in the name of a test only if it is short ASCII text, otherwise the name of the parameter.
 
-    Bytes may hold the time of day (gzip writes it), and pytest-xdist refuses to run when two workers, which collect at
-    different moments, find different names. pytest numbers equal names by itself.
+    Bytes may contain the time (gzip writes it). pytest-xdist refuses to run if its workers, which collect at different
+    moments, find different names. pytest numbers equal names itself.
     """
     if isinstance(val, bytes) or (isinstance(val, str) and not (val.isascii() and val.isprintable() and len(val) < 60)):
         return argname

@@ -1,3 +1,5 @@
+"""The attention backends against each other and against the definition."""
+
 import math
 
 import pytest
@@ -12,7 +14,7 @@ def test_manual_equals_sdpa_in_fp32(shape):
     torch.testing.assert_close(attend(q, k, v, "manual"), attend(q, k, v, "sdpa"), atol=1e-5, rtol=0)
 
 
-def test_gradients_of_manual_equal_those_of_sdpa():
+def test_gradients_of_manual_and_sdpa_are_equal():
     grads = []
     for backend in ("manual", "sdpa"):
         torch.manual_seed(0)
@@ -23,7 +25,7 @@ def test_gradients_of_manual_equal_those_of_sdpa():
 
 
 @pytest.mark.parametrize("backend", ["manual", "sdpa"])
-def test_against_the_definition_written_out(backend):
+def test_attention_matches_its_definition(backend):
     q, k, v = torch.randn(3, 1, 1, 5, 4).unbind(0)
     y = attend(q, k, v, backend)
     for t in range(5):
@@ -41,7 +43,7 @@ def test_dropout_keeps_the_mean_of_the_weights():
     assert abs(sum(means) / 400 - 1) < 0.05 and min(means) < 0.9 < 1.1 < max(means)
 
 
-def test_auto_takes_plain_products_in_bf16_on_a_cpu_only():
+def test_auto_uses_manual_only_in_bf16_on_a_cpu():
     assert choose_backend("cpu", torch.bfloat16, 256) == "manual"
     assert choose_backend("cpu", torch.bfloat16, 1024) == "sdpa"
     assert choose_backend("cpu", torch.float32, 256) == "sdpa"

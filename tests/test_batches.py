@@ -4,8 +4,8 @@ import torch
 
 from lm.data.batches import IGNORE, DataConfig, TrainBatches, ValBatches
 
-TOKENS = np.arange(1000, dtype=np.uint16)  # a token says where it stands
-GOLDEN = [47, 79, 383, 863, 431, 959]  # worked out from the raw Philox stream, apart from the code
+TOKENS = np.arange(1000, dtype=np.uint16)  # each token is its own position
+GOLDEN = [47, 79, 383, 863, 431, 959]  # computed from the raw Philox stream, independently of the code
 
 
 def batches(**kwargs):
@@ -15,32 +15,32 @@ def batches(**kwargs):
     )
 
 
-def test_y_is_x_one_token_on():
+def test_y_is_x_shifted_by_one_token():
     x, y = batches()[3]
     assert x.shape == y.shape == (4, 16) and x.dtype == torch.int64
     assert torch.equal(x[:, 1:], y[:, :-1]) and torch.equal(y, x + 1)
 
 
 @pytest.mark.parametrize("size", [17, 31, 32, 33, 40, 999, 1000])
-def test_each_window_exactly_once_per_epoch(size):
+def test_an_epoch_visits_each_window_exactly_once(size):
     data = batches(tokens=TOKENS[:size], batch_size=1)
     orders = []
     for epoch in range(5):
         starts = [data.start(epoch * data.windows + i) for i in range(data.windows)]
-        assert len(set(starts)) == data.windows  # none twice
-        assert sorted(starts) == list(range(min(starts), size, 16))[: data.windows]  # side by side, none left out
+        assert len(set(starts)) == data.windows  # no window twice
+        assert sorted(starts) == list(range(min(starts), size, 16))[: data.windows]  # adjacent, without gaps
         assert min(starts) < 16 and max(starts) + 16 < size
         orders.append(tuple(starts))
-    assert data.windows == 1 or len(set(orders)) == 5  # every epoch in its own order, at its own offset
+    assert data.windows == 1 or len(set(orders)) == 5  # every epoch has its own order and offset
 
 
-def test_epochs_are_cut_at_many_offsets():
+def test_epochs_cut_the_text_at_many_offsets():
     data = batches(batch_size=1)
     offsets = {data.start(epoch * data.windows) % 16 for epoch in range(200)}
     assert offsets == set(range(16))
 
 
-def test_a_batch_depends_on_seed_and_step_alone():
+def test_a_batch_depends_only_on_seed_and_step():
     a, b = batches(), batches()
     for k in (700, 3, 700, 0):
         assert torch.equal(a[k][0], b[k][0])
@@ -48,22 +48,22 @@ def test_a_batch_depends_on_seed_and_step_alone():
 
 
 @pytest.mark.parametrize(("micro", "devices"), [(4, 1), (2, 1), (1, 1), (2, 2), (1, 4)])
-def test_an_optimizer_step_sees_the_same_sequences_however_it_is_split(micro, devices):
+def test_an_optimizer_step_has_the_same_sequences_for_every_micro_batch_size_and_number_of_devices(micro, devices):
     whole = batches()
     parts = [batches(micro=micro, rank=rank, devices=devices) for rank in range(devices)]
-    accumulate = DataConfig(batch_size=4, micro_batch_size=micro).accumulate(devices)
+    steps = DataConfig(batch_size=4, micro_batch_size=micro).accumulation_steps(devices)
     for step in (0, 5, 17):
-        seen = [part[step * accumulate + m][0] for m in range(accumulate) for part in parts]
+        seen = [part[step * steps + m][0] for m in range(steps) for part in parts]
         assert torch.equal(torch.cat(seen), whole[step][0])
 
 
 def test_the_first_batches_never_change():
-    """Golden values: a change here breaks every run that is to be continued."""
+    """Golden values: if they change, runs can no longer be resumed exactly."""
     assert [batches(batch_size=1).start(i) for i in range(6)] == GOLDEN
 
 
 @pytest.mark.parametrize(("size", "T", "batch"), [(100, 16, 4), (97, 16, 4), (98, 16, 1), (17, 16, 8), (1000, 33, 7)])
-def test_validation_covers_every_target_once(size, T, batch):
+def test_validation_covers_every_target_exactly_once(size, T, batch):
     data = ValBatches(TOKENS[:size], T, batch)
     targets = []
     for k in range(len(data)):
@@ -74,9 +74,9 @@ def test_validation_covers_every_target_once(size, T, batch):
     assert targets == list(range(1, size))
 
 
-def test_too_small_texts_are_refused_with_what_to_change():
+def test_texts_that_are_too_short_are_refused_with_advice():
     with pytest.raises(
-        ValueError, match="1 windows of model.block_size=16 tokens, less than one batch of data.batch_size=4"
+        ValueError, match="1 windows of model.block_size=16 tokens, fewer than one batch of data.batch_size=4"
     ):
         batches(tokens=TOKENS[:40])
     with pytest.raises(
@@ -89,14 +89,14 @@ def test_too_small_texts_are_refused_with_what_to_change():
         assert str(caught.value).endswith(f" of model.block_size=16: {advice} model.block_size")
 
 
-def test_a_batch_that_does_not_divide_is_refused():
+def test_a_batch_size_that_is_not_divisible_is_refused():
     with pytest.raises(
         ValueError, match="data.batch_size=10 must be a multiple of data.micro_batch_size=4 times 1 device, e.g. 12"
     ):
-        DataConfig(batch_size=10, micro_batch_size=4).accumulate(1)
+        DataConfig(batch_size=10, micro_batch_size=4).accumulation_steps(1)
 
 
-def test_limited_validation_is_spread_over_the_text_and_does_not_depend_on_the_batching():
+def test_limited_validation_is_spread_over_the_text_and_does_not_depend_on_the_batch_size():
     def targets(batch):
         data = ValBatches(TOKENS, 16, batch, limit=5)
         return [y[y != IGNORE].tolist() for k in range(len(data)) for y in data[k][1]]
@@ -107,8 +107,8 @@ def test_limited_validation_is_spread_over_the_text_and_does_not_depend_on_the_b
 
 @pytest.mark.parametrize("devices", [1, 2, 3, 4, 7, 8])
 @pytest.mark.parametrize("batch", [1, 2, 3, 16])
-def test_every_device_has_a_validation_batch_and_every_target_is_seen_once(devices, batch):
-    """5 windows on 4 devices: batches of 2 would be 3, and the fourth device would have none."""
+def test_every_device_has_a_validation_batch_and_every_target_occurs_once(devices, batch):
+    """5 windows on 4 devices in batches of 2 would be 3 batches: none for the fourth device."""
     for windows in range(devices, 61):
         tokens = np.arange(16 * windows + 1, dtype=np.uint16)
         data = ValBatches(tokens, 16, batch, devices=devices)

@@ -12,7 +12,7 @@ from lm.data import cache
 from lm.data.corpus import TextConfig
 from lm.data.download import Downloads
 
-# builds root/cache/text-k: tells `began`, waits until there is `go`, and keeps count in `built`
+# Builds root/cache/text-k: creates `began`, waits until `go` exists, and appends to `built` for each build.
 BUILDER = """
 import sys, time
 from pathlib import Path
@@ -29,7 +29,7 @@ def build(folder):
         time.sleep(0.01)
 
 (root / f"started{sys.argv[2]}").touch()
-print((cache.entry(root, "text", "k", "made by a process", build) / "data").read_text())
+print((cache.open_entry(root, "text", "k", "built by a process", build) / "data").read_text())
 """
 
 
@@ -53,7 +53,7 @@ def wait_for(*paths: Path) -> None:
         if all(path.exists() for path in paths):
             return
         time.sleep(0.01)
-    raise TimeoutError(f"{paths} are not there")
+    raise TimeoutError(f"{paths} do not exist")
 
 
 def make(root: Path, key: str = "k", kind: str = "text", content: str = "whole") -> Path:
@@ -72,16 +72,16 @@ def test_an_entry_is_built_once(tmp_path):
     assert left(tmp_path) == ["text-k", "tokens-k"]
 
 
-def test_a_digest_tells_its_parts_apart():
+def test_a_digest_distinguishes_its_parts():
     assert len({cache.digest(*parts) for parts in (["ab"], ["a", "b"], ["", "ab"], ["b", "a"], ["ab", ""])}) == 5
     assert cache.digest("é", "b") == cache.digest("é", "b")
 
 
-def test_of_many_processes_one_builds_and_pruning_does_not_disturb_it(tmp_path, start):
+def test_only_one_of_many_processes_builds_and_pruning_does_not_disturb_it(tmp_path, start):
     many = [start(BUILDER, i) for i in range(4)]
     wait_for(tmp_path / "began", *(tmp_path / f"started{i}" for i in range(4)))
     assert list(cache.list_entries(tmp_path)) == cache.prune(tmp_path) == []
-    assert len(left(tmp_path)) == 1  # what is being built
+    assert len(left(tmp_path)) == 1  # the temporary folder of the build
     (tmp_path / "go").touch()
     assert [process.communicate(timeout=60)[0] for process in many] == ["whole\n"] * 4
     assert (tmp_path / "built").read_text() == "x"
@@ -99,11 +99,11 @@ def test_a_killed_build_leaves_nothing_that_looks_finished(tmp_path, start, then
         cache.prune(tmp_path)
         assert left(tmp_path) == []
     else:
-        assert (make(tmp_path, content="anew") / "data").read_text() == "anew"
+        assert (make(tmp_path, content="new") / "data").read_text() == "new"
         assert left(tmp_path) == ["text-k"]
 
 
-def test_a_failed_build_leaves_nothing_and_frees_the_lock(tmp_path):
+def test_a_failed_build_leaves_nothing_and_releases_the_lock(tmp_path):
     def fail(folder: Path) -> None:
         (folder / "data").write_text("half")
         raise ValueError("no text")
@@ -115,27 +115,27 @@ def test_a_failed_build_leaves_nothing_and_frees_the_lock(tmp_path):
     assert (make(tmp_path) / "data").read_text() == "whole"
 
 
-@pytest.mark.parametrize("damage", ["no note", "empty note", "empty folder"])
-def test_half_an_entry_is_no_entry(tmp_path, damage):
-    """Such as an interrupted copy or removal leaves."""
+@pytest.mark.parametrize("damage", ["no about.json", "empty about.json", "empty folder"])
+def test_an_incomplete_entry_is_not_used(tmp_path, damage):
+    """An interrupted copy or removal leaves such an entry."""
     path = make(tmp_path, content="half")
     (path / "about.json").unlink()
     if damage == "empty folder":
         (path / "data").unlink()
-    elif damage == "empty note":
+    elif damage == "empty about.json":
         (path / "about.json").touch()
     (entry,) = cache.list_entries(tmp_path)
-    assert (entry.path, entry.about) == (path, "damaged")
-    if damage != "empty note":
+    assert (entry.path, entry.about) == (path, "corrupted")
+    if damage != "empty about.json":
         assert (make(tmp_path) / "data").read_text() == "whole"
     assert [e.path for e in cache.prune(tmp_path)] == [path] and left(tmp_path) == []
 
 
-def test_entries_are_listed_longest_unused_first(tmp_path):
-    assert list(cache.list_entries(tmp_path)) == cache.prune(tmp_path) == []  # there is no cache yet
+def test_the_least_recently_used_entries_are_listed_first(tmp_path):
+    assert list(cache.list_entries(tmp_path)) == cache.prune(tmp_path) == []  # the cache does not exist yet
     for age, kind in enumerate(["tokens", "text", "tokenizer"]):
         os.utime(make(tmp_path, f"k{age}", kind, "x" * age), (0, time.time() - age * 86400 - 60))
-    (tmp_path / "cache" / "note.txt").write_text("not of the cache")
+    (tmp_path / "cache" / "note.txt").write_text("not an entry of the cache")
     listed = list(cache.list_entries(tmp_path))
     assert [(e.kind, e.about, e.bytes) for e in listed] == [
         ("tokenizer", "about k2", 18 + 2), ("text", "about k1", 18 + 1), ("tokens", "about k0", 18 + 0)
@@ -143,7 +143,7 @@ def test_entries_are_listed_longest_unused_first(tmp_path):
     assert [e.used == e.path.stat().st_mtime for e in listed] == [True] * 3
 
 
-def test_pruning_goes_by_the_day_of_the_last_use(tmp_path):
+def test_pruning_depends_on_the_time_of_the_last_use(tmp_path):
     for days in (0, 1, 3, 9):
         os.utime(make(tmp_path, f"k{days}"), (0, time.time() - days * 86400 - 60))
     make(tmp_path, "k3")  # used again
@@ -154,8 +154,8 @@ def test_pruning_goes_by_the_day_of_the_last_use(tmp_path):
     assert left(tmp_path) == []
 
 
-def test_an_entry_is_gone_at_once(tmp_path, monkeypatch):
-    """Or a run that starts while it is removed would take the rest of it for an entry."""
+def test_an_entry_is_removed_atomically(tmp_path, monkeypatch):
+    """Otherwise a run that starts during the removal could read the rest of the entry."""
     make(tmp_path)
     monkeypatch.setattr(cache, "remove", lambda path: None)  # as if killed here
     assert len(cache.prune(tmp_path)) == 1
@@ -164,7 +164,7 @@ def test_an_entry_is_gone_at_once(tmp_path, monkeypatch):
     assert cache.prune(tmp_path) == [] and left(tmp_path) == []
 
 
-def test_pruning_waits_for_who_holds_the_lock(tmp_path, start):
+def test_pruning_waits_for_the_lock_of_an_entry(tmp_path, start):
     make(tmp_path)
     with FileLock(tmp_path / "cache" / ".text-k.lock"):
         process = start(
@@ -176,8 +176,8 @@ def test_pruning_waits_for_who_holds_the_lock(tmp_path, start):
     assert process.wait(60) == 0 and left(tmp_path) == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
-def test_a_finished_entry_serves_from_a_directory_that_cannot_be_written(tmp_path):
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can write everywhere")
+def test_a_finished_entry_can_be_read_from_a_read_only_directory(tmp_path):
     (tmp_path / "t.txt").write_text("0123456789" * 10)
     config, downloads = TextConfig(path=f"{tmp_path}/t.txt"), Downloads(tmp_path / "data")
     text = config.load(downloads)

@@ -27,9 +27,9 @@ def test_unusable_files_are_refused_with_one_line(tmp_path, monkeypatch):
     torch.save({"lm": {"format": FORMAT}, "state_dict": {}}, whole)
     cases = {
         "missing.ckpt": (None, "no such run or checkpoint"),
-        "cut.ckpt": (whole.read_bytes()[:200], "truncated or no checkpoint"),
-        "text.ckpt": (b"not a checkpoint at all", "truncated or no checkpoint"),
-        "empty.ckpt": (b"", "truncated or no checkpoint"),
+        "cut.ckpt": (whole.read_bytes()[:200], "truncated or is not a checkpoint"),
+        "text.ckpt": (b"not a checkpoint at all", "truncated or is not a checkpoint"),
+        "empty.ckpt": (b"", "truncated or is not a checkpoint"),
     }
     for name, (content, message) in cases.items():
         if content is not None:
@@ -38,9 +38,9 @@ def test_unusable_files_are_refused_with_one_line(tmp_path, monkeypatch):
             load(tmp_path / name)
         assert "\n" not in str(error.value)
     torch.save({"weights": torch.zeros(1)}, tmp_path / "other.ckpt")
-    with pytest.raises(ValueError, match="no checkpoint of this project"):
+    with pytest.raises(ValueError, match="not a checkpoint of this project"):
         load(tmp_path / "other.ckpt")
-    with pytest.raises(ValueError, match="holds no checkpoint yet"):
+    with pytest.raises(ValueError, match="has no checkpoint yet"):
         load(tmp_path)
     (tmp_path / "outputs" / "mine").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
@@ -48,12 +48,12 @@ def test_unusable_files_are_refused_with_one_line(tmp_path, monkeypatch):
         load("mine")
 
 
-def test_a_truncated_real_checkpoint_is_refused(nano):
+def test_a_truncated_checkpoint_of_a_run_is_refused(nano):
     path = nano() / "checkpoints" / "last.ckpt"
     data = path.read_bytes()
     for share in (0.1, 0.5, 0.999):
         path.write_bytes(data[: int(share * len(data))])
-        with pytest.raises(ValueError, match="truncated or no checkpoint"):
+        with pytest.raises(ValueError, match="truncated or is not a checkpoint"):
             load(path)
 
 
@@ -65,14 +65,14 @@ def test_pickled_code_is_refused_and_not_run(tmp_path, form):
         torch.save({"lm": Evil()}, path)
     else:
         path.write_bytes(pickle.dumps({"lm": Evil()}, protocol=2))
-    with pytest.raises(ValueError, match="cannot be loaded: it holds pickled code, which is never run"):
+    with pytest.raises(ValueError, match="cannot be loaded: it contains pickled code, which is never run"):
         load(path)
     assert not mark.exists()
 
 
-def test_a_newer_format_says_so(tmp_path):
+def test_a_newer_format_is_refused_with_its_version(tmp_path):
     torch.save({"lm": {"format": FORMAT + 1, "version": "9.9"}}, tmp_path / "new.ckpt")
-    with pytest.raises(ValueError, match=r"newer version \(9.9\)"):
+    with pytest.raises(ValueError, match=r"version 9.9, which is newer"):
         read(tmp_path / "new.ckpt")
 
 
@@ -85,7 +85,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert path.read_bytes() == old and [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
 
 
-def test_a_run_saves_through_the_writer_that_syncs(nano, monkeypatch):
+def test_a_run_saves_every_checkpoint_with_checkpoint_write(nano, monkeypatch):
     written = []
     original = checkpoint.write
     monkeypatch.setattr(checkpoint, "write", lambda data, path: written.append(path.name) or original(data, path))

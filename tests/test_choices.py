@@ -1,4 +1,4 @@
-"""Each choice of the architecture does what it says."""
+"""Each option of the architecture has its documented effect."""
 
 import itertools
 import math
@@ -16,26 +16,28 @@ MLPS = ("gelu", "gelu_tanh", "relu", "relu2", "swiglu")
 IDS = torch.arange(24).view(2, 12) % 11
 
 
-def small(**fields):
+def build_noisy_model(**fields):
     torch.manual_seed(0)
     model = GPT(GPTConfig(**{"n_layer": 2, "n_head": 4, "n_embd": 32, "block_size": 12} | fields), 11)
     with torch.no_grad():
-        for p in model.parameters():  # so that no gain is 1, no bias 0, and every branch is heard
+        for p in model.parameters():  # so that no gain is 1, no bias is 0, and every branch affects the output
             p.add_(0.2 * torch.randn_like(p))
     return model
 
 
 @pytest.mark.parametrize(("position", "norm", "mlp"), itertools.product(POSITIONS, NORMS, MLPS))
 def test_gradients_agree_with_finite_differences(position, norm, mlp):
-    """Along a random direction in the space of all parameters, in float64."""
-    model = small(position=position, norm=norm, mlp=mlp, qk_norm=mlp == "relu2", n_kv_head=2, window=5).double()
+    """Compare along a random direction in the space of all parameters, in float64."""
+    model = build_noisy_model(
+        position=position, norm=norm, mlp=mlp, qk_norm=mlp == "relu2", n_kv_head=2, window=5
+    ).double()
     loss = F.cross_entropy(model(IDS).flatten(0, 1), IDS.roll(-1, 1).flatten())
     parameters = list(model.parameters())
     gradients = torch.autograd.grad(loss, parameters)
     torch.manual_seed(1)
     direction = [torch.randn_like(p) for p in parameters]
     slope = sum((g * d).sum() for g, d in zip(gradients, direction, strict=True)).item()
-    losses, step = [], 1e-7  # so small that no unit of a relu changes sides
+    losses, step = [], 1e-7  # so small that no relu changes the sign of its input
     with torch.no_grad():
         for sign in (1, -1):
             for p, d in zip(parameters, direction, strict=True):
@@ -48,7 +50,7 @@ def test_gradients_agree_with_finite_differences(position, norm, mlp):
 
 @pytest.mark.parametrize("backend", ["manual", "sdpa"])
 @pytest.mark.parametrize("window", [None, 1, 3, 12, 40])
-def test_a_window_hides_what_lies_further_back_and_causality_what_comes(backend, window):
+def test_a_query_attends_only_to_its_window_and_not_to_the_future(backend, window):
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 1, 2, 12, 8).unbind(0)
     mask = make_mask(backend, 12, 12, q.device, window, None)
@@ -72,17 +74,17 @@ def test_sdpa_equals_manual_under_every_mask(dtype, documents, window, groups):
     outputs = [attend(q, k, v, b, mask=make_mask(b, 12, 12, q.device, window, numbers)) for b in ("manual", "sdpa")]
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
     torch.testing.assert_close(*outputs, atol=tolerance, rtol=tolerance)
-    many = attend(q, *(x.repeat_interleave(groups, 1) for x in (k, v)), "manual",
+    repeated = attend(q, *(x.repeat_interleave(groups, 1) for x in (k, v)), "manual",
                   mask=make_mask("manual", 12, 12, q.device, window, numbers))  # fmt: skip
-    assert torch.equal(outputs[0], many)  # heads in groups are heads that are equal
+    assert torch.equal(outputs[0], repeated)  # grouped heads are equal to repeated heads
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("documents", [False, True])
 @pytest.mark.parametrize("window", [None, 4])
 @pytest.mark.parametrize("queries", [12, 5, 1])
-def test_flex_has_the_masks_of_manual(monkeypatch, queries, window, documents):
-    """Forward and uncompiled, which is what a CPU can do of it."""
+def test_flex_applies_the_same_masks_as_manual(monkeypatch, queries, window, documents):
+    """A CPU can only run the forward pass, without compilation."""
     from torch.nn.attention.flex_attention import flex_attention
 
     monkeypatch.setattr("lm.model.attention._flex", lambda: flex_attention)
@@ -111,7 +113,7 @@ def test_flex_equals_manual_on_a_gpu(window, documents, groups):
         torch.testing.assert_close(a, b, atol=1e-2, rtol=1e-2)
 
 
-def test_flex_is_refused_where_it_cannot_train():
+def test_flex_is_refused_on_a_device_that_cannot_train_with_it():
     with pytest.raises(ValueError, match=r"needs a CUDA GPU, and this run is on cpu .* and attention without dropout"):
         AttentionConfig("flex").require("cpu", 0.1)
     AttentionConfig("sdpa").require("cpu", 0.1)
@@ -124,9 +126,9 @@ CACHED = [
 
 
 @pytest.mark.parametrize("fields", CACHED, ids=str)
-def test_with_a_cache_the_logits_are_those_of_the_full_forward(fields):
+def test_logits_with_a_cache_equal_those_of_a_full_forward_pass(fields):
     backend = fields.pop("backend") if "backend" in fields else "auto"
-    model = small(**fields).eval()
+    model = build_noisy_model(**fields).eval()
     for block in model.blocks:
         block.attn.backend = backend
     model.backend = backend
@@ -141,28 +143,28 @@ def test_with_a_cache_the_logits_are_those_of_the_full_forward(fields):
 
 
 @pytest.mark.parametrize("position", POSITIONS)
-def test_generation_with_a_cache_is_that_without_also_past_the_context(position):
-    model = small(position=position, n_kv_head=1, window=6).eval()
-    wanted, start = IDS[:1, :3], 0
+def test_generation_with_and_without_a_cache_is_the_same_beyond_the_context(position):
+    model = build_noisy_model(position=position, n_kv_head=1, window=6).eval()
+    expected, start = IDS[:1, :3], 0
     with torch.no_grad():
         for _ in range(25):
-            while wanted.size(1) - start > 12:  # the context, a quarter of which goes at once
+            while expected.size(1) - start > 12:  # the context; a quarter of it is dropped at once
                 start += 3
-            wanted = torch.cat((wanted, model(wanted[:, start:])[:, -1].argmax(-1, keepdim=True)), dim=1)
-    drawn = decode(model, [IDS[0, :3]], Sampling(temperature=0), torch.zeros(1, 25))
-    assert torch.cat([ids for ids, _ in drawn]).tolist() == wanted[0, 3:].tolist()
+            expected = torch.cat((expected, model(expected[:, start:])[:, -1].argmax(-1, keepdim=True)), dim=1)
+    generated = decode(model, [IDS[0, :3]], Sampling(temperature=0), torch.zeros(1, 25))
+    assert torch.cat([ids for ids, _ in generated]).tolist() == expected[0, 3:].tolist()
 
 
-def test_without_positions_the_order_of_what_came_is_not_seen():
-    model = small(position="none", n_layer=1).eval()
+def test_without_positions_the_order_of_earlier_tokens_has_no_effect():
+    model = build_noisy_model(position="none", n_layer=1).eval()
     shuffled = torch.cat((IDS[:, torch.randperm(11)], IDS[:, -1:]), dim=1)
     torch.testing.assert_close(model(IDS)[:, -1], model(shuffled)[:, -1], atol=1e-5, rtol=1e-5)
     for position in POSITIONS[:3]:
-        model = small(position=position, n_layer=1).eval()
+        model = build_noisy_model(position=position, n_layer=1).eval()
         assert not torch.allclose(model(IDS)[:, -1], model(shuffled)[:, -1], atol=1e-3)
 
 
-def test_sinusoids_are_those_of_the_paper():
+def test_sinusoids_match_the_formula_of_the_paper():
     table = sinusoids(50, 16)
     for t, i in itertools.product((0, 1, 7, 49), range(8)):
         angle = t / 10000 ** (2 * i / 16)
@@ -171,21 +173,21 @@ def test_sinusoids_are_those_of_the_paper():
 
 
 @pytest.mark.parametrize("init", ["normal", "unit"])
-def test_sinusoids_are_as_loud_as_learned_positions_begin_or_as_they_are_told(init):
+def test_sinusoids_have_the_scale_of_initial_learned_positions_or_position_scale(init):
     fields = {"position": "sinusoidal", "init": init, "tie_embeddings": False, "n_embd": 256}
-    begun = fresh(**fields | {"position": "learned"}).wpe.weight.detach().std()
-    loud = fresh(**fields).sinusoids.square().mean().sqrt()
-    assert float(loud) == pytest.approx({"normal": 0.02, "unit": 1.0}[init], rel=0.01)
-    assert init == "normal" or float(loud) == pytest.approx(float(begun), rel=0.05)
-    assert fresh(**fields, position_scale=3.0).sinusoids.abs().max() == pytest.approx(3.0)
+    learned_scale = build_new_model(**fields | {"position": "learned"}).wpe.weight.detach().std()
+    scale = build_new_model(**fields).sinusoids.square().mean().sqrt()
+    assert float(scale) == pytest.approx({"normal": 0.02, "unit": 1.0}[init], rel=0.01)
+    assert init == "normal" or float(scale) == pytest.approx(float(learned_scale), rel=0.05)
+    assert build_new_model(**fields, position_scale=3.0).sinusoids.abs().max() == pytest.approx(3.0)
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_norms_have_their_eps_and_gain(norm):
-    assert {m.eps for m in small(norm=norm, norm_eps=0.5).modules() if hasattr(m, "eps")} == {0.5}
-    usual = {"layernorm": 1e-5, "rmsnorm": 1e-6}[norm]
-    assert {m.eps for m in small(norm=norm).modules() if hasattr(m, "eps")} == {usual}
-    assert not [n for n, _ in small(norm=norm, norm_gain=False).named_parameters() if "norm" in n]
+def test_norms_use_norm_eps_and_norm_gain(norm):
+    assert {m.eps for m in build_noisy_model(norm=norm, norm_eps=0.5).modules() if hasattr(m, "eps")} == {0.5}
+    default_eps = {"layernorm": 1e-5, "rmsnorm": 1e-6}[norm]
+    assert {m.eps for m in build_noisy_model(norm=norm).modules() if hasattr(m, "eps")} == {default_eps}
+    assert not [n for n, _ in build_noisy_model(norm=norm, norm_gain=False).named_parameters() if "norm" in n]
 
 
 @pytest.mark.parametrize(
@@ -200,8 +202,8 @@ def test_norms_have_their_eps_and_gain(norm):
         ({"bias": False, "bias_head": True}, {"head"}),
     ],
 )
-def test_biases_stand_where_they_are_asked_for(fields, places):
-    names = [n.removesuffix(".bias") for n, _ in small(**fields).named_parameters() if n.endswith("bias")]
+def test_biases_are_where_the_config_asks_for_them(fields, places):
+    names = [n.removesuffix(".bias") for n, _ in build_noisy_model(**fields).named_parameters() if n.endswith("bias")]
     assert {n.partition(".")[2].partition(".")[2] if n.startswith("blocks") else n for n in names} == places
 
 
@@ -210,8 +212,8 @@ def test_biases_stand_where_they_are_asked_for(fields, places):
     [("dropout_embd", {"drop"}), ("dropout_resid", {"blocks.0.drop", "blocks.1.drop"}),
      ("dropout_mlp", {"blocks.0.mlp.drop", "blocks.1.mlp.drop"}), ("dropout_attn", set())],
 )  # fmt: skip
-def test_dropout_acts_where_it_is_asked_for_and_not_in_eval(field, places):
-    model = small(**{field: 0.5})
+def test_dropout_is_where_the_config_asks_for_it_and_off_in_eval(field, places):
+    model = build_noisy_model(**{field: 0.5})
     assert {n for n, m in model.named_modules() if isinstance(m, torch.nn.Dropout) and m.p} == places
     assert {b.attn.dropout for b in model.blocks} == {0.5 if field == "dropout_attn" else 0.0}
     torch.manual_seed(1)
@@ -220,42 +222,44 @@ def test_dropout_acts_where_it_is_asked_for_and_not_in_eval(field, places):
 
 
 def test_grouped_heads_have_fewer_parameters():
-    full, grouped = small(bias=False), small(bias=False, n_kv_head=1)
-    assert full.num_params - grouped.num_params == 2 * (2 * 3 * 8 * 32)  # two layers, k and v, three heads of 8 less
+    full, grouped = build_noisy_model(bias=False), build_noisy_model(bias=False, n_kv_head=1)
+    assert full.num_params - grouped.num_params == 2 * (
+        2 * 3 * 8 * 32
+    )  # two layers, k and v, three fewer heads of width 8
 
 
-def test_a_soft_cap_bends_the_logits():
-    free, capped = small(), small(logit_softcap=0.5)
+def test_a_softcap_limits_the_logits():
+    free, capped = build_noisy_model(), build_noisy_model(logit_softcap=0.5)
     assert free(IDS).abs().max() > 0.5 > capped(IDS).abs().max()
     torch.testing.assert_close(capped(IDS), 0.5 * (free(IDS) / 0.5).tanh())
 
 
-def test_a_padded_vocabulary_gives_logits_of_the_real_one():
-    model = small(vocab_multiple=64)
+def test_a_padded_vocabulary_has_logits_only_for_real_tokens():
+    model = build_noisy_model(vocab_multiple=64)
     assert model.wte.weight.shape == model.head.weight.shape == (64, 32) and model(IDS).shape == (2, 12, 11)
-    drawn = decode(model.eval(), list(IDS), Sampling(temperature=5.0), torch.rand(2, 50))
-    assert torch.stack([ids for ids, _ in drawn]).max() < 11
+    generated = decode(model.eval(), list(IDS), Sampling(temperature=5.0), torch.rand(2, 50))
+    assert torch.stack([ids for ids, _ in generated]).max() < 11
 
 
 @pytest.mark.parametrize(("mlp", "ratio", "hidden"), [("gelu", 2.0, 64), ("relu", 0.5, 16), ("swiglu", 8.0, 192)])
-def test_the_mlp_is_as_wide_as_asked(mlp, ratio, hidden):
-    assert small(mlp=mlp, mlp_ratio=ratio).blocks[0].mlp.c_proj.in_features == hidden
+def test_mlp_ratio_sets_the_width_of_the_mlp(mlp, ratio, hidden):
+    assert build_noisy_model(mlp=mlp, mlp_ratio=ratio).blocks[0].mlp.c_proj.in_features == hidden
 
 
-def fresh(**fields):
+def build_new_model(**fields):
     torch.manual_seed(0)
     return GPT(GPTConfig(**{"n_layer": 2, "n_head": 4, "n_embd": 64, "block_size": 12} | fields), 500)
 
 
-def test_from_zero_projections_each_block_is_the_identity():
-    model = fresh(init="zero_proj").eval()
+def test_with_zero_projections_each_block_is_the_identity():
+    model = build_new_model(init="zero_proj").eval()
     x = torch.randn(1, 12, 64)
     for block in model.blocks:
         assert torch.equal(block(x, None), x)
 
 
-def test_he_uniform_is_bounded_by_its_fan_in():
-    model = fresh(init="he_uniform", tie_embeddings=False)
+def test_he_uniform_is_bounded_by_the_fan_in():
+    model = build_new_model(init="he_uniform", tie_embeddings=False)
     for name, a in (
         ("wte", 1 / 8),
         ("wpe", 1 / 8),
@@ -267,10 +271,10 @@ def test_he_uniform_is_bounded_by_its_fan_in():
 
 
 @pytest.mark.parametrize("every", [1, 2])
-def test_recomputed_blocks_keep_less_and_change_nothing(every):
-    kept, gradients = [], []
+def test_recomputation_saves_memory_and_does_not_change_gradients(every):
+    saved, gradients = [], []
     for n in (0, every):
-        model = fresh(recompute_every=n, dropout=0.1)
+        model = build_new_model(recompute_every=n, dropout=0.1)
         size = 0
 
         def pack(tensor):
@@ -282,13 +286,13 @@ def test_recomputed_blocks_keep_less_and_change_nothing(every):
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             loss = model(IDS).square().mean()
         loss.backward()
-        kept.append(size)
+        saved.append(size)
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
-    assert torch.equal(*gradients) and kept[1] < (0.75 if every == 2 else 0.5) * kept[0]
+    assert torch.equal(*gradients) and saved[1] < (0.75 if every == 2 else 0.5) * saved[0]
 
 
-def test_compiling_keeps_the_names_of_weights():
-    model = small()
+def test_compilation_keeps_the_names_of_weights():
+    model = build_noisy_model()
     names = list(model.state_dict())
     expected = model(IDS)
     model.compile(backend="eager")
@@ -305,17 +309,17 @@ def test_compiling_keeps_the_names_of_weights():
         ({"window": 0}, "model.window=0 must be at least 1"),
         ({"logit_softcap": 0.0}, "model.logit_softcap=0.0 must be above 0"),
         ({"dropout_mlp": 1.0}, "model.dropout_mlp=1.0 must be at least 0 and below 1"),
-        ({"position": "sinusoidal", "n_embd": 33, "n_head": 3}, "must be even under sinusoidal"),
+        ({"position": "sinusoidal", "n_embd": 33, "n_head": 3}, "must be even with position=sinusoidal"),
         ({"norm_gain": False, "bias_norm": True}, "model.bias_norm=True must be false or null without"),
     ],
 )
-def test_what_cannot_be_is_refused(fields, message):
+def test_invalid_combinations_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         GPTConfig(**{"n_head": 4, "n_embd": 32} | fields)
 
 
-def test_a_normalised_stream_hands_on_what_its_norms_made():
-    model = small(norm_stream=True, init="femtogpt", n_layer=1).eval()
+def test_with_norm_stream_the_branches_add_to_the_normalized_stream():
+    model = build_noisy_model(norm_stream=True, init="femtogpt", n_layer=1).eval()
     block, ids = model.blocks[0], IDS[:1, :5]
     for norm in (block.norm_1, block.norm_2):
         torch.nn.init.normal_(norm.weight)
@@ -328,7 +332,7 @@ def test_a_normalised_stream_hands_on_what_its_norms_made():
         torch.testing.assert_close(model.features(ids), model.norm(m + block.mlp(m)))
 
 
-def test_femtogpts_weights_are_all_drawn_alike_gains_among_them():
-    model = fresh(init="femtogpt", tie_embeddings=False)
+def test_femtogpt_initialization_draws_all_weights_and_gains_alike():
+    model = build_new_model(init="femtogpt", tie_embeddings=False)
     for name, p in model.named_parameters():
         assert p.abs().max() == 0 if name.endswith("bias") else abs(float(p.detach().std()) - 0.02) < 0.006, name

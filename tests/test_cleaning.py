@@ -22,7 +22,7 @@ messy = st.lists(
 
 
 def simple(document: str) -> str:
-    """The same by simple means, on the whole document."""
+    """Clean a whole document in a simple way, as a reference."""
     document = "\n".join(line.rstrip("\r") for line in document.split("\n")).replace("\r", "\n")
     document = "".join(" " if c in "\x0b\x0c\x1c\x1d\x1e\x1f\x85" else c for c in document)
     seen = "".join(c for c in document if c in "\t\n" or not (unicodedata.category(c) == "Cc" or c in MARKS))
@@ -38,7 +38,7 @@ def simple(document: str) -> str:
 
 
 def cleaned(stream: list[str | None]) -> list[str]:
-    """Documents, and last what came after the last None."""
+    """Return the cleaned documents; the last one is what follows the last None."""
     documents = [""]
     for piece in clean(iter(stream)):
         if piece is None:
@@ -49,34 +49,34 @@ def cleaned(stream: list[str | None]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("a\r\nb\r\n", "a\nb\n"),
         ("\ufeff\n \n\ta \t b \n\n \n\x0c\n  c", " a b\n\n c\n"),
         ("one\xad\u200btwo \u200e three", "onetwo three\n"),
         ("\x00\x1f\x7f\x85\x9f\n\n", ""),
-        ("👩\u200d🚀 \u3000 \u2003x\u2028y", "👩\u200d🚀 \u3000 \u2003x\u2028y\n"),  # these show, or join what shows
+        ("👩\u200d🚀 \u3000 \u2003x\u2028y", "👩\u200d🚀 \u3000 \u2003x\u2028y\n"),  # kept
     ],
 )
-def test_a_text_is_tidied_up(text, wanted):
-    assert simple(text) == wanted
-    assert cleaned([text]) == [wanted] and cleaned([*text]) == [wanted]
+def test_a_text_is_cleaned(text, expected):
+    assert simple(text) == expected
+    assert cleaned([text]) == [expected] and cleaned([*text]) == [expected]
 
 
 @pytest.mark.slow
 @settings(max_examples=400)
 @given(st.lists(messy, max_size=4), messy, st.lists(st.integers(0, 40), max_size=6))
-def test_documents_are_cleaned_each_for_itself_however_they_come(documents, last, cuts):
+def test_each_document_is_cleaned_separately_for_all_divisions_into_pieces(documents, last, cuts):
     stream = []
     for document in documents:
         places = sorted({0, *(c for c in cuts if c < len(document)), len(document)})
         stream += [document[a:b] for a, b in pairwise(places)] + [None]
-    wanted = [simple(document) for document in [*documents, last]]
-    assert cleaned([*stream, *last]) == wanted
-    assert cleaned([*(part for d in wanted[:-1] for part in (d, None)), wanted[-1]]) == wanted
+    expected = [simple(document) for document in [*documents, last]]
+    assert cleaned([*stream, *last]) == expected
+    assert cleaned([*(part for d in expected[:-1] for part in (d, None)), expected[-1]]) == expected
 
 
-def test_a_corpus_is_cleaned_before_it_is_cut(tmp_path):
+def test_a_corpus_is_cleaned_before_max_chars_is_applied(tmp_path):
     for i, content in enumerate(["a  b \r\n", "\u200b \n\n", "c\n\n\n\nd", "\x01\n", "e\t"]):
         (tmp_path / f"{i}.txt").write_bytes(content.encode())
     text = TextConfig(path=str(tmp_path), clean=True, max_chars=12).load(Downloads(tmp_path))

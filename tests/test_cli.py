@@ -1,4 +1,4 @@
-"""How scripts end: quietly when nobody reads on, and with every text on any console."""
+"""Behavior that all scripts share: error messages, closed pipes, encodings, path arguments."""
 
 import os
 import subprocess
@@ -13,15 +13,15 @@ SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_every_script_runs_through_the_frame_that_they_share(script):
+def test_every_script_uses_the_shared_decorator(script):
     text = script.read_text(encoding="utf-8")
     assert "\n@cli.script\ndef main(" in text and text.endswith('if __name__ == "__main__":\n    main()\n')
     assert "sys.path" not in text
 
 
 @pytest.mark.parametrize("script", [ROOT / "train.py", *SCRIPTS], ids=lambda path: path.stem)
-def test_a_script_without_the_package_says_so_in_one_line(script, tmp_path):
-    """With -S no site-packages are on the path, so neither `lm` nor its requirements can be imported."""
+def test_a_script_without_the_package_prints_one_line(script, tmp_path):
+    """Python's -S removes site-packages from the path, so neither `lm` nor its requirements can be imported."""
     done = subprocess.run([sys.executable, "-I", "-S", str(script)], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "error: lm is not installed; run `make install`, then use .venv/bin/python\n"
@@ -36,7 +36,7 @@ def test_errors_that_users_can_fix_are_one_line_and_others_have_a_traceback():
     assert b"Traceback" in process.communicate()[1] and process.returncode == 1
 
 
-def test_a_traceback_can_be_asked_for():
+def test_lm_traceback_shows_the_traceback():
     process = run("(_ for _ in ()).throw(cli.UserError('no'))", env=os.environ | {"LM_TRACEBACK": "1"})
     assert b"Traceback" in process.communicate()[1] and process.returncode == 1
 
@@ -49,7 +49,7 @@ def run(body, **kwargs):
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
 
 
-def test_a_script_whose_output_nobody_reads_ends_quietly():
+def test_a_script_ends_silently_when_its_output_pipe_is_closed():
     process = run("[print('a line') for _ in range(100_000)]")
     process.stdout.readline()
     process.stdout.close()
@@ -66,12 +66,12 @@ def test_characters_that_a_console_lacks_are_printed_as_escapes(encoding):
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_every_path_that_a_script_takes_may_begin_with_the_home_directory(script):
-    """`--out=~/x` reaches the script as it is: a shell expands `~` only where a word begins with it."""
+def test_every_path_argument_of_a_script_expands_the_home_directory(script):
+    """In `--out=~/x` the script gets the `~`, because a shell expands it only at the start of a word."""
     assert "type=Path" not in script.read_text(encoding="utf-8")
 
 
-def test_the_home_directory(monkeypatch, tmp_path):
+def test_path_expands_the_home_directory(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cli.path("~/a b") == tmp_path / "a b" and cli.path("a/~b") == cli.path("./a/~b")
 

@@ -1,4 +1,4 @@
-"""Commands that are printed: quoted so that a shell and Hydra give back what was meant, and all of them executed."""
+"""Printed commands: they are quoted for the shell and for Hydra, and every printed command can be executed."""
 
 import json
 import os
@@ -32,11 +32,11 @@ def test_a_shell_reads_back_the_words(words):
 
 
 @pytest.mark.parametrize("value", [True, False, 3, 0.5, 1e-7, 10**20])
-def test_numbers_and_booleans_stay_what_they_are(value):
+def test_numbers_and_booleans_keep_their_types(value):
     assert OverridesParser.create().parse_override(commands.override("key", value)).value() == value
 
 
-def test_a_run_is_resumed_with_what_was_typed_but_for_what_changes(tmp_path, monkeypatch):
+def test_a_run_is_resumed_with_its_overrides_except_those_that_change(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     typed = [
         "name=a",
@@ -57,21 +57,21 @@ def test_a_run_is_resumed_with_what_was_typed_but_for_what_changes(tmp_path, mon
     ]
 
 
-def test_flags_that_say_where_configs_are_stay(monkeypatch):
+def test_flags_for_the_config_directory_are_kept(monkeypatch):
     typed = ["/x/train.py", "--config-dir=my conf", "-cn", "other", "-m", "model=tiny", "--cfg", "job"]
     assert commands.config_flags(typed) == ["--config-dir=my conf", "-cn", "other"]
     monkeypatch.setattr(sys, "argv", typed)
     assert "'--config-dir=my conf' -cn other model=tiny" in commands.train(["model=tiny"])
 
 
-# ---- every command that real runs print, executed
+# ---- execution of every command that real runs print
 
 PRINTED = re.compile(r"^ +((?:\S*python|tensorboard) .*)$", re.MULTILINE)
 PLAIN = [typed for typed in NANO if not typed.startswith("corpus")]
 
 
 def run(cwd, line, status=0):
-    """Execute a line as a shell would, and return all that it printed."""
+    """Execute a line in a shell and return its output."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("COV")} | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     done = subprocess.run(["bash", "-c", line], cwd=cwd, env=env, capture_output=True, text=True, encoding="utf-8",
                           timeout=300)  # fmt: skip
@@ -79,22 +79,22 @@ def run(cwd, line, status=0):
     return done.stdout + done.stderr
 
 
-def printed(text):
+def printed_commands(text):
     return [line for line in PRINTED.findall(text) if "pip install" not in line]
 
 
 def execute(cwd, line):
-    """A TensorBoard would never end: it has to serve. What trains or writes must succeed."""
+    """Execute a printed command and require success. TensorBoard never ends, so it only has to start serving."""
     if "tensorboard" not in line:
         return run(cwd, line)
     process = subprocess.Popen(["bash", "-c", f"exec {line} --port 0"], cwd=cwd, stderr=subprocess.PIPE, text=True)
-    said = ""
-    while "http://localhost" not in said:
-        said += (following := process.stderr.readline())
-        assert following, said
+    output = ""
+    while "http://localhost" not in output:
+        output += (following := process.stderr.readline())
+        assert following, output
     process.terminate()
     process.communicate()
-    return said
+    return output
 
 
 CASES = {
@@ -114,7 +114,7 @@ CASES = {
 
 @pytest.fixture
 def folder(tmp_path):
-    """Not the checkout, with a text under several names; `folder` and its path have spaces."""
+    """Return a folder outside the checkout, with spaces in its path, that contains a text under several names."""
     here = tmp_path / "a folder"
     here.mkdir()
     for name in ("my.txt", "my text (1).txt", "a=b.txt", 'it\'s "here", é.txt'):
@@ -131,7 +131,7 @@ def start(*typed):
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_every_command_that_a_run_prints_can_be_pasted(folder, case):
-    lines = printed(run(folder, start(*CASES[case])))
+    lines = printed_commands(run(folder, start(*CASES[case])))
     generate, tensorboard, train = lines
     assert "generate.py" in generate and "tensorboard" in tensorboard
     trained = execute(folder, train)
@@ -139,7 +139,7 @@ def test_every_command_that_a_run_prints_can_be_pasted(folder, case):
     execute(folder, generate)
     if case in ("plain", "elsewhere"):
         execute(folder, tensorboard)
-        execute(folder, printed(trained)[2])  # and again twice as long
+        execute(folder, printed_commands(trained)[2])  # the next command, which trains twice as long
 
 
 @pytest.mark.slow
@@ -149,19 +149,19 @@ def test_every_command_that_a_fork_and_a_transfer_print_can_be_pasted(folder):
         "trainer.fork='outputs/the trunk/checkpoints/step_000008.ckpt'", "init_from='outputs/the trunk'",
     )):  # fmt: skip
         text = run(folder, start(f"name=child {number}", "corpus.path=my.txt", "trainer.max_steps=16", typed))
-        execute(folder, printed(text)[2])
+        execute(folder, printed_commands(text)[2])
 
 
 @pytest.mark.slow
 def test_every_command_that_sweeps_print_can_be_pasted(folder):
     grid = run(folder, start("-m", "name='a grid'", "corpus.path='my text (1).txt'", "optimizer.lr=0.01,0.02"))
-    lines = printed(grid)
+    lines = printed_commands(grid)
     assert len(lines) == 6
     assert "continuing after step 12" in execute(folder, lines[5])
     pytest.importorskip("optuna")
     search = run(folder, start("sweep=search", "name='a search'", "corpus.path=my.txt", "sweep.trials=2",
                                "optimizer.lr=interval(0.01,0.02)"))  # fmt: skip
-    again = [line for line in printed(search) if "-best" in line]
+    again = [line for line in printed_commands(search) if "-best" in line]
     assert len(again) == 1
     execute(folder, again[0])
 
@@ -171,36 +171,36 @@ def test_the_commands_of_scripts_can_be_pasted(folder):
     run(folder, start("name='my run'", "corpus.path=my.txt"))
     for script in ("reproduce", "grow"):
         text = run(folder, commands.shell(sys.executable, ROOT / f"scripts/{script}.py", "outputs/my run"))
-        (line,) = printed(text) or [text.splitlines()[0]]
+        (line,) = printed_commands(text) or [text.splitlines()[0]]
         assert "train.py" in line
         execute(folder, line)
     text = run(folder, commands.shell(sys.executable, ROOT / "scripts/tokenizer.py", "train", "corpus=text",
                                      "corpus.path='my text (1).txt'", "tokenizer.vocab_size=300", "--out", "a b.json"))  # fmt: skip
-    lines = printed(text)
+    lines = printed_commands(text)
     assert len(lines) == 2
     execute(folder, lines[0])
     execute(folder, f"{lines[1]} {commands.shell(*(t for t in PLAIN if not t.startswith('tokenizer')))}")
 
 
 def interrupted(folder, words, at):
-    """Start a command, send SIGTERM when it has printed the pattern `at`, and return all that it printed."""
+    """Start a command, send SIGTERM when its output matches the pattern `at`, and return the output."""
     process = subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, text=True, encoding="utf-8")
-    said = ""
-    while not re.search(at, said):
-        said += (following := process.stdout.readline())
-        assert following, said
+    output = ""
+    while not re.search(at, output):
+        output += (following := process.stdout.readline())
+        assert following, output
     process.terminate()
-    said += process.stdout.read()
+    output += process.stdout.read()
     assert process.wait() == 143
-    return said
+    return output
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sweep", [False, True])
-def test_a_run_that_is_interrupted_prints_the_command_that_resumes_it(folder, sweep):
-    """Without a name, which is the date and time, the same command would start another run."""
+def test_an_interrupted_run_prints_the_command_that_resumes_it(folder, sweep):
+    """The default name is the date and time, so the same command without a name would start another run."""
     typed = start("corpus.path='my text (1).txt'", "trainer.max_steps=100000", *(["-m", "seed=1,2"] if sweep else []))
-    (line,) = printed(interrupted(folder, shlex.split(typed), "step 8/"))
+    (line,) = printed_commands(interrupted(folder, shlex.split(typed), "step 8/"))
     assert "continuing after step" in interrupted(folder, shlex.split(line), r"step \d+/")
     (record,) = (folder / "outputs").rglob("run.json")
     assert len(json.loads(record.read_text())["sessions"]) == 2

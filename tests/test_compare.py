@@ -1,4 +1,4 @@
-"""Runs beside each other: figures of hand-made directories, checked against sums done by hand."""
+"""Comparison of runs: the figures of handwritten run directories, checked against values computed by hand."""
 
 import csv
 import json
@@ -30,8 +30,8 @@ CURVE = HEAD + "1,3.0,,,0.01,,\n10,2.5,2.5,3.5,0.1,1000,10\n20,2.1,2.0,2.8,0.1,2
 FENCE = "`" * 3
 
 
-def made(path, *overrides, curve=CURVE, status="finished", **record):
-    """A run's directory with overrides of CONFIG, as typed: made(path, "optimizer.lr=0.2")."""
+def make_run(path, *overrides, curve=CURVE, status="finished", **record):
+    """Write a run directory with overrides of CONFIG, as in make_run(path, "optimizer.lr=0.2"), and return its path."""
     config = json.loads(json.dumps(CONFIG))
     for override in overrides:
         key, value = override.split("=")
@@ -46,8 +46,8 @@ def made(path, *overrides, curve=CURVE, status="finished", **record):
     return path
 
 
-def validated(*losses):
-    """A curve of validations at steps 10, 20, ..."""
+def validation_curve(*losses):
+    """Return a metrics.csv with validations at steps 10, 20, ..."""
     return "step,val/loss,val/bpb\n" + "".join(f"{10 * i},{loss},{2 * loss}\n" for i, loss in enumerate(losses, 1))
 
 
@@ -57,7 +57,7 @@ def rows(*paths):
 
 @pytest.fixture
 def script(monkeypatch, capsys):
-    """script("outputs", ...) is (0 or what scripts/compare.py ends with, its standard output)."""
+    """script("outputs", ...) runs scripts/compare.py and returns (0 or its exit status or error, standard output)."""
 
     def run(*args):
         monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, args)])
@@ -74,8 +74,8 @@ def script(monkeypatch, capsys):
 # ---- figures
 
 
-def test_figures_are_those_of_the_files(tmp_path):
-    (row,) = rows(made(tmp_path / "run")).values()
+def test_figures_are_read_from_the_files(tmp_path):
+    (row,) = rows(make_run(tmp_path / "run")).values()
     assert row == {
         "run": "run", "parameters": 500, "tokens": 30 * 4 * 16, "best val/loss": 2.0, "best step": 20,
         "final val/loss": 2.2, "val/bpb": 2.8, "seconds": pytest.approx(0.1 + 0.2 + 0.3), "tokens/s": 2000,
@@ -83,62 +83,62 @@ def test_figures_are_those_of_the_files(tmp_path):
     }  # fmt: skip
 
 
-def test_seconds_lie_on_the_line_between_log_steps_and_a_fork_has_its_own_alone(tmp_path):
-    (run,) = reading.find_runs([made(tmp_path / "run")])
+def test_seconds_are_interpolated_between_log_steps_and_a_fork_counts_only_its_own(tmp_path):
+    (run,) = reading.find_runs([make_run(tmp_path / "run")])
     assert run.seconds([1, 10, 15, 20, 40]) == pytest.approx([0.01, 0.1, 0.2, 0.3, 0.6])
     forked = HEAD + "110,2.5,,,0.1,1000,10\n"
-    fork = made(tmp_path / "fork", curve=forked, sessions=[{"from_step": 100}, {"from_step": 105}])
+    fork = make_run(tmp_path / "fork", curve=forked, sessions=[{"from_step": 100}, {"from_step": 105}])
     (run,) = reading.find_runs([fork])
-    assert table.figures(run)["seconds"] == pytest.approx(0.1) and table.figures(run)["tokens"] == 110 * 64
+    assert table.run_figures(run)["seconds"] == pytest.approx(0.1) and table.run_figures(run)["tokens"] == 110 * 64
 
 
-def test_a_torn_last_row_is_left_out_and_a_damaged_one_named(tmp_path):
-    torn = made(tmp_path / "torn", curve=CURVE + "40,1.0,1.0,1.4,0.1,90")
+def test_an_incomplete_last_row_is_ignored_and_a_corrupted_row_is_an_error(tmp_path):
+    torn = make_run(tmp_path / "torn", curve=CURVE + "40,1.0,1.0,1.4,0.1,90")
     assert rows(torn)["torn"]["tokens"] == 30 * 64 and rows(torn)["torn"]["best val/loss"] == 2.0
-    half = made(tmp_path / "half", curve=HEAD[:20])
+    half = make_run(tmp_path / "half", curve=HEAD[:20])
     assert rows(half)["half"]["tokens"] is None
-    damaged = made(tmp_path / "damaged", curve=CURVE + "forty,1,1,1,1,1,1\n")
-    with pytest.raises(ValueError, match=r"damaged/metrics.csv is damaged: its row 5"):
+    damaged = make_run(tmp_path / "damaged", curve=CURVE + "forty,1,1,1,1,1,1\n")
+    with pytest.raises(ValueError, match=r"damaged/metrics.csv is corrupted: row 5"):
         reading.find_runs([damaged])
 
 
-def test_without_a_curve_the_record_has_its_ends(tmp_path):
+def test_without_a_curve_the_best_and_last_validation_come_from_the_record(tmp_path):
     metrics = {"step": 30, "val/loss": 2.2, "val/bpb": 3.08, "perf/tokens_per_s": 9.0, "perf/step_ms": 9.0}
-    run = made(tmp_path / "run", curve=None, metrics=metrics, best={"step": 20, "val/loss": 2.0})
+    run = make_run(tmp_path / "run", curve=None, metrics=metrics, best={"step": 20, "val/loss": 2.0})
     row = rows(run)["run"]
     assert (row["best val/loss"], row["best step"], row["final val/loss"], row["tokens"]) == (2.0, 20, 2.2, 1920)
     assert (
         row["val/bpb"] is None and row["seconds"] is None and row["tokens/s"] is None
-    )  # not those of the best, of all
-    assert rows(made(tmp_path / "none", curve=None, status="failed"))["none"]["best val/loss"] is None
+    )  # unknown for the best step and for the whole run
+    assert rows(make_run(tmp_path / "none", curve=None, status="failed"))["none"]["best val/loss"] is None
 
 
 def test_a_loss_that_is_not_finite_is_shown_and_is_never_the_best(tmp_path):
-    row = rows(made(tmp_path / "run", curve=validated(2.0, float("nan"))))["run"]
+    row = rows(make_run(tmp_path / "run", curve=validation_curve(2.0, float("nan"))))["run"]
     assert row["best val/loss"] == 2.0 and row["final val/loss"] != row["final val/loss"]
     assert table.format_cell("final val/loss", row) == "nan"
-    assert page.without_nan([row["final val/loss"], float("inf"), 1.5]) == [None, None, 1.5]
+    assert page.nan_to_none([row["final val/loss"], float("inf"), 1.5]) == [None, None, 1.5]
 
 
-def test_status_tells_the_living_from_the_killed(tmp_path):
-    run = made(tmp_path / "run", status="running", error="stopped by SIGTERM")  # in an earlier session
+def test_the_status_distinguishes_running_and_killed_runs(tmp_path):
+    run = make_run(tmp_path / "run", status="running", error="stopped by SIGTERM")  # in an earlier session
     assert reading.find_runs([run])[0].status == "killed" and reading.find_runs([run])[0].error is None
     with acquire(run):
         assert reading.find_runs([run])[0].status == "running"
         set_paused(run, paused=True)
         assert reading.find_runs([run])[0].status == "paused"
     assert reading.find_runs([run])[0].status == "killed"
-    failed = reading.find_runs([made(tmp_path / "failed", status="failed", error="no room")])[0]
+    failed = reading.find_runs([make_run(tmp_path / "failed", status="failed", error="no room")])[0]
     assert (failed.status, failed.error) == ("failed", "no room")
 
 
-# ---- finding, and what differs
+# ---- finding runs, and differences
 
 
-def test_runs_are_found_below_directories_each_once_and_named_from_what_they_share(tmp_path):
+def test_runs_are_found_once_and_named_relative_to_their_common_directory(tmp_path):
     for job in (0, 2, 10):
-        made(tmp_path / "sweep" / str(job))
-    made(tmp_path / "other" / "run")
+        make_run(tmp_path / "sweep" / str(job))
+    make_run(tmp_path / "other" / "run")
     (tmp_path / "sweep" / "empty").mkdir()
     found = reading.find_runs([tmp_path / "sweep", tmp_path / "sweep" / "10", tmp_path / "other"])
     assert [run.name for run in found] == ["sweep/0", "sweep/2", "sweep/10", "other/run"]
@@ -146,44 +146,44 @@ def test_runs_are_found_below_directories_each_once_and_named_from_what_they_sha
     assert [run.name for run in reading.find_runs([tmp_path / "other" / "run"])] == ["run"]
 
 
-def test_only_what_changes_the_experiment_differs(tmp_path):
-    a = made(tmp_path / "a", "optimizer.lr=0.1", "name=a", "trainer.val_every=1", "callbacks.sample.every=5")
-    b = made(tmp_path / "b", "optimizer.lr=0.2", "name=b", "trainer.log_every=7", "data.root=/elsewhere")
+def test_only_keys_that_affect_training_count_as_differences(tmp_path):
+    a = make_run(tmp_path / "a", "optimizer.lr=0.1", "name=a", "trainer.val_every=1", "callbacks.sample.every=5")
+    b = make_run(tmp_path / "b", "optimizer.lr=0.2", "name=b", "trainer.log_every=7", "data.root=/elsewhere")
     assert table.differing_keys(reading.find_runs([a, b])) == ["optimizer.lr"]
     assert [row["optimizer.lr"] for row in rows(a, b).values()] == [0.1, 0.2]
 
 
-def test_a_key_of_another_kind_is_no_difference_and_one_that_a_version_did_not_know_has_its_default(tmp_path):
-    adamw = made(tmp_path / "a", "optimizer.beta1=0.9")
-    sgd = made(tmp_path / "b", "optimizer.kind=SGD", "optimizer.momentum=0.5")
-    older = made(tmp_path / "c")
+def test_keys_of_another_kind_are_no_differences_and_missing_keys_have_their_default(tmp_path):
+    adamw = make_run(tmp_path / "a", "optimizer.beta1=0.9")
+    sgd = make_run(tmp_path / "b", "optimizer.kind=SGD", "optimizer.momentum=0.5")
+    older = make_run(tmp_path / "c")
     assert table.differing_keys(reading.find_runs([adamw, older])) == []  # AdamW's beta1 is 0.9
     assert table.differing_keys(reading.find_runs([adamw, sgd])) == [
         "optimizer.kind",
         "optimizer.weight_decay",
     ]  # 0.1 and 0
-    other = made(tmp_path / "d", "model.qk_norm=true")
+    other = make_run(tmp_path / "d", "model.qk_norm=true")
     assert table.differing_keys(reading.find_runs([older, other])) == ["model.qk_norm"]
 
 
-def test_a_rate_left_to_the_run_is_the_one_it_took(tmp_path):
-    a = made(tmp_path / "a", "optimizer.lr=null", lr=0.006)
+def test_a_default_learning_rate_is_read_from_the_record(tmp_path):
+    a = make_run(tmp_path / "a", "optimizer.lr=null", lr=0.006)
     assert reading.find_runs([a])[0].config["optimizer.lr"] == 0.006
 
 
-def test_tails_of_keys_are_short_and_unambiguous():
+def test_short_keys_are_unique():
     keys = ["model.n_layer", "model.dropout", "data.dropout", "optimizer.kind", "seed", "loss.seconds"]
-    assert list(table.shorter(keys, ["seconds"]).values()) == [
+    assert list(table.short_keys(keys, ["seconds"]).values()) == [
         "n_layer", "model.dropout", "data.dropout", "optimizer.kind", "seed", "loss.seconds"
     ]  # fmt: skip
 
 
-# ---- rank, sort, where, seeds
+# ---- ranking, sorting, filtering, seeds
 
 
-def test_the_best_is_by_bits_where_tokenizers_differ(tmp_path):
-    a = made(tmp_path / "a", curve="step,val/loss,val/bpb\n10,1.0,3.0\n")
-    b = made(tmp_path / "b", curve="step,val/loss,val/bpb\n10,2.0,2.5\n")
+def test_runs_with_different_tokenizers_are_ranked_by_bits_per_byte(tmp_path):
+    a = make_run(tmp_path / "a", curve="step,val/loss,val/bpb\n10,1.0,3.0\n")
+    b = make_run(tmp_path / "b", curve="step,val/loss,val/bpb\n10,2.0,2.5\n")
     runs = reading.find_runs([a, b])
     found = table.rows_of_runs(runs)
     assert (
@@ -193,20 +193,20 @@ def test_the_best_is_by_bits_where_tokenizers_differ(tmp_path):
     (b / "run.json").write_text(json.dumps({"status": "finished", "tokenizer": "other", "text": "b"}))
     runs = reading.find_runs([a, b])
     assert table.ranking_column(runs) == "val/bpb" and table.best_row(found, table.ranking_column(runs))["run"] == "b"
-    assert table.caveats(runs) == ["tokenizers differ, so losses per token do not compare: val/bpb does"]
+    assert table.caveats(runs) == ["tokenizers differ, so losses per token cannot be compared: use val/bpb"]
 
 
-def test_what_makes_losses_incomparable_is_said(tmp_path):
-    a, b = made(tmp_path / "a"), made(tmp_path / "b", text="another")
+def test_notes_explain_why_losses_cannot_be_compared(tmp_path):
+    a, b = make_run(tmp_path / "a"), make_run(tmp_path / "b", text="another")
     assert "different texts" in table.caveats(reading.find_runs([a, b]))[0]
-    c = made(tmp_path / "c", "trainer.val_batches=3")
+    c = make_run(tmp_path / "c", "trainer.val_batches=3")
     assert "trainer.val_batches differs" in table.caveats(reading.find_runs([a, c]))[0]
     assert table.caveats(reading.find_runs([a])) == []
 
 
-def test_sorting_by_any_column_leaves_the_unknown_last(tmp_path):
+def test_sorting_puts_unknown_values_last(tmp_path):
     for name, lr, losses in (("a", 0.3, [2.0]), ("b", 0.1, [3.0]), ("c", 0.2, [])):
-        made(tmp_path / name, f"optimizer.lr={lr}", curve=validated(*losses))
+        make_run(tmp_path / name, f"optimizer.lr={lr}", curve=validation_curve(*losses))
     found = table.rows_of_runs(reading.find_runs([tmp_path]))
 
     def order(sort):
@@ -218,9 +218,9 @@ def test_sorting_by_any_column_leaves_the_unknown_last(tmp_path):
         order("secnds")
 
 
-def test_where_keeps_what_matches_as_it_is_typed(tmp_path):
+def test_where_compares_numbers_and_text(tmp_path):
     for i, lr in enumerate((0.001, 0.01, 0.01)):
-        made(tmp_path / str(i), f"optimizer.lr={lr}", f"seed={i}", status="failed" if i == 2 else "finished")
+        make_run(tmp_path / str(i), f"optimizer.lr={lr}", f"seed={i}", status="failed" if i == 2 else "finished")
     runs = reading.find_runs([tmp_path])
 
     def left(*wheres):
@@ -233,18 +233,18 @@ def test_where_keeps_what_matches_as_it_is_typed(tmp_path):
         ("lr", "--where lr must be key=value"),
         ("optimizer.lrr=1", "did you mean 'optimizer.lr'"),
         ("kind=Char", "--where kind could be tokenizer.kind or optimizer.kind"),
-        ("lr=5", "--where lr=5 leaves no run; optimizer.lr is 0.001, 0.01"),
+        ("lr=5", "--where lr=5 matches no run; optimizer.lr is 0.001, 0.01"),
     ):
         with pytest.raises(ValueError) as error:
             left(where)
         assert message in str(error.value)
 
 
-def test_seeds_have_their_mean_and_the_deviation_of_a_sample(tmp_path):
+def test_seeds_are_merged_into_mean_and_sample_deviation(tmp_path):
     for seed, losses in enumerate(([1.0, 1.5], [2.0, 2.5], [3.0, 6.5])):
-        made(tmp_path / f"a{seed}", f"seed={seed}", "name=other", curve=validated(*losses))
-    made(tmp_path / "a9", "seed=9", curve=validated(0.5), status="killed")
-    made(tmp_path / "b", "model.n_layer=3", curve=validated(5.0))
+        make_run(tmp_path / f"a{seed}", f"seed={seed}", "name=other", curve=validation_curve(*losses))
+    make_run(tmp_path / "a9", "seed=9", curve=validation_curve(0.5), status="killed")
+    make_run(tmp_path / "b", "model.n_layer=3", curve=validation_curve(5.0))
     many, one = table.merge_seeds(reading.find_runs([tmp_path]))
     assert many["run"] == "a0, a1, a2, a9" and many["n"] == 3 and many["status"] == "3 finished, 1 killed"
     assert (many["best val/loss"], many["best val/loss sd"]) == (2.0, 1.0)  # of 1, 2, 3
@@ -257,9 +257,9 @@ def test_seeds_have_their_mean_and_the_deviation_of_a_sample(tmp_path):
 # ---- the script
 
 
-def test_the_table_marks_the_best_and_shortens_keys_when_it_gets_wide(tmp_path, script, monkeypatch):
-    made(tmp_path / "worse", "optimizer.lr=0.1", curve=validated(3.0))
-    made(tmp_path / "better", "optimizer.lr=0.2", curve=validated(2.0))
+def test_the_table_marks_the_best_run_and_shortens_keys_if_it_is_too_wide(tmp_path, script, monkeypatch):
+    make_run(tmp_path / "worse", "optimizer.lr=0.1", curve=validation_curve(3.0))
+    make_run(tmp_path / "better", "optimizer.lr=0.2", curve=validation_curve(2.0))
     monkeypatch.setenv("COLUMNS", "300")
     _, out = script(tmp_path)
     head, first, second, mark = out.splitlines()
@@ -270,9 +270,9 @@ def test_the_table_marks_the_best_and_shortens_keys_when_it_gets_wide(tmp_path, 
     assert script(tmp_path, "--sort", "-best val/loss")[1].splitlines()[1].startswith("  worse")
 
 
-def test_json_stands_alone_and_csv_holds_the_same(tmp_path, script):
-    made(tmp_path / "runs" / "a", curve=validated(2.0, float("inf")))
-    made(tmp_path / "runs" / "b", status="failed", curve=None, error="no room\nat all")
+def test_json_and_csv_contain_the_same_rows(tmp_path, script):
+    make_run(tmp_path / "runs" / "a", curve=validation_curve(2.0, float("inf")))
+    make_run(tmp_path / "runs" / "b", status="failed", curve=None, error="no room\nat all")
     status, out = script(tmp_path / "runs", "--json", "--csv", tmp_path / "t.csv", "--html", tmp_path / "p.html")
     found = json.loads(out)
     assert status == 0 and (found["best"], found["by"], found["differ"]) == ("a", "best val/loss", [])
@@ -289,30 +289,30 @@ def test_json_stands_alone_and_csv_holds_the_same(tmp_path, script):
     ("args", "message"),
     [
         (["nowhere"], "nowhere: no such run"),
-        (["empty"], "empty holds no run, which is a directory with config.yaml and run.json"),
+        (["empty"], "empty contains no run, i.e. no directory with config.yaml and run.json"),
         (["run", "--sort", "-los"], "--sort los: there is no such column"),
         (["run", "--where", "sed=1"], "--where sed: there is no such column; did you mean 'seed'?"),
         (["run", "--html", "nowhere/a.html"], "No such file or directory: 'nowhere/a.html'"),
-        (["broken"], "config.yaml does not say how the run was trained"),
-        (["foreign"], "config.yaml does not say how the run was trained"),
+        (["broken"], "config.yaml is not the config of a run"),
+        (["foreign"], "config.yaml is not the config of a run"),
     ],
 )
-def test_refusals_are_one_line(tmp_path, script, monkeypatch, args, message):
+def test_errors_are_one_line(tmp_path, script, monkeypatch, args, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    made(tmp_path / "run")
-    (made(tmp_path / "broken") / "config.yaml").write_text("{")
-    (made(tmp_path / "foreign") / "config.yaml").write_text("model: 3\n")
+    make_run(tmp_path / "run")
+    (make_run(tmp_path / "broken") / "config.yaml").write_text("{")
+    (make_run(tmp_path / "foreign") / "config.yaml").write_text("model: 3\n")
     status, out = script(*args)
     assert status.startswith("error: ") and message in status and "\n" not in status and not out
 
 
-def test_a_picture_of_the_curves(tmp_path, script, monkeypatch):
-    made(tmp_path / "runs" / "a")
-    made(tmp_path / "runs" / "b", curve=None)
+def test_the_curves_are_drawn_as_png(tmp_path, script, monkeypatch):
+    make_run(tmp_path / "runs" / "a")
+    make_run(tmp_path / "runs" / "b", curve=None)
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "matplotlib", None)
-        assert script(tmp_path / "runs", "--png", tmp_path / "a.png")[0].startswith("error: a picture needs matplotlib")
+        assert script(tmp_path / "runs", "--png", tmp_path / "a.png")[0].startswith("error: drawing needs matplotlib")
     pytest.importorskip("matplotlib")
     assert script(tmp_path / "runs", "--png", tmp_path / "a.png")[0] == 0
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
@@ -356,13 +356,13 @@ class Parsed(HTMLParser):
         return json.loads(text)
 
 
-def test_the_page_is_one_file_whose_figures_are_the_files(tmp_path):
+def test_the_page_is_one_file_with_the_figures_of_the_runs(tmp_path):
     for seed in (1, 2):
-        made(tmp_path / "runs" / f"s{seed}", f"seed={seed}")
-    made(tmp_path / "runs" / "best", "model.n_layer=3", curve=validated(1.5))
-    made(tmp_path / "runs" / "none", "model.n_layer=4", curve=None, status="failed", error="no room")
+        make_run(tmp_path / "runs" / f"s{seed}", f"seed={seed}")
+    make_run(tmp_path / "runs" / "best", "model.n_layer=3", curve=validation_curve(1.5))
+    make_run(tmp_path / "runs" / "none", "model.n_layer=4", curve=None, status="failed", error="no room")
     runs = reading.find_runs([tmp_path / "runs"])
-    text = page.page(runs)
+    text = page.render_page(runs)
     assert "http" not in text and "src=" not in text and "@import" not in text and "url(#inside)" in text
     parsed = Parsed(text)
     assert [len(parsed.texts(tag)) for tag in ("script", "style", "link")] == [2, 1, 0]
@@ -389,21 +389,21 @@ def test_the_page_is_one_file_whose_figures_are_the_files(tmp_path):
     assert entries["none"]["error"] == "no room"
 
 
-def test_no_text_breaks_out_of_the_page(tmp_path):
+def test_text_of_a_run_cannot_inject_markup_into_the_page(tmp_path):
     hostile = "</script><script>alert(1)</script><!-- <b>&amp; \u2028 ' \" \\"
-    run = made(tmp_path / "<i>&" / 'a"><script>', curve=None, status="failed", error=hostile)
+    run = make_run(tmp_path / "<i>&" / 'a"><script>', curve=None, status="failed", error=hostile)
     (run / "samples.md").write_text(f"## step 5\n\n{FENCE}text\n{hostile}\n{FENCE}\n\n", encoding="utf-8")
-    made(tmp_path / "<i>&" / "b")
-    parsed = Parsed(page.page(reading.find_runs([tmp_path / "<i>&"])))
+    make_run(tmp_path / "<i>&" / "b")
+    parsed = Parsed(page.render_page(reading.find_runs([tmp_path / "<i>&"])))
     assert len(parsed.texts("script")) == 2 and parsed.texts("h1") == ["2 runs: <i>&"] and not parsed.texts("i")
     entry = parsed.data["runs"][1]
     assert entry["row"]["run"] == 'a"><script>' and entry["error"] == hostile and entry["samples"] == {"5": [hostile]}
-    js = Path(lm.compare.__file__).with_name("page.js").read_text()  # which makes elements, and never markup, of them
+    js = Path(lm.compare.__file__).with_name("page.js").read_text()  # it creates elements and never parses markup
     assert not any(way in js for way in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval("))
 
 
-def test_samples_are_read_by_step_and_prompt_and_a_torn_one_is_left_out(tmp_path):
-    run = made(tmp_path / "run")
+def test_samples_are_read_by_step_and_prompt_and_an_incomplete_one_is_ignored(tmp_path):
+    run = make_run(tmp_path / "run")
     longer = FENCE + "`"
     (run / "samples.md").write_text(
         f"## step 10\n\n{FENCE}text\na\n## step 3\n{FENCE}\n\n{FENCE}text\n\n{FENCE}\n\n"
@@ -412,13 +412,13 @@ def test_samples_are_read_by_step_and_prompt_and_a_torn_one_is_left_out(tmp_path
     assert reading.find_runs([run])[0].samples == {10: ["a\n## step 3", ""], 20: [f"b {FENCE}\n{FENCE}\nc"]}
 
 
-def test_long_curves_are_thinned_to_real_points_that_seeds_share(tmp_path):
+def test_long_curves_are_thinned_to_logged_points_at_the_same_steps_for_all_seeds(tmp_path):
     def curve(last, low):
         return HEAD + "".join(f"{s},{s},{low if s == 777 else s + 5},1,1,1,1\n" for s in range(1, last + 1))
 
-    a = made(tmp_path / "a", "seed=1", curve=curve(1000, 2))
-    b = made(tmp_path / "b", "seed=2", curve=curve(950, 3))
-    data = Parsed(page.page(reading.find_runs([a, b]))).data
+    a = make_run(tmp_path / "a", "seed=1", curve=curve(1000, 2))
+    b = make_run(tmp_path / "b", "seed=2", curve=curve(950, 3))
+    data = Parsed(page.render_page(reading.find_runs([a, b]))).data
     assert data["thinned"] == 3  # 1000 / 398, upwards
     first, second = ({entry["row"]["run"]: entry for entry in data["runs"]}[name] for name in "ab")
     assert first["train"]["step"] == [*range(1, 1001, 3)] and first["train"]["train/loss"] == first["train"]["step"]
@@ -430,14 +430,14 @@ def test_long_curves_are_thinned_to_real_points_that_seeds_share(tmp_path):
 def test_a_page_of_200_runs_stays_small(tmp_path):
     figures = "2.123456789,2.0123456789,2.9876543210123,0.00123456789,40123.456789,12.3456789"
     (run,) = reading.find_runs(
-        [made(tmp_path / "run", curve=HEAD + "".join(f"{s},{figures}\n" for s in range(1, 2001)))]
+        [make_run(tmp_path / "run", curve=HEAD + "".join(f"{s},{figures}\n" for s in range(1, 2001)))]
     )
     text = f"{FENCE}text\n{'word ' * 400}\n{FENCE}\n\n"
     (tmp_path / "run" / "samples.md").write_text("".join(f"## step {s}\n\n{text}" for s in range(20, 2001, 20)))
     runs = [
         replace(run, name=str(i), config=run.config | {"seed": i % 10, "model.n_layer": i // 10}) for i in range(200)
     ]
-    text = page.page(runs)
+    text = page.render_page(runs)
     assert len(text.encode()) < 5e6
     data = Parsed(text).data
     assert len(data["runs"]) == 200 and {entry["group"] for entry in data["runs"]} == set(range(20))
@@ -446,7 +446,7 @@ def test_a_page_of_200_runs_stays_small(tmp_path):
     assert len(steps) == 12 and steps[0] == 20 and steps[-1] == 2000
 
 
-def test_a_real_run(nano):
+def test_the_figures_of_a_real_run(nano):
     run = nano("callbacks.sample.every=4")
     record = json.loads((run / "run.json").read_text())
     (row,) = rows(run).values()
@@ -456,7 +456,7 @@ def test_a_real_run(nano):
         record["best"]["step"],
     )
     assert row["tokens"] == 12 * 4 * 16 and row["parameters"] == record["parameters"]
-    (entry,) = Parsed(page.page(reading.find_runs([run]))).data["runs"]
+    (entry,) = Parsed(page.render_page(reading.find_runs([run]))).data["runs"]
     assert entry["val"]["step"] == [4, 8, 12] and list(entry["samples"]) == ["4", "8", "12"]
 
 
@@ -464,18 +464,18 @@ def test_a_real_run(nano):
 @pytest.mark.parametrize(
     ("fragment", "lines"), [("", 3), ("#y=train/loss&x=seconds", 2), ("#bands=range", 2), ("#runs=none", 0)]
 )
-def test_a_browser_draws_it(tmp_path, fragment, lines):
+def test_a_browser_draws_the_page(tmp_path, fragment, lines):
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no browser on this machine")
     for seed in (1, 2):
-        made(tmp_path / "runs" / f"s{seed}", f"seed={seed}")
-    made(tmp_path / "runs" / "best", "model.n_layer=3", curve=validated(1.5, 1.4))
-    (tmp_path / "page.html").write_text(page.page(reading.find_runs([tmp_path / "runs"])))
+        make_run(tmp_path / "runs" / f"s{seed}", f"seed={seed}")
+    make_run(tmp_path / "runs" / "best", "model.n_layer=3", curve=validation_curve(1.5, 1.4))
+    (tmp_path / "page.html").write_text(page.render_page(reading.find_runs([tmp_path / "runs"])))
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000", "--dump-dom"]
     command += [f"--user-data-dir={tmp_path}/profile", f"{(tmp_path / 'page.html').as_uri()}{fragment}"]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
-    chart = shown.split('id="chart"')[1].split("</svg>")[0]
+    html = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    chart = html.split('id="chart"')[1].split("</svg>")[0]
     assert chart.count("stroke-dasharray") == lines
-    body = shown.split('id="runs"')[1].split("</tbody>")[0]
+    body = html.split('id="runs"')[1].split("</tbody>")[0]
     assert body.count("<tr") == 4 and body.index(">best<") < body.index(">s1<") < body.index(">s2<")

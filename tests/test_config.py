@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 import train as train_script
 from lm.config import CONF, SCHEMAS, Config, errors, resolve, to_dict
 from lm.config.help import help_text
-from lm.config.typed import keep_typed
+from lm.config.typed import quote_text
 
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
 OPTIONS = [
@@ -68,7 +68,7 @@ def test_every_yaml_composes(group, option):
 def test_tests_compose_as_hydra_does():
     words = [*NANO, "optimizer=muon", "corpus.lines=7", "seed=3", "corpus.lines=8", "name='a b'", "init_from=x"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", keep_typed([*words, "name=test"], Config, SCHEMAS))
+        cfg = compose("train", quote_text([*words, "name=test"], Config, SCHEMAS))
     assert to_dict(resolve(cfg)) == to_dict(config_of(*words))
 
 
@@ -103,7 +103,7 @@ MESSAGES = {
     "+model.n_layrs=3": "unknown key model.n_layrs; did you mean 'model.n_layer'?",
     "++callbacks.sample.evry=3": "unknown key callbacks.sample.evry; did you mean 'callbacks.sample.every'?",
     "+lr=1e-3": "unknown key lr; did you mean 'optimizer.lr'?",
-    "+corpus.path=my.txt": "unknown key corpus.path; corpus=code|hf|jsonl|stdlib|text has it",
+    "+corpus.path=my.txt": "unknown key corpus.path; it needs corpus=code|hf|jsonl|stdlib|text",
     "+optimiser=adamw": "unknown key optimiser; did you mean 'optimizer'?",
     "optimiser=adamw": "unknown key optimiser; did you mean 'optimizer'?",
     "nme=x": "unknown key nme; did you mean 'name'?",
@@ -119,24 +119,24 @@ MESSAGES = {
     "precision=fp16": "precision=fp16 needs a CUDA GPU, and this run is on cpu: use precision=bf16 or fp32",
     "device=cdua": "device=cdua must be one of auto, cpu, gpu, cuda, mps; did you mean 'cuda'?",
     "corpus=text": "corpus.path= must name a file, a directory or a glob, e.g. corpus.path=my.txt",
-    "corpus.path=my.txt": "unknown key corpus.path; corpus=code|hf|jsonl|stdlib|text has it",
+    "corpus.path=my.txt": "unknown key corpus.path; it needs corpus=code|hf|jsonl|stdlib|text",
     "lr=1e-3": "unknown key lr; did you mean 'optimizer.lr'?",
     "n_layer=8": "unknown key n_layer; did you mean 'model.n_layer'?",
     "max_steps=10": "unknown key max_steps; did you mean 'trainer.max_steps'?",
-    "--n_layer=8": "--n_layer=8: settings are typed without dashes, e.g. model.n_layer=8",
-    "corpus.pth=my.txt": "unknown key corpus.pth; there are licence, val_fraction, whole_documents, max_chars, clean, requirement, archive, sha256, size, "
+    "--n_layer=8": "--n_layer=8: write settings without dashes, e.g. model.n_layer=8",
+    "corpus.pth=my.txt": "unknown key corpus.pth; known keys: licence, val_fraction, whole_documents, max_chars, clean, requirement, archive, sha256, size, "
     "members, documents, rstrip, literal",
     "tokenizer.vocab_sise=512": "unknown key tokenizer.vocab_sise; did you mean 'tokenizer.vocab_size'?",
     "trainer.max_steps=0": "trainer.max_steps=0 must be above 0",
-    "medium": "'medium' sets nothing; type key=value, e.g. model=small or optimizer.lr=1e-3",
+    "medium": "'medium' is not a setting; use key=value, e.g. model=small or optimizer.lr=1e-3",
     "callbacks.sample.temperature=-1": "callbacks.sample.temperature=-1.0 must be 0 (greedy) or above",
     "callbacks.early_stopping.patience=0": "callbacks.early_stopping.patience=0 must be at least 1",
     "tokenizer.vocab_size=100": "tokenizer.vocab_size=100 must be at least 256",
     "corpus.val_fraction=1.5": "corpus.val_fraction=1.5 must lie between 0 and 1",
     "trainer.max_epochs=inf": "trainer.max_epochs=inf must be above 0",
-    "name=.": "name='.' must be a directory name, of letters, digits and any of . _ - + / =",
-    "name=a/b/..": "name='a/b/..' must be a directory name, of letters, digits and any of . _ - + / =",
-    "name=../mine": "name='../mine' must be a directory name, of letters, digits and any of . _ - + / =",
+    "name=.": "name='.' must be a directory name that consists of letters, digits and . _ - + / =",
+    "name=a/b/..": "name='a/b/..' must be a directory name that consists of letters, digits and . _ - + / =",
+    "name=../mine": "name='../mine' must be a directory name that consists of letters, digits and . _ - + / =",
     "seed=-1": "seed=-1 must be at least 0 and below 2**63",
     "data.batch_size=0": "data.batch_size=0 must be at least 1",
 }

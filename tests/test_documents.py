@@ -1,4 +1,4 @@
-"""Documents, from the corpus to attention."""
+"""Documents, from the corpus to the attention mask."""
 
 import csv
 import json
@@ -24,7 +24,7 @@ def document_mask(documents):
     return make_mask("sdpa", documents.size(1), documents.size(1), documents.device, None, documents)
 
 
-def test_the_mask_is_causal_and_within_documents():
+def test_the_mask_is_causal_and_limited_to_documents():
     mask = document_mask(NUMBERS)[0, 0]
     for i in range(8):
         for j in range(8):
@@ -32,7 +32,7 @@ def test_the_mask_is_causal_and_within_documents():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_backends_agree_under_the_mask_and_with_the_causal_one(dtype):
+def test_backends_agree_with_the_mask_and_without(dtype):
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 2, 4, 8, 16, dtype=dtype).unbind(0)
     mask = document_mask(NUMBERS.expand(2, -1))
@@ -44,7 +44,7 @@ def test_backends_agree_under_the_mask_and_with_the_causal_one(dtype):
 
 
 @pytest.mark.parametrize("backend", ["manual", "sdpa"])
-def test_a_document_in_a_window_reads_as_it_does_alone(backend):
+def test_a_document_in_a_window_gives_the_same_logits_as_alone(backend):
     torch.manual_seed(0)
     config = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=8, position="rope", tie_embeddings=False)
     model = GPT(config, 10, backend).eval()
@@ -52,7 +52,7 @@ def test_a_document_in_a_window_reads_as_it_does_alone(backend):
         together = model(IDS, NUMBERS)
         for start, stop in ((0, 2), (2, 6), (6, 8)):
             torch.testing.assert_close(together[:, start:stop], model(IDS[:, start:stop]), rtol=1e-4, atol=1e-6)
-        assert not torch.allclose(together[:, 3], model(IDS)[:, 3])  # which, without the mask, sees what came before
+        assert not torch.allclose(together[:, 3], model(IDS)[:, 3])  # without the mask it attends to earlier documents
 
 
 @pytest.fixture
@@ -83,15 +83,15 @@ def test_a_run_can_respect_documents(tmp_path, stories):
     assert [t["content"] for t in tokenizer["added_tokens"]] == ["<|endoftext|>"]
 
 
-def test_it_changes_nothing_where_the_corpus_is_one_document(tmp_path, caplog):
+def test_respect_documents_changes_nothing_for_a_single_document(tmp_path, caplog):
     words = ["corpus=words", "corpus.lines=300"]
     with caplog.at_level("INFO", "lm"):
         a, b = run(tmp_path, "a", *words), run(tmp_path, "b", *words, "data.respect_documents=true")
     assert equal(weights(a), weights(b))
-    assert caplog.text.count("data.respect_documents=true changes nothing: the corpus is one document") == 1
+    assert caplog.text.count("data.respect_documents=true has no effect: the corpus is one document") == 1
 
 
-def test_a_window_shows_the_end_of_text_where_documents_end(tmp_path, stories):
+def test_each_document_ends_with_an_end_of_text_token(tmp_path, stories):
     config = config_of("corpus=jsonl", f"corpus.path={stories}", "tokenizer=char", f"data.root={tmp_path}/data")
     from lm.data.token_files import cache_tokens, cached_tokenizer
 
@@ -106,7 +106,7 @@ def test_a_window_shows_the_end_of_text_where_documents_end(tmp_path, stories):
     assert (tokens.train == tokenizer.end_of_text).sum() == len(text.train.ends)
 
 
-def test_weights_whose_tokenizer_knows_no_documents_are_refused(tmp_path, stories):
+def test_weights_whose_tokenizer_has_no_end_of_text_token_are_refused(tmp_path, stories):
     start = run(tmp_path, "start", "corpus=words", "corpus.lines=300")
     with pytest.raises(ValueError, match="tokenizer that init_from brings has no end-of-text token"):
         run(tmp_path, "next", "corpus=jsonl", f"corpus.path={stories}", f"init_from={start}")
@@ -120,7 +120,7 @@ def texts(tmp_path, **sizes):
     return ["corpus=text", f"corpus.path={tmp_path}/texts"]
 
 
-def test_the_shares_are_told_at_every_start(tmp_path, caplog):
+def test_the_shares_of_the_splits_are_reported_at_every_start(tmp_path, caplog):
     for args in (["trainer.max_steps=4"], ["trainer.max_steps=8"]):
         caplog.clear()
         with caplog.at_level("INFO", "lm"):
@@ -132,14 +132,14 @@ def test_the_shares_are_told_at_every_start(tmp_path, caplog):
         assert train + val == 420 * 23 + 3 and abs(100 * val / (train + val) - share) < 0.06 and abs(share - 10) < 0.5
 
 
-def test_a_run_of_a_version_that_kept_documents_whole_goes_on_with_that(tmp_path):
+def test_a_run_of_a_version_that_kept_documents_whole_resumes_with_that_setting(tmp_path):
     corpus = texts(tmp_path, a=20, b=60)
     whole = run(tmp_path, "run", *corpus, "trainer.max_steps=8", "corpus.whole_documents=true")
     config = yaml.safe_load((whole / "config.yaml").read_text())
     del config["corpus"]["whole_documents"]  # as the older version wrote it
     (whole / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(
-        ValueError, match="(?s)trained on another text than .* older version may need corpus.whole_documents=true"
+        ValueError, match="(?s)trained on a different text than .* older version may need corpus.whole_documents=true"
     ):
         run(tmp_path, "run", *corpus, "trainer.max_steps=12")
     run(tmp_path, "run", *corpus, "trainer.max_steps=12", "corpus.whole_documents=true")
@@ -153,7 +153,7 @@ def test_a_run_of_a_version_that_kept_documents_whole_goes_on_with_that(tmp_path
         (["corpus.val_path=VAL"], "validate on more text (corpus.val_path)"),
     ],
 )
-def test_too_little_validation_text_names_the_setting_it_comes_from(tmp_path, caplog, val, advice):
+def test_the_error_for_too_little_validation_text_names_its_setting(tmp_path, caplog, val, advice):
     corpus = texts(tmp_path, a=30)
     (tmp_path / "val.txt").write_text("the cat sat\n")
     val = [setting.replace("VAL", f"{tmp_path}/val.txt") for setting in val]
@@ -170,7 +170,7 @@ def test_too_little_validation_text_names_the_setting_it_comes_from(tmp_path, ca
 # ---- val/excess
 
 
-def test_excess_is_what_a_model_loses_to_the_law(nano):
+def test_excess_is_the_loss_above_the_lowest_possible_loss(nano):
     path = nano("corpus.lines=600", "trainer.max_steps=4")
     rows = list(csv.DictReader((path / "metrics.csv").open()))
     floor = json.loads((path / "run.json").read_text())["floor"]
@@ -179,8 +179,8 @@ def test_excess_is_what_a_model_loses_to_the_law(nano):
     assert 1.24 < floor < 1.45 < float(row["val/loss"])  # T=16: the unseen beginning of a word costs some 1.45 / 16
 
 
-def test_the_floor_is_the_loss_of_whoever_knows_the_law(tmp_path):
-    """Against a law that is plain here: a fair coin's heads and tails, of which the window's first is given."""
+def test_the_floor_is_the_loss_of_the_true_distribution(tmp_path):
+    """Use a simple distribution: a fair coin. The first character of a window is given."""
     from lm.data.batches import DataConfig
     from lm.data.token_files import Tokens
     from lm.data.tokenizer import Chars
@@ -191,15 +191,15 @@ def test_the_floor_is_the_loss_of_whoever_knows_the_law(tmp_path):
     text = Split.of("".join("ht"[i] for i in ids[:103]))
 
     def floor(T, law, of=text):
-        return TokenData(Tokens(ids, ids[:103]), DataConfig(batch_size=4), T, 1, None).floor(of, tokenizer, law)
+        return TokenData(Tokens(ids, ids[:103]), DataConfig(batch_size=4), T, 1, None).lowest_loss(of, tokenizer, law)
 
     for T in (8, 9, 16):
         assert abs(floor(T, lambda w: -np.log(2) * len(w)) - np.log(2)) < 1e-12
         assert floor(T, lambda w: None) is None
         first = floor(T, lambda w: -np.log(2) * len(w) if w.startswith("h") else -np.inf)
-        assert abs(first - np.log(2)) < 1e-12  # windows outside the law do not count
+        assert abs(first - np.log(2)) < 1e-12  # windows with probability 0 do not count
     assert floor(8, lambda w: -np.inf) is None
-    other = Split.of("H" + text.read()[1:])  # whose case was folded, say
+    other = Split.of("H" + text.read()[1:])  # for example, if the tokenizer has folded case
     assert floor(8, lambda w: -np.log(2) * len(w), other) is None
 
 

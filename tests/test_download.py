@@ -1,4 +1,4 @@
-"""Downloads from a real server on this machine, which misbehaves in all the ways that servers do."""
+"""Downloads from a local server that misbehaves in many ways."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """Answers each path by a function of the request and of how often the path was asked for before."""
+    """A server that answers each path by a function of the request and of the number of earlier requests for it."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -79,7 +79,7 @@ class Server(ThreadingHTTPServer):
 
 
 def whole(body: bytes = BODY, stop: int | None = None, **extra: object) -> Answer:
-    """A file with all that resuming needs, by default a strong ETag; the connection ends before byte `stop`."""
+    """Answer with a file and the headers that resuming needs (default: a strong ETag); disconnect before byte `stop`."""
     extra = {key.replace("_", "-"): value for key, value in (extra or {"ETag": '"v1"'}).items()}
 
     def answer(handler: Handler, nth: int) -> None:
@@ -101,7 +101,7 @@ def status(code: int, **extra: object) -> Answer:
 
 
 def plain(body: bytes = BODY, code: int = 200, **headers: object) -> Answer:
-    """Just these headers and these bytes, whatever was asked for."""
+    """Answer every request with exactly these headers and bytes."""
     headers = {key.replace("_", "-"): value for key, value in headers.items()}
 
     def answer(handler: Handler, nth: int) -> None:
@@ -133,7 +133,7 @@ def chunked(body: bytes = BODY, end: bytes = b"0\r\n\r\n", forever: bool = False
 
 
 def in_turn(*answers: Answer) -> Answer:
-    """Each once, the last one ever after."""
+    """Give each answer once, and then always the last one."""
     return lambda handler, nth: answers[min(nth, len(answers) - 1)](handler, nth)
 
 
@@ -151,7 +151,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What would have been waited between attempts."""
+    """Record the waits between attempts in seconds, instead of sleeping."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -168,7 +168,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 
 
 def left(root: Path) -> set[str]:
-    """All files below root/corpora, but for locks."""
+    """Return all files in root/corpora except locks."""
     files = (path for path in (root / "corpora").rglob("*") if path.is_file() and path.suffix != ".lock")
     return {str(path.relative_to(root / "corpora")) for path in files}
 
@@ -177,24 +177,26 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def halved(root: Path, url: str, stop: int = 20_000, body: bytes = BODY, version: str | None = '"v1"') -> None:
-    """What an earlier, interrupted download of `url` has left."""
+def interrupted_download(
+    root: Path, url: str, stop: int = 20_000, body: bytes = BODY, version: str | None = '"v1"'
+) -> None:
+    """Create the files that an interrupted download of `url` leaves."""
     (root / "corpora").mkdir(parents=True)
     (root / "corpora/a.txt.part").write_bytes(body[:stop])
     (root / "corpora/a.txt.part.json").write_text(json.dumps({"url": url, "version": version}))
 
 
-# What is fetched, and what is not
+# Which files are downloaded
 
 
-def test_a_file_is_fetched_once_and_recorded(tmp_path, server, slept, lines):
+def test_a_file_is_downloaded_once_and_recorded(tmp_path, server, slept, lines):
     server.answers["/a.txt"] = whole()
     path = Downloads(tmp_path).get("books/a.txt", [f"{server.url}/a.txt"])
     assert path == tmp_path / "corpora/books/a.txt" and path.read_bytes() == BODY
     assert (tmp_path / "corpora/books/a.txt.sha256").read_text() == f"{SHA}  a.txt\n"
-    assert names(path.parent) == ["a.txt", "a.txt.sha256"]  # nor is the lock left behind
+    assert names(path.parent) == ["a.txt", "a.txt.sha256"]  # the lock is removed too
     host = server.url.removeprefix("http://")
-    assert lines() == [f"fetching books/a.txt from {host} (50.0 kB)", "fetched books/a.txt (50.0 kB)"]
+    assert lines() == [f"downloading books/a.txt from {host} (50.0 kB)", "downloaded books/a.txt (50.0 kB)"]
     headers = server.requests[0][1]
     assert headers["Accept-Encoding"] == "identity" and headers["User-Agent"] == f"lm/{__version__}"
     assert Downloads(tmp_path).get("books/a.txt", [f"{server.url}/a.txt"]) == path
@@ -202,7 +204,7 @@ def test_a_file_is_fetched_once_and_recorded(tmp_path, server, slept, lines):
 
 
 @pytest.mark.parametrize("pin", [{}, {"sha256": SHA}, {"size": len(BODY)}, {"sha256": SHA, "size": len(BODY)}])
-def test_pinned_or_not(tmp_path, server, pin):
+def test_a_file_is_downloaded_with_or_without_sha256_and_size(tmp_path, server, pin):
     server.answers["/a.txt"] = whole()
     for _ in range(2):
         assert Downloads(tmp_path).get("a.txt", [f"{server.url}/a.txt"], **pin).read_bytes() == BODY
@@ -211,7 +213,7 @@ def test_pinned_or_not(tmp_path, server, pin):
 
 @pytest.mark.parametrize("offline", [False, True])
 @pytest.mark.parametrize("pin", [{}, {"sha256": SHA}, {"size": len(BODY)}])
-def test_a_file_placed_by_hand_is_taken(tmp_path, server, pin, offline):
+def test_an_existing_file_is_used(tmp_path, server, pin, offline):
     path = tmp_path / "corpora/a.txt"
     path.parent.mkdir()
     path.write_bytes(BODY)
@@ -219,35 +221,35 @@ def test_a_file_placed_by_hand_is_taken(tmp_path, server, pin, offline):
     assert server.requests == [] and names(path.parent) == ["a.txt"]
 
 
-@pytest.mark.parametrize("spoilt", [BODY[:-1], BODY[:-1] + b"?", b"", LOGIN])
+@pytest.mark.parametrize("corrupted", [BODY[:-1], BODY[:-1] + b"?", b"", LOGIN])
 @pytest.mark.parametrize("pin", ["sha256", "size", "record"])
-def test_a_spoilt_file_is_fetched_again(tmp_path, server, pin, spoilt):
+def test_a_corrupted_file_is_downloaded_again(tmp_path, server, pin, corrupted):
     server.answers["/a.txt"] = whole()
     path = tmp_path / "corpora/a.txt"
     path.parent.mkdir()
-    path.write_bytes(spoilt)
+    path.write_bytes(corrupted)
     if pin == "record":
         path.with_name("a.txt.sha256").write_text(f"{SHA}  a.txt\n")
     known = {"sha256": {"sha256": SHA}, "size": {"size": len(BODY)}, "record": {}}[pin]
-    unseen = pin == "size" and len(spoilt) == len(BODY)  # what a size cannot tell
+    unseen = pin == "size" and len(corrupted) == len(BODY)  # the size alone cannot show it
     Downloads(tmp_path).get("a.txt", [f"{server.url}/a.txt"], **known)
     assert len(server.requests) == (0 if unseen else 1)
-    assert path.read_bytes() == (spoilt if unseen else BODY)
+    assert path.read_bytes() == (corrupted if unseen else BODY)
 
 
-def test_a_spoilt_file_stays_when_there_is_nothing_better(tmp_path, server):
+def test_a_corrupted_file_is_kept_if_it_cannot_be_downloaded_again(tmp_path, server):
     path = tmp_path / "corpora/a.txt"
     path.parent.mkdir()
     path.write_bytes(b"mine")
-    with pytest.raises(ValueError, match=f"a.txt is spoilt .expected sha256 {SHA}, got .*could not be fetched"):
+    with pytest.raises(ValueError, match=f"a.txt is corrupted .expected sha256 {SHA}, got .*the download failed"):
         Downloads(tmp_path).get("a.txt", [f"{server.url}/a.txt"], SHA)
     assert path.read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize("name", ["../a.txt", "books/../../a.txt", "/a.txt"])
-def test_no_name_leads_out_of_the_folder(tmp_path, server, name):
+def test_names_outside_of_the_folder_are_refused(tmp_path, server, name):
     server.answers["/a.txt"] = whole()
-    with pytest.raises(ValueError, match="is not below .*corpora"):
+    with pytest.raises(ValueError, match="is outside of .*corpora"):
         Downloads(tmp_path / "data").get(name, [f"{server.url}/a.txt"])
     assert list(tmp_path.iterdir()) == [] and server.requests == []
 
@@ -255,12 +257,12 @@ def test_no_name_leads_out_of_the_folder(tmp_path, server, name):
 # Offline
 
 
-def test_offline_tells_where_to_put_the_file(tmp_path):
+def test_the_offline_message_says_where_to_put_the_file(tmp_path):
     urls = ["https://one.example/a.txt", "https://two.example/a.txt"]
     with pytest.raises(ValueError) as error:
         Downloads(tmp_path, offline=True).get("a.txt", urls, SHA)
     assert str(error.value) == (
-        f"{tmp_path}/corpora/a.txt is not there, and data.offline=true forbids fetching it: put it there by hand, from\n"
+        f"{tmp_path}/corpora/a.txt does not exist, and data.offline=true forbids downloading it; put the file there yourself, from\n"
         "  https://one.example/a.txt\n"
         "  https://two.example/a.txt\n"
         f"its sha256 is {SHA}"
@@ -273,12 +275,12 @@ def test_offline_tells_where_to_put_the_file(tmp_path):
     [
         (
             {"sha256": SHA},
-            f"a.txt is spoilt .expected sha256 {SHA}, got {hashlib.sha256(b'mine').hexdigest()}.*offline",
+            f"a.txt is corrupted .expected sha256 {SHA}, got {hashlib.sha256(b'mine').hexdigest()}.*offline",
         ),
         ({"size": 50_000}, "a.txt has 4 bytes, not 50,000, and data.offline=true"),
     ],
 )
-def test_offline_says_what_is_wrong_with_a_file(tmp_path, pin, message):
+def test_the_offline_message_names_the_problem_of_a_file(tmp_path, pin, message):
     path = tmp_path / "corpora/a.txt"
     path.parent.mkdir()
     path.write_bytes(b"mine")
@@ -310,7 +312,7 @@ def test_a_dropped_connection_is_resumed(tmp_path, server, slept, headers, if_ra
 
 
 @pytest.mark.parametrize("etag", [{"ETag": 'W/"v1"'}, {"Server": "plain"}])
-def test_without_a_version_only_a_known_sha256_makes_resuming_safe(tmp_path, server, etag):
+def test_without_a_version_only_files_with_a_known_sha256_are_resumed(tmp_path, server, etag):
     server.answers["/a.txt"] = in_turn(whole(stop=20_000, **etag), whole(**etag))
     server.answers["/b.txt"] = in_turn(whole(stop=20_000, **etag), whole(**etag))
     assert Downloads(tmp_path).get("a.txt", [f"{server.url}/a.txt"]).read_bytes() == BODY
@@ -325,10 +327,10 @@ def test_a_stalled_connection_is_resumed(tmp_path, server, slept, monkeypatch):
     assert Downloads(tmp_path).get("a.txt", [f"{server.url}/a.txt"]).read_bytes() == BODY
     assert server.ranges[0] is None and len(server.ranges) == 2 and len(slept) == 1
     start = int(re.fullmatch(r"bytes=(\d+)-", server.ranges[1])[1])
-    assert 10_000 < start <= 20_000  # a read that stalls may lose its last few bytes
+    assert 10_000 < start <= 20_000  # a read that stalls can lose its last few bytes
 
 
-def test_a_server_that_never_answers_is_given_up(tmp_path, server, slept, monkeypatch):
+def test_a_server_that_never_answers_fails_after_all_attempts(tmp_path, server, slept, monkeypatch):
     monkeypatch.setattr(download, "TIMEOUT", 0.05)
     server.answers["/a.txt"] = lambda handler, nth: handler.server.over.wait()
     began = time.monotonic()
@@ -338,11 +340,11 @@ def test_a_server_that_never_answers_is_given_up(tmp_path, server, slept, monkey
     assert len(server.requests) == 5 and len(slept) == 4 and left(tmp_path) == set()
 
 
-def test_the_next_run_resumes_what_failed(tmp_path, server):
+def test_the_next_run_resumes_a_failed_download(tmp_path, server):
     server.answers["/a.txt"] = whole(stop=20_000)
     with pytest.raises(ValueError, match=r"5 attempts"):
         Downloads(tmp_path).get("a.txt", [f"{server.url}/a.txt"])
-    assert server.ranges == [None] + ["bytes=20000-"] * 4  # nothing came of the range either
+    assert server.ranges == [None] + ["bytes=20000-"] * 4  # the range was not answered either
     assert left(tmp_path) == {"a.txt.part", "a.txt.part.json"}
     assert (tmp_path / "corpora/a.txt.part").read_bytes() == BODY[:20_000]
     server.answers["/a.txt"] = whole()
@@ -350,15 +352,15 @@ def test_the_next_run_resumes_what_failed(tmp_path, server):
     assert server.ranges[5:] == ["bytes=20000-"] and left(tmp_path) == {"a.txt", "a.txt.sha256"}
 
 
-def test_another_address_does_not_resume(tmp_path, server):
-    halved(tmp_path, f"{server.url}/a.txt", body=b"!" * 50_000)
+def test_a_part_file_is_not_resumed_from_another_address(tmp_path, server):
+    interrupted_download(tmp_path, f"{server.url}/a.txt", body=b"!" * 50_000)
     server.answers["/b.txt"] = whole()
     assert Downloads(tmp_path).get("a.txt", [f"{server.url}/b.txt"]).read_bytes() == BODY
     assert server.ranges == [None]
 
 
-def test_an_address_without_the_file_leaves_what_another_has_given(tmp_path, server):
-    halved(tmp_path, f"{server.url}/a.txt")
+def test_an_address_without_the_file_keeps_the_part_file_of_another(tmp_path, server):
+    interrupted_download(tmp_path, f"{server.url}/a.txt")
     server.answers["/a.txt"] = whole()
     server.answers["/login"] = plain(LOGIN, Content_Type="text/html")
     urls = [f"{server.url}/missing", f"{server.url}/login", f"{server.url}/a.txt"]
@@ -367,8 +369,8 @@ def test_an_address_without_the_file_leaves_what_another_has_given(tmp_path, ser
 
 
 @pytest.mark.parametrize("note", ["", "{}", None])
-def test_a_part_file_of_unknown_origin_is_not_trusted(tmp_path, server, note):
-    halved(tmp_path, f"{server.url}/a.txt", body=b"!" * 50_000)
+def test_a_part_file_of_unknown_origin_is_not_resumed(tmp_path, server, note):
+    interrupted_download(tmp_path, f"{server.url}/a.txt", body=b"!" * 50_000)
     path = tmp_path / "corpora/a.txt.part.json"
     path.unlink() if note is None else path.write_text(note)
     server.answers["/a.txt"] = whole()
@@ -376,7 +378,7 @@ def test_a_part_file_of_unknown_origin_is_not_trusted(tmp_path, server, note):
     assert server.ranges == [None]
 
 
-def test_a_server_that_ignores_ranges_starts_over(tmp_path, server):
+def test_a_download_starts_over_if_the_server_ignores_ranges(tmp_path, server):
     server.answers["/a.txt"] = in_turn(whole(stop=20_000), plain(Content_Length=len(BODY), ETag='"v1"'))
     assert Downloads(tmp_path).get("a.txt", [f"{server.url}/a.txt"]).read_bytes() == BODY
     assert server.ranges == [None, "bytes=20000-"]
@@ -386,44 +388,45 @@ def test_a_server_that_ignores_ranges_starts_over(tmp_path, server):
 @pytest.mark.parametrize(
     "span", ["bytes 0-49999/50000", "bytes 20001-49999/50000", "bytes 20000-49999/*", "items 20000-49999/50000", None]
 )
-def test_a_range_that_was_not_asked_for_starts_over(tmp_path, server, slept, span):
+def test_a_download_starts_over_if_the_range_is_another(tmp_path, server, slept, span):
     headers = {"Content_Range": span} if span else {}
     wrong = plain(BODY[20_000:], 206, Content_Length=30_000, ETag='"v1"', **headers)
     server.answers["/a.txt"] = in_turn(whole(stop=20_000), wrong, whole())
     assert Downloads(tmp_path).get("a.txt", [f"{server.url}/a.txt"]).read_bytes() == BODY
-    assert server.ranges == [None, "bytes=20000-", None] and len(slept) == 1  # starting over is no failure
+    assert server.ranges == [None, "bytes=20000-", None]
+    assert len(slept) == 1  # starting over does not count as a failure
 
 
-def test_a_range_shorter_than_asked_for_is_completed(tmp_path, server):
+def test_a_range_that_is_too_short_is_completed(tmp_path, server):
     some = plain(BODY[20_000:30_000], 206, Content_Length=10_000, Content_Range="bytes 20000-29999/50000")
     server.answers["/a.txt"] = in_turn(whole(stop=20_000), some, whole())
     assert Downloads(tmp_path).get("a.txt", [f"{server.url}/a.txt"]).read_bytes() == BODY
     assert server.ranges == [None, "bytes=20000-", "bytes=30000-"]
-    assert server.requests[2][1]["If-Range"] == '"v1"'  # which the shorter answer did not repeat
+    assert server.requests[2][1]["If-Range"] == '"v1"'  # the shorter answer did not repeat the ETag
 
 
 @pytest.mark.parametrize("stop", [50_000, 60_000])
-def test_416_starts_over(tmp_path, server, slept, stop):
-    halved(tmp_path, f"{server.url}/a.txt", stop, BODY + b"!" * 10_000)
+def test_a_download_starts_over_after_status_416(tmp_path, server, slept, stop):
+    interrupted_download(tmp_path, f"{server.url}/a.txt", stop, BODY + b"!" * 10_000)
     server.answers["/a.txt"] = whole()
     assert Downloads(tmp_path).get("a.txt", [f"{server.url}/a.txt"]).read_bytes() == BODY
     assert server.ranges == [f"bytes={stop}-", None] and slept == []
 
 
-def test_416_to_a_request_for_the_whole_is_an_answer(tmp_path, server):
+def test_status_416_for_a_whole_file_is_an_error(tmp_path, server):
     server.answers["/a.txt"] = status(416)
     with pytest.raises(ValueError, match="HTTP Error 416"):
         Downloads(tmp_path).get("a.txt", [f"{server.url}/a.txt"])
     assert server.ranges == [None]
 
 
-def test_a_part_file_that_is_whole_needs_no_request(tmp_path, server):
-    halved(tmp_path, f"{server.url}/a.txt", len(BODY))
+def test_a_complete_part_file_needs_no_request(tmp_path, server):
+    interrupted_download(tmp_path, f"{server.url}/a.txt", len(BODY))
     assert Downloads(tmp_path).get("a.txt", [f"{server.url}/a.txt"], SHA).read_bytes() == BODY
     assert server.requests == [] and left(tmp_path) == {"a.txt", "a.txt.sha256"}
 
 
-def test_a_file_that_changed_meanwhile_is_fetched_from_its_beginning(tmp_path, server):
+def test_a_file_that_has_changed_is_downloaded_from_the_beginning(tmp_path, server):
     new = BODY[::-1]
     server.answers["/a.txt"] = in_turn(
         whole(stop=20_000), whole(new, ETag='"v2"', stop=30_000), whole(new, ETag='"v2"')
@@ -433,7 +436,7 @@ def test_a_file_that_changed_meanwhile_is_fetched_from_its_beginning(tmp_path, s
     assert [headers.get("If-Range") for _, headers in server.requests] == [None, '"v1"', '"v2"']
 
 
-def test_a_server_that_does_not_tell_a_changed_file_by_if_range(tmp_path, server):
+def test_a_changed_file_is_noticed_if_the_server_ignores_if_range(tmp_path, server):
     new = BODY[::-1]
     careless = plain(new[20_000:], 206, Content_Length=30_000, Content_Range="bytes 20000-49999/50000", ETag='"v2"')
     server.answers["/a.txt"] = in_turn(whole(stop=20_000), careless, whole(new, ETag='"v2"'))
@@ -444,13 +447,13 @@ def test_a_server_that_does_not_tell_a_changed_file_by_if_range(tmp_path, server
 # Wrong bytes
 
 
-def test_wrong_bytes_send_to_the_next_address(tmp_path, server, slept):
+def test_after_wrong_bytes_the_next_address_is_tried(tmp_path, server, slept):
     server.answers["/bad"], server.answers["/good"] = whole(BODY[::-1]), whole()
     path = Downloads(tmp_path).get("a.txt", [f"{server.url}/bad", f"{server.url}/good"], SHA)
     assert path.read_bytes() == BODY and server.paths == ["/bad", "/good"] and slept == []
 
 
-def test_wrong_bytes_are_told_and_not_kept(tmp_path, server):
+def test_wrong_bytes_are_reported_and_removed(tmp_path, server):
     server.answers["/bad"] = whole(BODY[::-1])
     with pytest.raises(
         ValueError, match=f"/bad: expected sha256 {SHA}, got {hashlib.sha256(BODY[::-1]).hexdigest()}\n"
@@ -459,23 +462,23 @@ def test_wrong_bytes_are_told_and_not_kept(tmp_path, server):
     assert server.ranges == [None] and left(tmp_path) == set()
 
 
-def test_wrong_bytes_of_a_resumed_file_are_fetched_once_more_from_scratch(tmp_path, server):
-    halved(tmp_path, f"{server.url}/a.txt", body=b"!" * 50_000)
+def test_a_resumed_file_with_wrong_bytes_is_downloaded_once_more_from_scratch(tmp_path, server):
+    interrupted_download(tmp_path, f"{server.url}/a.txt", body=b"!" * 50_000)
     server.answers["/a.txt"] = whole()
     assert Downloads(tmp_path).get("a.txt", [f"{server.url}/a.txt"], SHA).read_bytes() == BODY
     assert server.ranges == ["bytes=20000-", None]
 
 
-def test_a_resumed_file_that_stays_wrong_is_given_up(tmp_path, server):
-    halved(tmp_path, f"{server.url}/a.txt")
+def test_a_resumed_file_that_is_wrong_twice_fails(tmp_path, server):
+    interrupted_download(tmp_path, f"{server.url}/a.txt")
     server.answers["/a.txt"] = whole(BODY[::-1])
     with pytest.raises(ValueError, match=f"got {hashlib.sha256(BODY[::-1]).hexdigest()}"):
         Downloads(tmp_path).get("a.txt", [f"{server.url}/a.txt"], SHA)
     assert server.ranges == ["bytes=20000-", None] and left(tmp_path) == set()
 
 
-def test_wrong_bytes_are_not_asked_for_twice_where_ranges_are_ignored(tmp_path, server):
-    halved(tmp_path, f"{server.url}/a.txt")
+def test_wrong_bytes_are_requested_once_if_ranges_are_ignored(tmp_path, server):
+    interrupted_download(tmp_path, f"{server.url}/a.txt")
     server.answers["/a.txt"] = plain(BODY[::-1], Content_Length=len(BODY))
     with pytest.raises(ValueError, match=f"got {hashlib.sha256(BODY[::-1]).hexdigest()}"):
         Downloads(tmp_path).get("a.txt", [f"{server.url}/a.txt"], SHA)
@@ -493,14 +496,14 @@ def test_wrong_bytes_are_not_asked_for_twice_where_ranges_are_ignored(tmp_path, 
         (LOGIN, "text/html", {"sha256": SHA, "size": 50_000}, f"{len(LOGIN)} bytes of text/html, not 50,000"),
     ],
 )
-def test_a_login_page_is_not_the_file(tmp_path, server, body, kind, pin, message):
+def test_a_login_page_is_refused(tmp_path, server, body, kind, pin, message):
     server.answers["/a.txt"] = plain(body, Content_Length=len(body), Content_Type=kind)
     with pytest.raises(ValueError, match=message):
         Downloads(tmp_path).get("a.txt", [f"{server.url}/a.txt"], **pin)
     assert len(server.requests) == 1 and left(tmp_path) == set()
 
 
-def test_a_file_known_by_its_sha256_may_be_html(tmp_path, server):
+def test_a_file_with_a_known_sha256_can_be_html(tmp_path, server):
     server.answers["/a.txt"] = plain(LOGIN, Content_Length=len(LOGIN), Content_Type="text/html")
     path = Downloads(tmp_path).get("a.txt", [f"{server.url}/a.txt"], hashlib.sha256(LOGIN).hexdigest())
     assert path.read_bytes() == LOGIN
@@ -515,10 +518,10 @@ def test_a_text_that_mentions_html_is_not_html(tmp_path, server):
 # Lengths
 
 
-def test_a_chunked_answer_has_no_length(tmp_path, server, lines):
+def test_a_chunked_answer_without_a_length_is_accepted(tmp_path, server, lines):
     server.answers["/a.txt"] = chunked()
     assert Downloads(tmp_path).get("a.txt", [f"{server.url}/a.txt"]).read_bytes() == BODY
-    assert lines() == [f"fetching a.txt from 127.0.0.1:{server.server_port}", "fetched a.txt (50.0 kB)"]
+    assert lines() == [f"downloading a.txt from 127.0.0.1:{server.server_port}", "downloaded a.txt (50.0 kB)"]
 
 
 @pytest.mark.parametrize("end", [b"", b"ff\r\nshort", b"no number\r\n"])
@@ -528,7 +531,7 @@ def test_a_chunked_answer_that_breaks_off_is_resumed(tmp_path, server, end):
     assert len(server.ranges) == 2 and 10_000 < int(server.ranges[1][6:-1]) <= 20_000
 
 
-def test_an_answer_until_the_connection_closes(tmp_path, server):
+def test_an_answer_that_ends_with_the_connection_is_accepted(tmp_path, server):
     server.answers["/a.txt"] = plain(Connection="close")
     assert Downloads(tmp_path).get("a.txt", [f"{server.url}/a.txt"]).read_bytes() == BODY
 
@@ -557,7 +560,7 @@ def test_a_length_shorter_than_the_body_is_noticed(tmp_path, server, pin, messag
     assert len(server.requests) == 1 and left(tmp_path) == set()
 
 
-def test_a_wrong_size_sends_to_the_next_address(tmp_path, server, slept):
+def test_after_a_wrong_size_the_next_address_is_tried(tmp_path, server, slept):
     server.answers["/other"], server.answers["/a.txt"] = whole(BODY[1:]), whole()
     path = Downloads(tmp_path).get("a.txt", [f"{server.url}/other", f"{server.url}/a.txt"], size=50_000)
     assert path.read_bytes() == BODY and server.paths == ["/other", "/a.txt"] and slept == []
@@ -572,7 +575,7 @@ def test_an_endless_body_is_cut_off(tmp_path, server, monkeypatch, pin, limit):
     assert len(server.requests) == 1 and left(tmp_path) == set()
 
 
-def test_a_length_beyond_the_limit_is_refused_unread(tmp_path, server, monkeypatch):
+def test_a_length_above_the_limit_is_refused_before_reading(tmp_path, server, monkeypatch):
     monkeypatch.setattr(download, "MAX_BYTES", 40_000)
     server.answers["/a.txt"] = whole()
     with pytest.raises(ValueError, match="50,000 bytes of text/plain, not 40,000"):
@@ -584,14 +587,14 @@ def test_a_length_beyond_the_limit_is_refused_unread(tmp_path, server, monkeypat
 
 
 @pytest.mark.parametrize("code", [400, 401, 403, 404, 410, 451, 501, 204, 206])
-def test_a_refusal_sends_to_the_next_address_at_once(tmp_path, server, slept, code):
+def test_after_a_refusal_the_next_address_is_tried_immediately(tmp_path, server, slept, code):
     server.answers["/no"], server.answers["/a.txt"] = status(code), whole()
     assert Downloads(tmp_path).get("a.txt", [f"{server.url}/no", f"{server.url}/a.txt"]).read_bytes() == BODY
     assert server.paths == ["/no", "/a.txt"] and slept == []
 
 
 @pytest.mark.parametrize("code", [408, 425, 429, 500, 502, 503, 504])
-def test_a_passing_trouble_is_waited_for(tmp_path, server, slept, code):
+def test_temporary_errors_are_retried_after_a_wait(tmp_path, server, slept, code):
     server.answers["/a.txt"] = in_turn(status(code), status(code), whole())
     assert Downloads(tmp_path).get("a.txt", [f"{server.url}/a.txt"]).read_bytes() == BODY
     assert len(server.requests) == 3
@@ -610,14 +613,14 @@ def test_a_passing_trouble_is_waited_for(tmp_path, server, slept, code):
         ("-5", 0.5, 1.5),
     ],
 )
-def test_retry_after_is_heeded_within_reason(tmp_path, server, slept, after, low, high):
-    after = after() if callable(after) else after  # a date is made here: in a test's name it would change every second
+def test_retry_after_is_followed_up_to_a_maximum(tmp_path, server, slept, after, low, high):
+    after = after() if callable(after) else after  # a date in the name of a test would change every second
     server.answers["/a.txt"] = in_turn(status(429, Retry_After=after), whole())
     Downloads(tmp_path).get("a.txt", [f"{server.url}/a.txt"])
     assert len(slept) == 1 and low <= slept[0] <= high
 
 
-def test_retry_after_a_date(tmp_path, server, slept):
+def test_retry_after_can_be_a_date(tmp_path, server, slept):
     server.answers["/a.txt"] = in_turn(
         lambda handler, nth: status(503, Retry_After=formatdate(time.time() + 20, usegmt=True))(handler, nth), whole()
     )
@@ -625,7 +628,7 @@ def test_retry_after_a_date(tmp_path, server, slept):
     assert len(slept) == 1 and 15 < slept[0] <= 20
 
 
-def test_a_failure_tells_every_address_and_the_ways_out(tmp_path, server, slept):
+def test_a_failure_names_every_address_and_the_alternatives(tmp_path, server, slept):
     server.answers["/b"] = status(503)
     server.answers["/c"] = lambda handler, nth: None  # hangs up
     closed = Server()
@@ -634,7 +637,7 @@ def test_a_failure_tells_every_address_and_the_ways_out(tmp_path, server, slept)
     with pytest.raises(ValueError) as error:
         Downloads(tmp_path).get("a.txt", urls, SHA)
     first, a, b, c, d, *last = str(error.value).splitlines()
-    assert first.startswith(f"{tmp_path}/corpora/a.txt is not there") and "put it there by hand" in first
+    assert first.startswith(f"{tmp_path}/corpora/a.txt does not exist") and "put the file there yourself" in first
     assert a == f"  {urls[0]}: HTTP Error 404: Not Found"
     assert b == f"  {urls[1]}: HTTP Error 503: Service Unavailable (5 attempts)"
     assert c == f"  {urls[2]}: Remote end closed connection without response (5 attempts)"
@@ -653,7 +656,7 @@ def test_redirects_are_followed_with_the_range(tmp_path, server):
     assert server.ranges == [None, None, "bytes=20000-", "bytes=20000-"]
 
 
-def test_no_redirect_leads_to_a_file_of_this_machine(tmp_path, server):
+def test_redirects_to_local_files_are_refused(tmp_path, server):
     (tmp_path / "secret").write_text("secret")
     server.answers["/a.txt"] = status(302, Location=f"file://{tmp_path}/secret")
     server.answers["/round"] = status(302, Location="/round")
@@ -663,8 +666,8 @@ def test_no_redirect_leads_to_a_file_of_this_machine(tmp_path, server):
 
 
 @pytest.mark.parametrize("url", ["ftp://one.example/a.txt", "file:///etc/hostname", "one.example/a.txt", "http:///a"])
-def test_only_http_addresses(tmp_path, url):
-    with pytest.raises(ValueError, match=re.escape(f"{url} is no http:// or https:// address")):
+def test_only_http_addresses_are_accepted(tmp_path, url):
+    with pytest.raises(ValueError, match=re.escape(f"{url} is not an http:// or https:// address")):
         Downloads(tmp_path).get("a.txt", [url])
     assert left(tmp_path) == set()
 
@@ -673,13 +676,13 @@ def test_only_http_addresses(tmp_path, url):
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_the_mirror_is_asked_first(tmp_path, server, slash):
+def test_the_mirror_is_tried_first(tmp_path, server, slash):
     server.answers["/m/one.example/books/a.txt?x=1"] = whole()
     path = Downloads(tmp_path, mirror=f"{server.url}/m{slash}").get("a.txt", ["https://one.example/books/a.txt?x=1"])
     assert path.read_bytes() == BODY and server.paths == ["/m/one.example/books/a.txt?x=1"]
 
 
-def test_after_the_mirror_come_the_addresses_themselves(tmp_path, server):
+def test_the_original_addresses_are_tried_after_the_mirror(tmp_path, server):
     host = server.url.removeprefix("http://")
     server.answers["/b"] = whole()
     urls = [f"{server.url}/a", f"{server.url}/b"]
@@ -688,29 +691,29 @@ def test_after_the_mirror_come_the_addresses_themselves(tmp_path, server):
 
 
 def test_a_mirror_must_be_an_address(tmp_path, server):
-    with pytest.raises(ValueError, match="data.mirror: /srv/mirror/127.0.0.1.* is no http:// or https:// address"):
+    with pytest.raises(ValueError, match="data.mirror: /srv/mirror/127.0.0.1.* is not an http:// or https:// address"):
         Downloads(tmp_path, mirror="/srv/mirror").get("a.txt", [f"{server.url}/a.txt"])
     assert server.requests == []
 
 
 def test_the_proxy_of_the_environment_is_used(tmp_path, server, monkeypatch):
     monkeypatch.setenv("http_proxy", server.url)
-    server.answers["http://one.example/a.txt"] = whole()  # how a proxy is asked
+    server.answers["http://one.example/a.txt"] = whole()  # the form of a request to a proxy
     assert Downloads(tmp_path).get("a.txt", ["http://one.example/a.txt"]).read_bytes() == BODY
     assert server.paths == ["http://one.example/a.txt"]
 
 
-# What is shown
+# Log lines and the progress bar
 
 
-def test_quiet_says_nothing(tmp_path, server, lines, capfd, monkeypatch):
+def test_a_quiet_download_prints_nothing(tmp_path, server, lines, capfd, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     server.answers["/a.txt"] = whole()
     Downloads(tmp_path).get("a.txt", [f"{server.url}/a.txt"], quiet=True)
     assert lines() == [] and capfd.readouterr() == ("", "")
 
 
-def test_a_terminal_gets_a_bar_instead_of_lines(tmp_path, server, lines, monkeypatch, capsys):
+def test_a_terminal_shows_a_progress_bar_instead_of_lines(tmp_path, server, lines, monkeypatch, capsys):
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -724,13 +727,13 @@ def test_a_terminal_gets_a_bar_instead_of_lines(tmp_path, server, lines, monkeyp
     assert lines() == [] and capsys.readouterr().out == ""
 
 
-def test_lines_are_written_once_however_often_it_is_tried(tmp_path, server, lines):
+def test_start_and_end_are_logged_once_for_any_number_of_attempts(tmp_path, server, lines):
     server.answers["/a.txt"] = in_turn(status(503), whole(stop=20_000), whole(stop=30_000), whole())
     Downloads(tmp_path).get("a.txt", [f"{server.url}/missing", f"{server.url}/a.txt"])
     said = lines()
-    again = [line for line in said if "trying again in" in line]
+    again = [line for line in said if "retrying in" in line]
     assert len(again) == 3 and all(f"{server.url}/a.txt" in line for line in again)
-    assert [line.split()[0] for line in said if line not in again] == ["fetching", "fetched"]
+    assert [line.split()[0] for line in said if line not in again] == ["downloading", "downloaded"]
 
 
 # The disk
@@ -738,7 +741,7 @@ def test_lines_are_written_once_however_often_it_is_tried(tmp_path, server, line
 Usage = namedtuple("Usage", "total used free")
 
 
-def test_a_file_takes_its_name_once_the_disk_has_all_of_it(tmp_path, server, monkeypatch):
+def test_a_file_is_renamed_once_all_of_it_is_on_disk(tmp_path, server, monkeypatch):
     seen = []
     monkeypatch.setattr(download.os, "fsync", lambda file: seen.append((os.fstat(file).st_size, left(tmp_path))))
     server.answers["/a.txt"] = whole()
@@ -747,48 +750,50 @@ def test_a_file_takes_its_name_once_the_disk_has_all_of_it(tmp_path, server, mon
 
 
 @pytest.mark.parametrize("pin", [{}, {"size": len(BODY)}])
-def test_too_little_room_is_told_beforehand(tmp_path, server, monkeypatch, slept, pin):
+def test_too_little_disk_space_is_reported_before_the_download(tmp_path, server, monkeypatch, slept, pin):
     monkeypatch.setattr(download.shutil, "disk_usage", lambda path: Usage(10**6, 10**6 - 49_999, 49_999))
     server.answers["/a.txt"] = whole()
-    message = f"no room in {tmp_path}/corpora: a.txt needs 50,000 bytes, 49,999 are free"
+    message = f"not enough disk space in {tmp_path}/corpora: a.txt needs 50,000 bytes, 49,999 are free"
     with pytest.raises(ValueError, match=re.escape(message)):
         Downloads(tmp_path).get("a.txt", [f"{server.url}/a.txt", f"{server.url}/b.txt"], **pin)
     assert left(tmp_path) == set() and server.paths == ["/a.txt"] and slept == []
 
 
-def test_room_for_what_is_missing_is_enough(tmp_path, server, monkeypatch):
+def test_space_for_the_missing_bytes_is_sufficient(tmp_path, server, monkeypatch):
     monkeypatch.setattr(download.shutil, "disk_usage", lambda path: Usage(10**6, 10**6 - 30_000, 30_000))
-    halved(tmp_path, f"{server.url}/a.txt")
+    interrupted_download(tmp_path, f"{server.url}/a.txt")
     server.answers["/a.txt"] = whole()
     assert Downloads(tmp_path).get("a.txt", [f"{server.url}/a.txt"]).read_bytes() == BODY
     assert server.ranges == ["bytes=20000-"]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this machine")
-def test_a_disk_that_fills_up(tmp_path, server, slept):
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this machine has no /dev/full")
+def test_a_disk_that_becomes_full_is_reported(tmp_path, server, slept):
     (tmp_path / "corpora").mkdir()
     (tmp_path / "corpora/a.txt.part").symlink_to("/dev/full")
     server.answers["/a.txt"] = whole()
     with pytest.raises(
-        ValueError, match=r"no room in .*/corpora: a.txt needs 50,000 bytes, [\d,]+ are free .*No space"
+        ValueError, match=r"not enough disk space in .*/corpora: a.txt needs 50,000 bytes, [\d,]+ are free .*No space"
     ):
         Downloads(tmp_path).get("a.txt", [f"{server.url}/a.txt", f"{server.url}/b.txt"])
     assert names(tmp_path / "corpora") == ["a.txt.lock"] and server.paths == ["/a.txt"] and slept == []
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_quota_that_is_used_up(tmp_path, server, monkeypatch, number):
+def test_an_exceeded_quota_is_reported(tmp_path, server, monkeypatch, number):
     def fsync(file: int) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(download.os, "fsync", fsync)
     server.answers["/a.txt"] = chunked()
-    with pytest.raises(ValueError, match=rf"no room in .*/corpora: [\d,]+ are free .*{os.strerror(number)}"):
+    with pytest.raises(
+        ValueError, match=rf"not enough disk space in .*/corpora: [\d,]+ are free .*{os.strerror(number)}"
+    ):
         Downloads(tmp_path).get("a.txt", [f"{server.url}/a.txt"])
     assert left(tmp_path) == set() and len(server.requests) == 1
 
 
-def test_other_troubles_of_the_disk_are_no_troubles_of_the_network(tmp_path, server, slept):
+def test_other_disk_errors_are_not_retried_as_network_errors(tmp_path, server, slept):
     (tmp_path / "corpora/a.txt.part").mkdir(parents=True)
     server.answers["/a.txt"] = whole()
     with pytest.raises(IsADirectoryError, match="a.txt.part"):
@@ -799,7 +804,7 @@ def test_other_troubles_of_the_disk_are_no_troubles_of_the_network(tmp_path, ser
 # Interruptions, and other processes
 
 
-def test_ctrl_c_leaves_what_has_arrived(tmp_path, server, monkeypatch):
+def test_ctrl_c_keeps_the_bytes_received_so_far(tmp_path, server, monkeypatch):
     def interrupt(seconds: float) -> None:
         raise KeyboardInterrupt
 
@@ -827,28 +832,28 @@ def start(root: Path, url: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=checkout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def test_of_two_processes_one_downloads(tmp_path, server):
-    begun, go_on = threading.Event(), threading.Event()
+def test_only_one_of_two_processes_downloads(tmp_path, server):
+    requested, proceed = threading.Event(), threading.Event()
 
     def answer(handler: Handler, nth: int) -> None:
-        begun.set()
-        go_on.wait(10)
+        requested.set()
+        proceed.wait(10)
         whole()(handler, nth)
 
     server.answers["/a.txt"] = answer
     with start(tmp_path, f"{server.url}/a.txt") as first:
-        assert begun.wait(10)
+        assert requested.wait(10)
         with start(tmp_path, f"{server.url}/a.txt") as second:
-            assert second.stdout.readline() == "waiting for another process, which fetches a.txt\n"
-            go_on.set()
-            assert second.stdout.read() == f"{tmp_path}/corpora/a.txt\n"  # and nothing about fetching
+            assert second.stdout.readline() == "waiting for another process to download a.txt\n"
+            proceed.set()
+            assert second.stdout.read() == f"{tmp_path}/corpora/a.txt\n"  # and nothing about downloading
         assert first.stdout.read().splitlines()[-1] == f"{tmp_path}/corpora/a.txt"
     assert (first.returncode, second.returncode) == (0, 0)
     assert len(server.requests) == 1 and (tmp_path / "corpora/a.txt").read_bytes() == BODY
     assert names(tmp_path / "corpora") == ["a.txt", "a.txt.sha256"]
 
 
-def test_a_killed_process_is_taken_over_from(tmp_path, server):
+def test_the_download_of_a_killed_process_is_resumed(tmp_path, server):
     server.answers["/a.txt"] = in_turn(stalling(40_000), whole())
     part = tmp_path / "corpora/a.txt.part"
     with start(tmp_path, f"{server.url}/a.txt") as process:
@@ -868,7 +873,7 @@ def test_a_killed_process_is_taken_over_from(tmp_path, server):
 # Listings
 
 
-def test_json_is_read_and_not_kept(tmp_path, server, slept, lines):
+def test_json_is_read_and_not_stored(tmp_path, server, slept, lines):
     server.answers["/m/one.example/list"] = in_turn(status(503), plain(b'{"names": ["a"]}', Content_Length=16))
     downloads = Downloads(tmp_path, mirror=f"{server.url}/m")
     assert downloads.json("https://one.example/list") == {"names": ["a"]}
@@ -879,7 +884,7 @@ def test_json_is_read_and_not_kept(tmp_path, server, slept, lines):
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (status(404), "/list could not be had:\n  http.*/list: HTTP Error 404"),
+        (status(404), "could not download http.*/list:\n  http.*/list: HTTP Error 404"),
         (plain(LOGIN, Content_Length=len(LOGIN)), "/list: an HTML page, not the file"),
         (plain(b"{", Content_Length=1), "/list is not JSON: "),
         (plain(b'"\xff"', Content_Length=3), "/list is not JSON: "),
@@ -888,7 +893,7 @@ def test_json_is_read_and_not_kept(tmp_path, server, slept, lines):
         (plain(b"[]", Content_Length=3), "/list: the connection ended after 2 of 3 bytes .5 attempts"),
     ],
 )
-def test_json_that_cannot_be_had(tmp_path, server, monkeypatch, answer, message):
+def test_json_that_cannot_be_downloaded_is_reported(tmp_path, server, monkeypatch, answer, message):
     monkeypatch.setattr(download, "MAX_JSON", 1000)
     server.answers["/list"] = answer
     with pytest.raises(ValueError, match=message):
@@ -896,8 +901,8 @@ def test_json_that_cannot_be_had(tmp_path, server, monkeypatch, answer, message)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_json_offline(tmp_path, server):
+def test_json_is_refused_offline(tmp_path, server):
     server.answers["/list"] = plain(b"[]", Content_Length=2)
-    with pytest.raises(ValueError, match=f"data.offline=true forbids asking for {server.url}/list"):
+    with pytest.raises(ValueError, match=f"data.offline=true forbids downloading {server.url}/list"):
         Downloads(tmp_path, offline=True).json(f"{server.url}/list")
     assert server.requests == []

@@ -1,4 +1,4 @@
-"""Every named experiment composes, says what it is about, and takes two steps."""
+"""Every named experiment composes, has a description, and trains two steps."""
 
 import json
 import re
@@ -25,14 +25,14 @@ FAMILIES = {"feste": 13, "femtogpt": 28, "fundamentallm": 3, "lab": 7, "nanogpt"
 
 @pytest.fixture(scope="session")
 def text(tmp_path_factory) -> Path:
-    """Half a megabyte of prose and code that is on every machine, instead of what would be downloaded."""
+    """Half a megabyte of prose and code from this repository, which replaces downloads."""
     path = tmp_path_factory.mktemp("text") / "text.txt"
     sources = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")), *sorted((ROOT / "lm").rglob("*.py"))]
     path.write_text("\n".join(source.read_text() for source in sources))
     return path
 
 
-def taken(name: str, text: Path, directory: Path, *overrides: str) -> dict:
+def train_two_steps(name: str, text: Path, directory: Path, *overrides: str) -> dict:
     typed = [f"experiment={name}"]
     config = config_of(*typed)
     if type(config.corpus).__name__ in ("DownloadConfig", "PackageConfig", "TinyStoriesConfig", "StdlibConfig"):
@@ -49,8 +49,8 @@ def taken(name: str, text: Path, directory: Path, *overrides: str) -> dict:
 @pytest.mark.parametrize(
     "name", slow_except(QUICK, [name for name in NAMES if "/" not in name] + ["feste/spider", *SOME])
 )
-def test_it_takes_two_steps(name, text, tmp_path):
-    """With one layer and two short sequences; the slow test below has all of them as they are."""
+def test_it_trains_two_steps_at_a_small_size(name, text, tmp_path):
+    """One layer and two short sequences; the slow test below uses the real sizes."""
     size = (
         "model.n_layer=1",
         "model.block_size=32",
@@ -58,37 +58,37 @@ def test_it_takes_two_steps(name, text, tmp_path):
         "data.micro_batch_size=null",
         "precision=fp32",
     )
-    assert taken(name, text, tmp_path, *size)["val/loss"] < 12
+    assert train_two_steps(name, text, tmp_path, *size)["val/loss"] < 12
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_it_takes_two_steps_as_it_is(name, text, tmp_path):
-    """But with fewer sequences in a batch where a step would be more than 0.1 TFLOP, which takes a slow CPU minutes."""
+def test_it_trains_two_steps_at_its_real_size(name, text, tmp_path):
+    """The batch is smaller if a step would be more than 0.1 TFLOP, which takes minutes on a slow CPU."""
     config = config_of(f"experiment={name}")
     with torch.device("meta"):
         flops = 6 * GPT(config.model, 2048).num_params * config.model.block_size  # per sequence
     most = max(1, int(0.1e12 / flops))
     less = [f"data.batch_size={most}", "data.micro_batch_size=null"] if config.data.batch_size > most else []
-    assert taken(name, text, tmp_path, *less)["val/loss"] < 12
+    assert train_two_steps(name, text, tmp_path, *less)["val/loss"] < 12
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_documents_are_complete(family):
+def test_every_experiment_of_a_family_is_there(family):
     assert sum(name.startswith(f"{family}/") for name in NAMES) == FAMILIES[family]
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "/" in name])
-def test_each_says_what_it_asks_and_what_was_reported(name):
-    said = comment(FOLDER / f"{name}.yaml")
-    question, _, rest = said.partition(" Reported: ")
+def test_each_comment_has_a_question_and_a_reported_result(name):
+    text = comment(FOLDER / f"{name}.yaml")
+    question, _, rest = text.partition(" Reported: ")
     assert len(question) > 20 and len(rest) > 5
     for figure in re.findall(r"val/loss ([\d.]+)", rest.partition("Measured:")[2]):
         assert 0 < float(figure) < 12
 
 
 @pytest.mark.slow
-def test_the_script_lists_and_shows_them():
+def test_the_script_describes_experiments():
     def script(*args):
         done = subprocess.run(
             [sys.executable, "scripts/experiments.py", *args], cwd=ROOT, capture_output=True, text=True

@@ -1,4 +1,4 @@
-"""Any finite sampling setting gives valid text, or a ValueError of one line that names the setting."""
+"""Any finite sampling setting gives valid text, or a one-line error that names the setting."""
 
 import math
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from test_generate import LETTERS, small, talk
 
 from lm.data.tokenizer import Chars
-from lm.evaluate.tasks.scoring import Dice
+from lm.evaluate.tasks.scoring import FemtoGPTSampling
 from lm.generate import GenerationRequest, Sampling, complete, decode, decoding, writing
 from lm.generate.sampling import BLOCK, Uniforms, uniforms
 from lm.model import GPT
@@ -19,7 +19,7 @@ MODEL, CHARS = small(), Chars(LETTERS, [])
 
 
 def sizes(low, high):
-    """Numbers of any magnitude between 10**low and 10**high."""
+    """Return a strategy for numbers of any magnitude between 10**low and 10**high."""
     return st.floats(low, high).map(lambda x: 10.0**x) | st.sampled_from([10.0**low, 10.0**high])
 
 
@@ -43,7 +43,7 @@ UNIFORM = st.floats(0, 1, exclude_max=True) | st.just(1 - 2**-53)
     data=st.data(),
     dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
 )
-def test_what_is_chosen_has_probability(values, logits, u, data, dtype):
+def test_the_chosen_token_has_a_probability_above_zero(values, logits, u, data, dtype):
     row = torch.tensor([logits], dtype=torch.float32).to(dtype)
     seen = torch.tensor([data.draw(st.lists(st.booleans(), min_size=len(logits), max_size=len(logits)))])
     sampling, u = Sampling(**values), torch.tensor([u], dtype=torch.float64)
@@ -53,28 +53,28 @@ def test_what_is_chosen_has_probability(values, logits, u, data, dtype):
         return
     token = int(sampling.choose(row, u, seen))
     assert 0 <= token < len(logits) and row[0, token] > -torch.inf
-    filtered = sampling.filtered(row, seen)
+    filtered = sampling.filter_logits(row, seen)
     assert not filtered.isnan().any()
     assert filtered.softmax(-1)[0, token] > 0
     if sampling.temperature == 0:
         assert filtered[0, token] == filtered.max()
     if values["repetition_penalty"] == 1.0:
         exact = [min(x, 3e38 + 1e37 * (x == math.inf)) for x in row[0].tolist()]
-        assert max(exact) - exact[token] <= 800 * sampling.temperature  # else e^-800 of the likeliest one's probability
+        assert max(exact) - exact[token] <= 800 * sampling.temperature  # below e^-800 of the highest probability
     if sampling.top_k == 1 and values["top_p"] is None:
         assert filtered[0, token] == filtered.max()
 
 
 @settings(max_examples=100)
 @given(logits=st.lists(st.integers(-20, 20).map(float), min_size=2, max_size=8, unique=True), u=UNIFORM)
-def test_a_temperature_or_a_filter_that_leaves_one_token_is_greedy(logits, u):
+def test_a_temperature_or_filter_that_leaves_one_token_is_greedy(logits, u):
     row, u = torch.tensor([logits]), torch.tensor([u], dtype=torch.float64)
-    likeliest = int(row.argmax())
+    best = int(row.argmax())
     for values in ({"temperature": 1e-320}, {"temperature": 5e-324}, {"top_k": 1}, {"top_p": 1e-320}, {"min_p": 1.0}):
-        assert int(Sampling(**values).choose(row, u)) == likeliest, values
+        assert int(Sampling(**values).choose(row, u)) == best, values
 
 
-def test_an_endless_temperature_makes_all_tokens_alike():
+def test_a_huge_temperature_gives_all_tokens_the_same_probability():
     rows = torch.tensor([[5.0, -3e38, 3e38, -torch.inf]]).expand(3000, -1)
     u = torch.from_numpy(np.random.default_rng(0).random(3000))
     drawn = torch.bincount(Sampling(1e308).choose(rows, u), minlength=4) / 3000
@@ -86,20 +86,20 @@ def test_huge_logits_keep_their_order():
     for logits, best in (([3e38, 2e38, -3e38], 0), ([-3e38, -2e38], 1), ([torch.inf, 0.0], 0), ([1e20, 1.1e20], 1)):
         for temperature in (0.0, 1e-320, 0.5, 1.0):
             assert int(Sampling(temperature).choose(torch.tensor([logits]), u)) == best
-    # the penalty makes 3e38 the lesser of the two
+    # the penalty makes 3e38 the smaller one
     seen = torch.tensor([[True, False]])
     assert int(Sampling(0.5, repetition_penalty=2.0).choose(torch.tensor([[3e38, 2e38]]), u, seen)) == 1
 
 
 @pytest.mark.parametrize("bad", [math.nan, -math.inf])
 @pytest.mark.parametrize("temperature", [0.0, 1.0, 1e300])
-def test_logits_that_say_nothing_are_refused(bad, temperature):
+def test_logits_without_a_probability_are_refused(bad, temperature):
     rows = torch.tensor([[1.0, 2.0], [bad, bad]])
     with pytest.raises(ValueError, match="^the model gives no token a probability: its logits are [^\n]*$"):
         Sampling(temperature).choose(rows, torch.tensor([0.5, 0.5]))
 
 
-WISHES = {
+REQUESTS = {
     "max_new_tokens": st.integers(1, 6) | st.integers(-(10**30), 0),
     "num_samples": st.integers(1, 3) | st.integers(10**9, 10**30) | st.integers(-5, 0),
     "seed": st.integers(0, 2**63 - 1) | st.integers(-(2**70), 2**70),
@@ -112,26 +112,26 @@ MODELS = {dtype: small().to(dtype) for dtype in (torch.float32, torch.bfloat16, 
 @settings(max_examples=250)
 @given(
     values=st.fixed_dictionaries({key: wild | NUMBERS if key != "top_k" else wild for key, wild in SETTINGS.items()}),
-    wishes=st.fixed_dictionaries(WISHES),
+    fields=st.fixed_dictionaries(REQUESTS),
     dtype=st.sampled_from(list(MODELS)),
 )
-def test_any_settings_write_text_or_are_refused_by_name(values, wishes, dtype):
+def test_any_settings_give_text_or_are_refused_by_name(values, fields, dtype):
     values = {key: value for key, value in values.items() if value is not None or key in ("top_k", "top_p", "min_p")}
     try:
-        wanted = GenerationRequest(sampling=Sampling(**values), **wishes)
-        found = complete(MODELS[dtype], CHARS, ["abc", "d"], wanted)
+        request = GenerationRequest(sampling=Sampling(**values), **fields)
+        completions = complete(MODELS[dtype], CHARS, ["abc", "d"], request)
     except ValueError as error:
         assert "\n" not in str(error)
-        assert str(error).split("=")[0].split(" ")[0] in {*values, *wishes}
+        assert str(error).split("=")[0].split(" ")[0] in {*values, *fields}
         return
-    assert len(found) == 2 * wanted.num_samples
-    for c in found:
-        assert 0 < len(c.ids) <= wanted.max_new_tokens and all(0 <= i < len(LETTERS) for i in c.ids)
+    assert len(completions) == 2 * request.num_samples
+    for c in completions:
+        assert 0 < len(c.ids) <= request.max_new_tokens and all(0 <= i < len(LETTERS) for i in c.ids)
         assert c.text == CHARS.decode(c.ids) or c.ended == "stop"
         assert all(0 <= piece.prob <= 1 for piece in c.pieces)
 
 
-def test_settings_typed_in_a_session_are_as_safe():
+def test_settings_typed_in_a_session_are_checked_too():
     lines = [
         "/set temperature 1e-320", "abc", "/set temperature 1e308", "abc", "/set top_k " + "9" * 30, "abc",
         "/set top_p 1e-320", "/set min_p 1e-320", "abc", "/set repetition_penalty 1e-300", "abc",
@@ -139,94 +139,96 @@ def test_settings_typed_in_a_session_are_as_safe():
         "/set max_new_tokens " + "9" * 5000, "/set temperature 1e999", "/set temperature nan", "/set top_p 0",
         "/set max_new_tokens 0", "/set seed -1", "/probs " + "9" * 40, "/probs -1", "/set stop ''",
     ]  # fmt: skip
-    said, session = talk(MODEL, *lines)
-    refused = [line for line in said.split("\n") if " must " in line]
+    output, session = talk(MODEL, *lines)
+    refused = [line for line in output.split("\n") if " must " in line]
     keys = ["seed", "max_new_tokens", "temperature", "temperature", "top_p", "max_new_tokens", "seed", "alternatives",
             "stop"]  # fmt: skip
     assert [line.split("=")[0].split(" ")[0] for line in refused] == keys
-    assert session.wanted.seed == 2**63 - 1 and session.wanted.alternatives == int("9" * 40)
+    assert session.request.seed == 2**63 - 1 and session.request.alternatives == int("9" * 40)
 
 
-def test_a_task_is_examined_by_tokens_that_exist():
+def test_femtogpt_sampling_chooses_existing_tokens():
     row = torch.tensor([[0.0, 5.0, 1.0, -torch.inf]])
     for u in (0.0, 0.5, 1 - 2**-53):
-        assert int(Dice(0.5).choose(row, torch.tensor([u], dtype=torch.float64))) in (0, 1, 2)
+        assert int(FemtoGPTSampling(0.5).choose(row, torch.tensor([u], dtype=torch.float64))) in (0, 1, 2)
 
 
 # ---- length and number
 
 
-def test_the_random_numbers_are_what_they_always_were_whatever_the_length():
-    golden = np.random.Generator(np.random.Philox(key=[7, 3])).random(2 * BLOCK + 5)
-    assert uniforms(7, [3], 5)[0].tolist() == golden[:5].tolist()
+def test_the_random_numbers_do_not_depend_on_the_length():
+    expected = np.random.Generator(np.random.Philox(key=[7, 3])).random(2 * BLOCK + 5)
+    assert uniforms(7, [3], 5)[0].tolist() == expected[:5].tolist()
     stream = Uniforms(7, [0, 3], 10**30)
-    places = [(0, 0), (0, 0), (1, 1)] + [(i, i) for i in range(2, len(golden))]  # a longer prompt begins later
+    places = [(0, 0), (0, 0), (1, 1)] + [(i, i) for i in range(2, len(expected))]  # a longer prompt begins later
     drawn = [stream.at(place)[1].item() for place in places]
-    assert drawn == [golden[0], *golden]
+    assert drawn == [expected[0], *expected]
 
 
-def test_a_text_without_an_end_takes_no_room_ahead(monkeypatch):
+def test_an_unlimited_length_reserves_no_memory(monkeypatch):
     texts = []
-    monkeypatch.setattr(decoding, "ROOM", 64)
+    monkeypatch.setattr(decoding, "RESERVED", 64)
     for n in (BLOCK + 14, 10**12, 10**30):
-        wanted, told = GenerationRequest(n, Sampling(), num_samples=2, seed=4), []
+        request, emitted = GenerationRequest(n, Sampling(), num_samples=2, seed=4), []
 
-        def watch(row, text, told=told):
-            told.append((row, text))
-            if len(told) == 2 * (BLOCK + 14):
+        def on_text(row, text, emitted=emitted):
+            emitted.append((row, text))
+            if len(emitted) == 2 * (BLOCK + 14):
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            complete(MODEL, CHARS, ["abc"], wanted, watch)
-        texts.append(told)
+            complete(MODEL, CHARS, ["abc"], request, on_text)
+        texts.append(emitted)
     assert texts[0] == texts[1] == texts[2]
     assert len(texts[0]) == 2 * (BLOCK + 14)
 
 
-def same(found, expected):
-    """Whether completions are the same; another number of rows rounds probabilities otherwise."""
-    for a, b in zip(found, expected, strict=True):
+def same(completions, expected):
+    """Tell whether completions are the same, up to the rounding of probabilities in batches of another size."""
+    for a, b in zip(completions, expected, strict=True):
         assert (a.prompt, a.sample, a.text, a.ended, a.ids) == (b.prompt, b.sample, b.text, b.ended, b.ids)
         assert [p.prob for p in a.pieces] == pytest.approx([p.prob for p in b.pieces], rel=1e-4)
     return True
 
 
-def test_rows_in_several_batches_are_what_they_are_in_one(monkeypatch):
-    prompts, wanted = ["abc", "k", "defghijklm"], GenerationRequest(12, Sampling(0.9), num_samples=3, alternatives=2)
-    told = []
-    together = complete(MODEL, CHARS, prompts, wanted)
+def test_several_batches_give_the_same_completions_as_one(monkeypatch):
+    prompts, request = ["abc", "k", "defghijklm"], GenerationRequest(12, Sampling(0.9), num_samples=3, alternatives=2)
+    emitted = []
+    together = complete(MODEL, CHARS, prompts, request)
     monkeypatch.setattr(writing, "BATCH", 2)
-    assert same(complete(MODEL, CHARS, prompts, wanted, lambda row, text: told.append((row, text))), together)
+    assert same(complete(MODEL, CHARS, prompts, request, lambda row, text: emitted.append((row, text))), together)
     for i, completion in enumerate(together):
-        assert "".join(text for row, text in told if row == i) == completion.text
+        assert "".join(text for row, text in emitted if row == i) == completion.text
     numbers = [5, 3, 1, 2, 0, 4, 7, 6, 8]
     monkeypatch.setattr(writing, "BATCH", 4)
-    some = complete(MODEL, CHARS, prompts, wanted, numbers=numbers)
+    some = complete(MODEL, CHARS, prompts, request, numbers=numbers)
     monkeypatch.setattr(writing, "BATCH", 100)
-    assert same(some, complete(MODEL, CHARS, prompts, wanted, numbers=numbers))
+    assert same(some, complete(MODEL, CHARS, prompts, request, numbers=numbers))
 
 
-def test_many_prompts_are_written_a_batch_at_a_time(monkeypatch):
+def test_many_prompts_are_completed_in_batches(monkeypatch):
     widest, features = [], GPT.features
     monkeypatch.setattr(
         GPT, "features", lambda self, ids, *a, **k: widest.append(len(ids)) or features(self, ids, *a, **k)
     )
-    found = complete(MODEL, CHARS, [LETTERS[i % 20] for i in range(1000)], GenerationRequest(2))
-    assert len(found) == 1000 and max(widest) == writing.BATCH
-    with pytest.raises(ValueError, match="^num_samples=1000000 of 3 prompts are 3,000,000 texts, and must be at most"):
+    completions = complete(MODEL, CHARS, [LETTERS[i % 20] for i in range(1000)], GenerationRequest(2))
+    assert len(completions) == 1000 and max(widest) == writing.BATCH
+    with pytest.raises(
+        ValueError, match="^num_samples=1000000 with 3 prompts gives 3,000,000 texts; at most 1,000,000 are"
+    ):
         complete(MODEL, CHARS, ["a", "b", "c"], GenerationRequest(num_samples=10**6))
 
 
 # ---- Apple GPUs have no float64
 
 
-def test_an_apple_gpu_leaves_the_draw_to_the_cpu():
-    for name, wanted in (("mps", "cpu"), ("cuda:1", "cuda:1"), ("cpu", "cpu")):
-        assert decoding.drawing_device(torch.device(name)) == torch.device(wanted)
+def test_on_an_apple_gpu_tokens_are_drawn_on_the_cpu():
+    for name, expected in (("mps", "cpu"), ("cuda:1", "cuda:1"), ("cpu", "cpu")):
+        assert decoding.drawing_device(torch.device(name)) == torch.device(expected)
 
 
-@pytest.mark.parametrize("base", [Sampling, Dice])
-def test_all_that_is_in_float64_happens_on_the_drawing_device(monkeypatch, base):
+@pytest.mark.parametrize("base", [Sampling, FemtoGPTSampling])
+def test_all_float64_computation_happens_on_the_drawing_device(monkeypatch, base):
     seen_on = []
 
     class Spy(base):

@@ -1,4 +1,4 @@
-"""scripts/generate.py in this process: what is read for prompts, special tokens, ids without a token."""
+"""Tests of scripts/generate.py in this process: reading prompts, special tokens, ids without a token."""
 
 import io
 import json
@@ -20,7 +20,7 @@ from scripts import generate
 
 END, USER = 256, 257
 TOKENIZER = Bytes(["<|endoftext|>", "<|user|>"])
-ODD = "a\x0cb\u2028c\x85d\x1ce\rf\x0bg"  # one line, though str.splitlines makes seven of it
+ODD = "a\x0cb\u2028c\x85d\x1ce\rf\x0bg"  # one line, which str.splitlines would split into seven
 
 
 def checkpoint(tokenizer=TOKENIZER, more=0):
@@ -29,7 +29,7 @@ def checkpoint(tokenizer=TOKENIZER, more=0):
 
 @pytest.fixture
 def script(monkeypatch, capsys):
-    """script(..., stdin=b"") runs it on a model that likes all ids alike: (0 or what it ends with, stdout, stderr)."""
+    """Return script(*args, stdin=b""): run it on a model with equal probabilities, return (status, stdout, stderr)."""
 
     def run(*args, stdin=b"", encoding="ascii", source=None):
         monkeypatch.setattr(generate, "load", lambda path: source or checkpoint())
@@ -47,8 +47,8 @@ def script(monkeypatch, capsys):
 
 
 @pytest.fixture
-def asked(script):
-    """The prompts that the script takes of its arguments."""
+def used_prompts(script):
+    """Return a function that runs the script and returns the prompts that it used."""
 
     def run(*args, **kwargs):
         status, out, _ = script(*args, "--json", "--max-new-tokens", 1, **kwargs)
@@ -58,24 +58,24 @@ def asked(script):
     return run
 
 
-# ---- what is read
+# ---- reading prompts
 
 
 @pytest.mark.parametrize("where", ["file", "standard input", "file called -"])
-def test_prompts_are_read_as_utf8_whatever_the_locale(asked, tmp_path, where):
-    def taken(data, *args):
+def test_prompts_are_read_as_utf8_whatever_the_locale(used_prompts, tmp_path, where):
+    def prompts_of(data, *args):
         if where == "file":
             (tmp_path / "p.txt").write_bytes(data)
-            return asked("--prompt-file", tmp_path / "p.txt", *args)
-        return asked("--prompt" if where == "standard input" else "--prompt-file", "-", *args, stdin=data)
+            return used_prompts("--prompt-file", tmp_path / "p.txt", *args)
+        return used_prompts("--prompt" if where == "standard input" else "--prompt-file", "-", *args, stdin=data)
 
     for text in ("naïve 漢字 🙂\n", ODD, "two\r\nlines\n"):
         for mark in (b"", b"\xef\xbb\xbf"):
-            assert taken(mark + text.encode()) == [text]
-            assert taken(mark + text.encode(), "--lines") == [
+            assert prompts_of(mark + text.encode()) == [text]
+            assert prompts_of(mark + text.encode(), "--lines") == [
                 line for line in text.replace("\r\n", "\n").split("\n") if line
             ]
-    assert taken(f"{ODD}\r\nh\n\n\r\ni".encode(), "--lines") == [ODD, "h", "i"]
+    assert prompts_of(f"{ODD}\r\nh\n\n\r\ni".encode(), "--lines") == [ODD, "h", "i"]
 
 
 @pytest.mark.parametrize("stdin", [False, True])
@@ -85,7 +85,7 @@ def test_prompts_are_read_as_utf8_whatever_the_locale(asked, tmp_path, where):
      (b"caf\xe9 ba", "is not UTF-8: byte 0xe9 at offset 3"), (b"", "is empty"), (b"a\0b", "is binary, not text")],
     ids=str,
 )  # fmt: skip
-def test_what_is_no_text_is_refused_in_one_line(script, tmp_path, data, message, stdin):
+def test_input_that_is_not_text_is_refused_in_one_line(script, tmp_path, data, message, stdin):
     path = tmp_path / "p.txt"
     path.write_bytes(data)
     status, out, _ = script("--prompt-file", "-" if stdin else path, stdin=data)
@@ -96,14 +96,14 @@ def test_what_is_no_text_is_refused_in_one_line(script, tmp_path, data, message,
 
 @settings(max_examples=100)
 @given(text=st.text(st.characters(codec="utf-8") | st.sampled_from("\n\r\x0b\x0c\x1c\x85\u2028"), max_size=20))
-def test_lines_are_parted_by_newlines_alone(text):
+def test_only_newlines_separate_lines(text):
     lines = user_text.lines(text)
     assert "\n".join(lines) == text.replace("\r\n", "\n") and not any("\n" in line for line in lines)
 
 
-def test_a_prompt_on_the_command_line_is_utf8_too(asked, script, monkeypatch):
-    assert asked("--prompt", "naïve") == ["naïve"]
-    typed = b"caf\xe9".decode("utf-8", "surrogateescape")  # as Python hands on what a Latin-1 terminal types
+def test_a_prompt_on_the_command_line_is_utf8_too(used_prompts, script, monkeypatch):
+    assert used_prompts("--prompt", "naïve") == ["naïve"]
+    typed = b"caf\xe9".decode("utf-8", "surrogateescape")  # as Python decodes the input of a Latin-1 terminal
     for flag in ("--prompt", "--stop"):
         status, out, _ = script(flag, typed)
         assert status == f"error: {flag}={typed!r} is not UTF-8: byte 0xe9" and not out
@@ -115,7 +115,7 @@ def test_a_prompt_on_the_command_line_is_utf8_too(asked, script, monkeypatch):
 
 
 def first_ids(monkeypatch, script, *args, source=None):
-    """What the model reads first."""
+    """Return the ids that the model reads first, standard output, and standard error before the timing."""
     seen = []
     source = source or checkpoint()
     features = source.model.features
@@ -125,12 +125,13 @@ def first_ids(monkeypatch, script, *args, source=None):
     return seen[0], out, err.rpartition("2 tokens in")[0]
 
 
-def test_a_prompt_gives_special_tokens_when_it_is_to(monkeypatch, script):
+def test_special_tokens_in_a_prompt_are_encoded_on_request(monkeypatch, script):
     plain = list(b"<|user|>hi")
     ids, _, err = first_ids(monkeypatch, script, "--prompt", "<|user|>hi")
     assert ids == [plain]
     assert (
-        err == "hint: the prompt spells <|user|>, encoded as ordinary text; with --parse-special it becomes a token\n"
+        err == "hint: the prompt contains <|user|>, encoded as ordinary text; "
+        "use --parse-special to encode special tokens\n"
     )
     ids, out, err = first_ids(monkeypatch, script, "--prompt", "<|user|>hi", "--parse-special")
     assert ids == [[USER, *b"hi"]] and not err and out.startswith("<|user|>hi")
@@ -147,35 +148,43 @@ def test_a_prompt_may_follow_the_start_of_a_document(monkeypatch, script):
     assert ids == [[END, USER, *b"hi"]]
     assert first_ids(monkeypatch, script)[0] == [[10]]
     status, out, _ = script(flag, source=checkpoint(Bytes()))
-    assert status == "error: the tokenizer has no end-of-text token, so no prompt can follow the start of a document"
+    assert status == "error: the tokenizer has no end-of-text token, so a prompt cannot follow the start of a document"
     assert not out
 
 
-def test_wishes_of_a_prompt_hold_in_batches_and_for_characters():
+def test_prompt_settings_apply_to_batches_and_character_tokenizers():
     chars = Chars("ab", ["<|endoftext|>"])
     model = indifferent(3)
-    for prompts, wanted in ((["<|endoftext|>", "ab"], GenerationRequest(3, GREEDY, parse_special=True)), (["", "ab"], GenerationRequest(3, GREEDY, document_start=True))):  # fmt: skip
-        assert [c.prompt for c in complete(model, chars, prompts, wanted)] == prompts
+    for prompts, request in (
+        (["<|endoftext|>", "ab"], GenerationRequest(3, GREEDY, parse_special=True)),
+        (["", "ab"], GenerationRequest(3, GREEDY, document_start=True)),
+    ):
+        assert [c.prompt for c in complete(model, chars, prompts, request)] == prompts
     with pytest.raises(ValueError, match="lacks '<'"):
         complete(model, chars, ["<|endoftext|>"], GenerationRequest(3))
 
 
-def test_a_session_has_both_settings():
-    said, session = talk(
+def test_a_session_can_change_both_prompt_settings():
+    output, session = talk(
         indifferent(258), "/set", "<|user|>", "/set parse_special on", "<|user|>", "/set document_start on", "", "/more",
-        "/set parse_special maybe", "/set document_start off", "", wanted=GenerationRequest(2, GREEDY), tokenizer=TOKENIZER,
+        "/set parse_special maybe", "/set document_start off", "", request=GenerationRequest(2, GREEDY), tokenizer=TOKENIZER,
     )  # fmt: skip
-    assert "parse_special       off\ndocument_start      off\n" in said
-    assert said.count("[<|user|> encoded as ordinary text; with /set parse_special on it becomes a token]\n") == 1
-    assert "parse_special on\n" in said and "document_start on\n" in said
-    assert "parse_special=maybe must be on or off\n" in said
-    assert session.prompt == "\0\0" and not session.wanted.document_start  # the empty prompt's text, of /more
+    assert "parse_special       off\ndocument_start      off\n" in output
+    hint = (
+        "[the prompt contains <|user|>, encoded as ordinary text; use /set parse_special on to encode special tokens]"
+    )
+    assert output.count(f"{hint}\n") == 1
+    assert "parse_special on\n" in output and "document_start on\n" in output
+    assert "parse_special=maybe must be on or off\n" in output
+    assert (
+        session.prompt == "\0\0" and not session.request.document_start
+    )  # /more continues the text of the empty prompt
 
 
 # ---- ids without a token
 
 
-def test_probabilities_of_ids_without_a_token_are_shown(script):
+def test_probabilities_of_ids_without_a_token_are_displayed(script):
     source = checkpoint(more=62)
     with torch.no_grad():
         source.model.head.bias = torch.nn.Parameter(torch.zeros(320))

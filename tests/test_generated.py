@@ -1,4 +1,4 @@
-"""Grammars are parsed anew here; `log_prob` is held against counting, enumeration of all that is hidden, and theory."""
+"""Synthetic corpora: an independent parser checks their grammar; counting, enumeration and theory check `log_prob`."""
 
 import hashlib
 import math
@@ -14,7 +14,7 @@ import pytest
 
 from lm.data.corpus import AdditionConfig, Sequence2Config, SequenceConfig, TenActionsConfig, WordsConfig
 
-LANGUAGES = {
+CORPORA = {
     "words": WordsConfig(),
     "addition": AdditionConfig(),
     "ten_actions": TenActionsConfig(),
@@ -22,7 +22,7 @@ LANGUAGES = {
     "sequence2": Sequence2Config(),
     "noisy": Sequence2Config(noise=0.02),
 }
-A_MILLION = {"words": 143_000, "addition": 70_000, "ten_actions": 87_000, "sequence": 333_360}  # lines of it
+A_MILLION = {"words": 143_000, "addition": 70_000, "ten_actions": 87_000, "sequence": 333_360}  # lines
 RANDOM = ["words", "addition", "ten_actions"]
 ALPHABETS = {
     "words": "aeioubcdfghjk;\n",
@@ -32,14 +32,14 @@ ALPHABETS = {
     "sequence2": "abcdefghijklmnopqrstuvwxyz0123;\n",
     "noisy": "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ;\n",
 }
-every = pytest.mark.parametrize("name", LANGUAGES)
+every_corpus = pytest.mark.parametrize("name", CORPORA)
 
 
 @cache
 def text(name: str) -> str:
-    """About a million characters; for the sequences whole periods."""
-    written = replace(LANGUAGES[name], lines=A_MILLION.get(name, 27 * 4620), seed=3).generate()
-    return written.removesuffix("\n\n") + "\n" if name == "words" else written
+    """Return about a million characters; for the sequences, whole periods."""
+    generated = replace(CORPORA[name], lines=A_MILLION.get(name, 27 * 4620), seed=3).generate()
+    return generated.removesuffix("\n\n") + "\n" if name == "words" else generated
 
 
 def windows(name: str, length: int, count: int) -> list[str]:
@@ -71,7 +71,7 @@ def test_words_follow_the_grammar():
         uniform([word[place] for word in words if len(word) > place], "aeiou" if place % 2 else "bcdfghjk")
 
 
-def test_sums_are_right():
+def test_sums_are_correct():
     lines = text("addition").splitlines()
     sums = [re.fullmatch(r"(\d+) \+ (\d+) = (\d+);", line).groups() for line in lines]
     assert len(sums) == 70_000
@@ -100,7 +100,7 @@ RESULTS = [
 ]
 
 
-def test_the_ten_actions_do_what_they_should():
+def test_each_of_the_ten_actions_has_its_result():
     lines = [re.fullmatch("([a-f]{4,8})([0-9])([a-z]*);", line).groups() for line in text("ten_actions").splitlines()]
     assert 87_000 - 20 < len(lines) <= 87_000
     assert lines[0][1] not in "5678"
@@ -111,13 +111,13 @@ def test_the_ten_actions_do_what_they_should():
     uniform("".join(data for data, _, _ in lines), "abcdef")
 
 
-def test_no_line_looks_back_when_there_is_none():
+def test_the_first_line_does_not_look_back():
     texts = [TenActionsConfig(lines=1, seed=seed).generate() for seed in range(1000)]
     assert not any(re.fullmatch("[a-f]+[5-8].*\n", line) for line in texts)
     assert abs(texts.count("") - 400) < 5 * (1000 * 0.4 * 0.6) ** 0.5
 
 
-def test_sequences_follow_their_definition():
+def test_sequences_are_interleaved_cycles():
     steps = [("abcdefgh"[i % 8], "@#$%^"[i % 5]) for i in range(2000)]
     assert SequenceConfig().generate() == "".join(letter + mark + mark for letter, mark in steps)
     lines = Sequence2Config(lines=10_000).generate().splitlines(keepends=True)
@@ -127,7 +127,7 @@ def test_sequences_follow_their_definition():
         assert line == "abc"[i % 3] + "defg"[i % 4] + "hijkl"[i % 5] + d + d + "tuvwxyz0123"[i % 11] + ";\n"
 
 
-def test_noise_spoils_characters_evenly():
+def test_noise_replaces_characters_evenly():
     clean, noisy = text("sequence2"), text("noisy")
     assert len(clean) == len(noisy)
     changed = [(a, b) for a, b in zip(clean, noisy, strict=True) if a != b]
@@ -149,21 +149,21 @@ GOLDEN = {
 }
 
 
-@every
+@every_corpus
 def test_texts_are_the_same_bytes_everywhere(name):
-    config = LANGUAGES[name]
+    config = CORPORA[name]
     assert hashlib.sha256(config.generate().encode()).hexdigest() == GOLDEN[name]
     first, second = (replace(config, lines=100, seed=seed).generate() for seed in (1, 2))
     assert (first == second) == (name in ("sequence", "sequence2"))
 
 
-@every
-def test_a_longer_text_begins_with_the_shorter(name):
-    short, long = (replace(LANGUAGES[name], lines=lines).generate() for lines in (100, 300))
+@every_corpus
+def test_a_longer_text_begins_with_the_shorter_one(name):
+    short, long = (replace(CORPORA[name], lines=lines).generate() for lines in (100, 300))
     assert long.startswith(short.removesuffix("\n")) and 2 < len(long) / len(short) < 4
 
 
-def test_ranges():
+def test_settings_out_of_range_are_refused():
     with pytest.raises(ValueError, match="corpus.lines=0 must be at least 1"):
         WordsConfig(lines=0)
     with pytest.raises(ValueError, match="corpus.noise=1.5 must be at least 0 and below 1"):
@@ -174,13 +174,13 @@ def test_a_text_is_one_stream():
     assert WordsConfig(lines=3).streams(None) == {"train": [WordsConfig(lines=3).generate()]}
 
 
-# What log_prob says. Three things make it a law: what may follow or precede a window adds up to the window, and behind
-# enough text a line is as likely as the grammar makes it.
+# log_prob. It is a probability distribution: the probabilities of all continuations of a window, in both directions, add
+# up to that of the window. It follows the grammar: after enough text, a line has the probability given by the grammar.
 
 
-@every
-def test_what_may_follow_or_precede_a_window_adds_up_to_it(name):
-    log_prob, alphabet = LANGUAGES[name].log_prob, ALPHABETS[name]
+@every_corpus
+def test_the_probabilities_of_all_continuations_add_up(name):
+    log_prob, alphabet = CORPORA[name].log_prob, ALPHABETS[name]
     assert sum(math.exp(log_prob(c)) for c in alphabet) == pytest.approx(1, rel=1e-9)
     for length in [*range(1, 41), 300] if name in RANDOM else [1, 2, 3, 5, 8, 13, 40, 300]:
         for window in windows(name, length, 1):
@@ -190,13 +190,13 @@ def test_what_may_follow_or_precede_a_window_adds_up_to_it(name):
 
 
 @pytest.mark.parametrize("name", RANDOM)
-def test_behind_enough_text_a_line_is_as_likely_as_the_grammar_makes_it(name):
+def test_after_enough_text_a_line_has_the_probability_of_the_grammar(name):
     chances = {
         "words": lambda line: -math.log(5 * 5 * 7 * 4 * 2 * (1 if len(line) == 6 else 6 * 3)),
         "addition": lambda line: -2 * math.log(101),
         "ten_actions": lambda line: -math.log(5 * 10) - len(re.match("[a-f]*", line)[0]) * math.log(6),
     }
-    log_prob = LANGUAGES[name].log_prob
+    log_prob = CORPORA[name].log_prob
     for window in windows(name, 200, 100):
         *before, line, _ = window.splitlines(keepends=True)
         gain = log_prob("".join([*before, line])) - log_prob("".join(before))
@@ -204,12 +204,12 @@ def test_behind_enough_text_a_line_is_as_likely_as_the_grammar_makes_it(name):
 
 
 @pytest.mark.parametrize("name", [*RANDOM, "noisy"])
-def test_windows_are_as_frequent_as_log_prob_says(name):
+def test_the_frequency_of_windows_agrees_with_log_prob(name):
     stream = np.frombuffer(text(name).encode(), dtype=np.uint8)
     short = {w for length in range(1, 9) for w in windows(name, length, 40)} | set(ALPHABETS[name])
     tested = 0
     for window in short:
-        p = math.exp(LANGUAGES[name].log_prob(window))
+        p = math.exp(CORPORA[name].log_prob(window))
         if p * len(stream) < 200:
             continue
         found = np.ones(len(stream) - 10, dtype=bool)
@@ -222,12 +222,12 @@ def test_windows_are_as_frequent_as_log_prob_says(name):
 
 
 @pytest.mark.parametrize("name", ["sequence", "sequence2"])
-def test_sequences_count_phases(name):
+def test_the_probability_of_sequences_is_the_share_of_matching_phases(name):
     period = text(name)[: 120 if name == "sequence" else 36960]
     assert text(name)[len(period) :].startswith(period)
     for window in [w for length in (1, 2, 3, 5, 17, 250) for w in windows(name, length, 3)]:
         count = sum((period + period).startswith(window[:100], i) for i in range(len(period)))
-        assert LANGUAGES[name].log_prob(window) == pytest.approx(math.log(count / len(period)))
+        assert CORPORA[name].log_prob(window) == pytest.approx(math.log(count / len(period)))
 
 
 def test_noise_is_averaged_over_all_phases():
@@ -236,15 +236,15 @@ def test_noise_is_averaged_over_all_phases():
     for window in ["a", "Q", "4;", "adhmm", "adhmQ", "Qdhmmt", "adhmmt;\nb", *windows("noisy", 7, 3)]:
         ends = [(period + period)[i : i + len(window)] for i in range(len(period))]
         p = sum(math.prod(keep if a == b else swap for a, b in zip(window, end, strict=True)) for end in ends)
-        assert LANGUAGES["noisy"].log_prob(window) == pytest.approx(math.log(p / len(period)))
+        assert CORPORA["noisy"].log_prob(window) == pytest.approx(math.log(p / len(period)))
 
 
-# All that may stand before a window, enumerated.
+# Enumeration of everything that may precede a window.
 
 
 @cache
 def following(word: str, history: str) -> dict[str, float]:
-    """What may come next in a line of words that reads `word`, behind lines with these initials."""
+    """Return the probability of each next character after `word`, in a line after lines with these initials."""
     if word == "":
         free = set("bcdfghjk") - set(history)
     elif word[-1] == ";":
@@ -253,8 +253,8 @@ def following(word: str, history: str) -> dict[str, float]:
         free = set("aeiou" if len(word) % 2 else "bcdfghjk") - set(word)
     if len(word) == 6:
         return {";": 1.0}
-    goes_on = 0.5 if len(word) == 4 else 1.0
-    return {c: goes_on / len(free) for c in free} | ({";": 0.5} if len(word) == 4 else {})
+    continues = 0.5 if len(word) == 4 else 1.0
+    return {c: continues / len(free) for c in free} | ({";": 0.5} if len(word) == 4 else {})
 
 
 def reading(window: str, word: str, history: str) -> float:
@@ -271,7 +271,7 @@ def reading(window: str, word: str, history: str) -> float:
 
 @cache
 def words_so_far() -> dict[str, float]:
-    """All beginnings of a line with the probability of passing through them."""
+    """Return all beginnings of a line with the probability that a line begins with them."""
     found, edge = {}, {"": 1.0}
     while edge:
         found |= edge
@@ -281,7 +281,7 @@ def words_so_far() -> dict[str, float]:
 
 def enumerate_words(window: str) -> float:
     cut = window.find("\n") + 1 or len(window)
-    chances = dict.fromkeys("bcdfghjk", 0.0)  # of what is seen of the first line, by the initial of that line
+    chances = dict.fromkeys("bcdfghjk", 0.0)  # of the visible part of the first line, keyed by the initial of that line
     for word, p in words_so_far().items():
         if word:
             chances[word[0]] += p * reading(window[:cut], word, "")
@@ -293,24 +293,24 @@ def enumerate_words(window: str) -> float:
     return total / 7  # characters in a line, on average
 
 
-def test_words_against_enumeration():
+def test_log_prob_of_words_agrees_with_enumeration():
     for window in [w for length in (1, 2, 3, 5, 8, 12, 20, 30, 45) for w in windows("words", length, 2)]:
         assert math.exp(WordsConfig().log_prob(window)) == pytest.approx(enumerate_words(window), rel=1e-9), window
 
 
 @cache
 def letters(n: int) -> np.ndarray:
-    """(n, 6**n): all that n letters can be."""
+    """Return all combinations of n letters, (n, 6**n)."""
     return np.array(list(product(range(6), repeat=n))).T
 
 
 def enumerate_actions(window: str) -> float:
-    """For windows of true text: only what hangs on letters that may be hidden is held against the grammar."""
+    """Return the probability of a window of real text, enumerating only the letters that are not visible."""
     first, *lines = window.splitlines(keepends=True)
-    behind, looks_back = 1.0, None
+    rest_probability, looks_back = 1.0, None
     for line in lines:
         data, action = re.match("([a-f]*)([0-9]?)", line).groups()
-        behind *= 6.0 ** -len(data) * (1 / 50 if action else sum(k >= len(data) for k in range(4, 9)) / 5)
+        rest_probability *= 6.0 ** -len(data) * (1 / 50 if action else sum(k >= len(data) for k in range(4, 9)) / 5)
     if lines:
         looks_back = re.match("[a-f]+([5-8])([a-l]*)", lines[0])
     total = 0.0
@@ -340,10 +340,10 @@ def enumerate_actions(window: str) -> float:
             for i, letter in claims:
                 true &= (letters(len(hidden))[hidden.index(i)] if i in hidden else seen[i]) == letter
             total += p * true.mean()
-    return total / 575 * behind  # characters in fifty lines
+    return total / 575 * rest_probability  # characters in fifty lines
 
 
-def test_ten_actions_against_enumeration():
+def test_log_prob_of_ten_actions_agrees_with_enumeration():
     for window in [w for length in (1, 2, 3, 5, 8, 12, 16, 20, 24, 30, 60) for w in windows("ten_actions", length, 20)]:
         p = enumerate_actions(window)
         assert math.exp(TenActionsConfig().log_prob(window)) == pytest.approx(p, rel=1e-9), window
@@ -375,11 +375,11 @@ def test_ten_actions_against_enumeration():
         ("noisy", ["é", "-", " ", "adhmm t"]),
     ],
 )
-def test_what_the_grammar_cannot_say(name, impossible):
-    assert [w for w in impossible if LANGUAGES[name].log_prob(w) != -math.inf] == []
+def test_impossible_windows_have_probability_zero(name, impossible):
+    assert [w for w in impossible if CORPORA[name].log_prob(w) != -math.inf] == []
 
 
-# The floors: what the best of models can reach.
+# The lowest possible loss.
 
 LINE = np.mean([len(f"{a} + {b} = {a + b};\n") for a in range(101) for b in range(101)])
 SAME = 1 - 0.02 * 63 / 64
@@ -394,9 +394,9 @@ RATES = {
 }
 
 
-@every
-def test_entropy_rates(name):
-    log_prob, long = LANGUAGES[name].log_prob, 4096 if name in RANDOM else 1024
+@every_corpus
+def test_the_entropy_agrees_with_theory(name):
+    log_prob, long = CORPORA[name].log_prob, 4096 if name in RANDOM else 1024
     losses = [(log_prob(w[:256]) - log_prob(w)) / (long - 256) for w in windows(name, long, 60)]
     error = np.std(losses) / len(losses) ** 0.5
     assert error < 0.006
@@ -414,9 +414,9 @@ def test_entropy_rates(name):
         ("ten_actions", 128, 1.313),
     ],
 )
-def test_windows_cost_a_little_more_than_the_rate(name, T, floor):
-    log_prob = LANGUAGES[name].log_prob
-    first = {c: log_prob(c) for c in ALPHABETS[name]}  # is given
+def test_the_loss_of_a_window_is_slightly_above_the_entropy(name, T, floor):
+    log_prob = CORPORA[name].log_prob
+    first = {c: log_prob(c) for c in ALPHABETS[name]}  # the first character is given
     losses = [(first[w[0]] - log_prob(w)) / T for w in windows(name, T + 1, 1500)]
     assert np.std(losses) / len(losses) ** 0.5 < 0.002
     assert np.mean(losses) == pytest.approx(floor, abs=0.01)

@@ -1,4 +1,4 @@
-"""A block more, and nothing changes at first."""
+"""Inserting a layer into a trained model."""
 
 import json
 
@@ -11,7 +11,7 @@ from lm.config import load_option
 from lm.model import GPT, GPTConfig
 from lm.model.growth import insert_layer
 from lm.run import checkpoint
-from scripts.grow import grow
+from lm.run.grow import grow
 
 SHAPES = [[], ["model.tie_embeddings=true", "model.position=learned", "model.bias=true", "model.mlp=gelu"]]
 
@@ -19,7 +19,7 @@ SHAPES = [[], ["model.tie_embeddings=true", "model.position=learned", "model.bia
 @pytest.mark.parametrize("at", slow_except([1], [0, 1, 2]))
 @pytest.mark.parametrize("shape", SHAPES, ids=["tiny", "gpt2"])
 @pytest.mark.parametrize("name", ["adamw", "muon"])
-def test_the_function_and_the_optimizers_state_stay(nano, shape, at, name):
+def test_a_new_layer_preserves_the_function_and_the_optimizer_state(nano, shape, at, name):
     optimizer = load_option("optimizer", name)
     run = nano(*shape, f"optimizer={name}")
     data = checkpoint.read(run / "checkpoints" / "last.ckpt")
@@ -31,12 +31,12 @@ def test_the_function_and_the_optimizers_state_stay(nano, shape, at, name):
         models.append(model)
     ids = torch.arange(32).view(2, 16) % 15
     assert torch.equal(models[0](ids), models[1](ids)) and len(models[1].blocks) == 3
-    assert models[1].blocks[at].attn.c_attn.weight.std() > 0.01  # which can learn
+    assert models[1].blocks[at].attn.c_attn.weight.std() > 0.01  # not zero, so the new layer can learn
 
     def moments(d, model):
-        """By name, each parameter numbered as an optimizer built for that model numbers it."""
+        """Return the optimizer state by parameter name, with the numbering of an optimizer built for that model."""
         state = d["optimizer_states"][0]["state"]
-        groups = optimizer.for_width(32).build(model).param_groups
+        groups = optimizer.with_default_lr(32).build(model).param_groups
         names = [name for group in groups for name in group["param_names"]]
         return {name: state[i] for i, name in enumerate(names) if i in state}
 
@@ -50,16 +50,16 @@ def test_the_function_and_the_optimizers_state_stay(nano, shape, at, name):
     assert torch.equal(after["wte.weight"]["exp_avg_sq"], before["wte.weight"]["exp_avg_sq"])
 
 
-def test_there_is_a_place_for_it(nano):
+def test_a_position_outside_the_model_is_refused(nano):
     data = checkpoint.read(nano("trainer.max_steps=4") / "checkpoints" / "last.ckpt")
     with pytest.raises(ValueError, match=r"at=3 must be from 0 .* to 2"):
         insert_layer(data, 3)
 
 
-def test_a_grown_run_goes_on(nano, tmp_path):
+def test_a_grown_run_can_be_trained_further(nano, tmp_path):
     run = nano(name="small")
-    found = grow(run, None, None)
-    assert (found["n_layer"], found["at"], found["step"]) == (3, 1, 12)
+    result = grow(run, None, None)
+    assert (result["n_layer"], result["at"], result["step"]) == (3, 1, 12)
     target = tmp_path / "small-grown"
     config = config_of(*NANO, f"data.root={tmp_path}/data", "model.n_layer=3", "trainer.max_steps=24")
     config.name = "small-grown"
@@ -71,5 +71,5 @@ def test_a_grown_run_goes_on(nano, tmp_path):
     record = json.loads((target / "run.json").read_text())
     assert record["status"] == "finished" and record["grown_from"][0]["step"] == 12
     assert checkpoint.load(target).model.config.n_layer == 3
-    with pytest.raises(ValueError, match="is there already"):
+    with pytest.raises(ValueError, match="already exists"):
         grow(run, 1, None)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from conftest import config_of
 
-from lm.base.hardware import card_peak, device_type, fast_bf16
+from lm.base.hardware import gpu_peak_flops, has_fast_bf16, resolve_device_type
 from lm.model.precision import PrecisionConfig
 
 
@@ -16,36 +16,39 @@ from lm.model.precision import PrecisionConfig
         ("NVIDIA GeForce RTX 4070 Ti", None), ("NVIDIA GeForce RTX 4090 Laptop GPU", None), ("NVIDIA GeForce RTX 4080 SUPER", None),
     ],
 )  # fmt: skip
-def test_a_card_has_its_own_peak_or_none(name, tflops):
-    assert card_peak(name) == (tflops and tflops * 1e12)
+def test_a_gpu_has_its_own_peak_or_none(name, tflops):
+    assert gpu_peak_flops(name) == (tflops and tflops * 1e12)
 
 
-def test_devices():
-    assert device_type("cpu", "device") == "cpu"
+def test_an_unknown_or_missing_device_is_refused():
+    assert resolve_device_type("cpu", "device") == "cpu"
     with pytest.raises(ValueError, match="--device=cdua must be one of auto, cpu, gpu, cuda, mps; did you mean 'cuda'"):
-        device_type("cdua", "--device")
+        resolve_device_type("cdua", "--device")
     if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="device=gpu: torch .* finds no such device here; it finds cpu"):
-            device_type("gpu", "device")
+        with pytest.raises(
+            ValueError, match="device=gpu: PyTorch .* finds no such device on this machine; available: cpu"
+        ):
+            resolve_device_type("gpu", "device")
 
 
 def test_auto_precision_follows_the_hardware(monkeypatch):
-    assert PrecisionConfig().resolve("cpu") == ("bf16" if fast_bf16("cpu") else "fp32")
-    monkeypatch.setattr("lm.model.precision.fast_bf16", lambda device: False)
+    assert PrecisionConfig().resolve("cpu") == ("bf16" if has_fast_bf16("cpu") else "fp32")
+    monkeypatch.setattr("lm.model.precision.has_fast_bf16", lambda device: False)
     assert PrecisionConfig().resolve("cpu") == "fp32" and PrecisionConfig().resolve("cuda") == "fp16"
     assert PrecisionConfig("bf16").resolve("cpu") == "bf16"
 
 
-def test_an_apple_gpu_is_one_device_that_a_run_may_use(monkeypatch):
+def test_a_run_may_use_one_apple_gpu(monkeypatch):
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
     assert config_of("device=auto").device == "auto"
     assert config_of("device=mps", "trainer.devices=1", "precision=fp32").trainer.devices == 1
-    with pytest.raises(ValueError, match="trainer.devices=2 must be at most 1, as torch finds 1 mps here"):
+    message = r"trainer.devices=2 must be at most 1: PyTorch finds 1 mps device\(s\) on this machine"
+    with pytest.raises(ValueError, match=message):
         config_of("device=mps", "trainer.devices=2", "precision=fp32")
 
 
 @pytest.mark.parametrize("count", [1, 4])
-def test_a_run_may_use_as_many_gpus_as_there_are(monkeypatch, count):
+def test_a_run_may_use_at_most_the_available_gpus(monkeypatch, count):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda: (9, 0))
     monkeypatch.setattr("torch.cuda.device_count", lambda: count)
@@ -54,5 +57,5 @@ def test_a_run_may_use_as_many_gpus_as_there_are(monkeypatch, count):
         config_of("device=cuda", f"trainer.devices={2 * count}")
 
 
-def test_processes_share_a_cpu():
+def test_any_number_of_processes_may_share_a_cpu():
     assert config_of("device=cpu", "trainer.devices=64", "data.batch_size=64").trainer.devices == 64

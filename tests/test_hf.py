@@ -1,4 +1,4 @@
-"""Interchange with Hugging Face's transformers, against its own classes."""
+"""Exchange of models with Hugging Face transformers, compared with its own classes."""
 
 import json
 
@@ -20,7 +20,7 @@ SHAPE = {"n_layer": 3, "n_head": 4, "n_embd": 64, "block_size": 32}
 IDS = torch.arange(64).view(2, 32) * 7 % 300
 
 
-def noisy(**fields):
+def build_noisy_model(**fields):
     torch.manual_seed(0)
     model = GPT(GPTConfig(**SHAPE | fields), 300).eval()
     with torch.no_grad():
@@ -38,8 +38,8 @@ MODELS = [
 
 
 @pytest.mark.parametrize("fields", MODELS, ids=str)
-def test_what_is_exported_computes_the_same_there_and_comes_back(fields, tmp_path):
-    model = noisy(**fields)
+def test_an_export_has_the_same_logits_in_transformers_and_after_an_import(fields, tmp_path):
+    model = build_noisy_model(**fields)
     huggingface.export(model, BPE, tmp_path / "out")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     with torch.no_grad():
@@ -51,7 +51,7 @@ def test_what_is_exported_computes_the_same_there_and_comes_back(fields, tmp_pat
     assert opened(PROSE)["input_ids"] == BPE.encode(PROSE).tolist() and opened.eos_token == "<|endoftext|>"
 
 
-def test_models_of_theirs_are_read(tmp_path):
+def test_models_saved_by_transformers_are_read(tmp_path):
     torch.manual_seed(0)
     gpt2 = transformers.GPT2Config(n_layer=2, n_head=2, n_embd=32, n_positions=32, vocab_size=300)
     llama = transformers.LlamaConfig(
@@ -69,29 +69,32 @@ def test_models_of_theirs_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"position": "rope"}, "GPT-2 has no model.position=rope; Llama has no model.norm=layernorm, model.mlp=gelu"),
-        (LLAMA | {"qk_norm": True}, "Llama has no model.qk_norm"),
-        ({"n_kv_head": 2}, "GPT-2 has no model.n_kv_head"),
-        ({"bias_head": True}, "GPT-2 has no model.bias_head"),
+        (
+            {"position": "rope"},
+            "GPT-2 does not support model.position=rope; Llama does not support model.norm=layernorm, model.mlp=gelu",
+        ),
+        (LLAMA | {"qk_norm": True}, "Llama does not support model.qk_norm"),
+        ({"n_kv_head": 2}, "GPT-2 does not support model.n_kv_head"),
+        ({"bias_head": True}, "GPT-2 does not support model.bias_head"),
     ],
 )
-def test_what_has_no_class_there_is_refused_with_the_reason(fields, reason, tmp_path):
+def test_a_model_without_a_class_in_transformers_is_refused_with_the_reason(fields, reason, tmp_path):
     with pytest.raises(ValueError, match=reason):
-        huggingface.export(noisy(**fields), BPE, tmp_path / "out")
+        huggingface.export(build_noisy_model(**fields), BPE, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
-def test_other_directories_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="holds no config.json"):
+def test_directories_of_other_models_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="has no config.json"):
         huggingface.load(tmp_path)
-    huggingface.export(noisy(), BPE, tmp_path / "out")
+    huggingface.export(build_noisy_model(), BPE, tmp_path / "out")
     config = json.loads((tmp_path / "out/config.json").read_text())
     (tmp_path / "out/config.json").write_text(json.dumps(config | {"model_type": "bert"}))
-    with pytest.raises(ValueError, match="is a bert model; GPT-2's and Llama's"):
+    with pytest.raises(ValueError, match="is a bert model; only the architectures of GPT-2 and Llama"):
         huggingface.load(tmp_path / "out")
 
 
-def test_a_run_is_exported_and_started_from(nano, tmp_path, monkeypatch, capsys):
+def test_a_run_can_be_exported_and_used_to_start_another_run(nano, tmp_path, monkeypatch, capsys):
     import sys
 
     from scripts import export
@@ -99,12 +102,12 @@ def test_a_run_is_exported_and_started_from(nano, tmp_path, monkeypatch, capsys)
     shape = ["model.position=learned", "model.mlp=gelu", "model.tie_embeddings=true", "model.bias=true"]
     run = nano(*shape, "trainer.max_steps=4")
     training = (run / "checkpoints" / "last.ckpt").stat().st_size
-    found = {}
+    reports = {}
     for form in ("hf", "inference", "safetensors"):
         monkeypatch.setattr(sys, "argv", ["export.py", str(run), "--format", form, "--json"])
         export.main()
-        found[form] = json.loads(capsys.readouterr().out)
-    assert found["inference"]["bytes"] < 0.5 * training
+        reports[form] = json.loads(capsys.readouterr().out)
+    assert reports["inference"]["bytes"] < 0.5 * training
     best = load(run)
     for name in (run / "inference.ckpt", f"hf:{run}/hf"):
         again = load(name)
@@ -113,8 +116,8 @@ def test_a_run_is_exported_and_started_from(nano, tmp_path, monkeypatch, capsys)
         assert again.tokenizer.to_json() == best.tokenizer.to_json()
     with safe_open(run / "safetensors.safetensors", "pt") as file:
         assert torch.equal(file.get_tensor("wte.weight"), best.model.wte.weight)
-        about = file.metadata()
-        assert json.loads(about["model"])["n_embd"] == 32 and about["tokenizer"] == best.tokenizer.to_json()
+        metadata = file.metadata()
+        assert json.loads(metadata["model"])["n_embd"] == 32 and metadata["tokenizer"] == best.tokenizer.to_json()
     started = nano(*shape, f"init_from=hf:{run}/hf", "trainer.max_steps=1", "optimizer.lr=1e-9", name="second")
-    begun = load(started / "checkpoints" / "last.ckpt").model
-    torch.testing.assert_close(begun.wte.weight, best.model.wte.weight, atol=1e-6, rtol=0)
+    initial = load(started / "checkpoints" / "last.ckpt").model
+    torch.testing.assert_close(initial.wte.weight, best.model.wte.weight, atol=1e-6, rtol=0)

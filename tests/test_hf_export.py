@@ -1,4 +1,4 @@
-"""An export is exact or refused, whatever GPTConfig says; the other two formats give back every number."""
+"""An export to transformers is exact or refused, for all settings of GPTConfig. The other formats are lossless."""
 
 import json
 import tempfile
@@ -17,19 +17,19 @@ from lm.model.huggingface.fields import COMMON
 from lm.model.huggingface.gpt2 import RULES as GPT2_RULES
 from lm.model.huggingface.llama import RULES as LLAMA_RULES
 from lm.run import checkpoint
-from scripts.export import export
+from lm.run.export import export
 
 transformers = pytest.importorskip("transformers")
 transformers.utils.logging.disable_progress_bar()
 pytestmark = pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 
 CHARS = Chars("abcdefghijklmnopqrstuvwxyz")
-ROWS = 29  # of the model's vocabulary: three belong to no character
+ROWS = 29  # vocabulary size of the model; three rows have no character
 LLAMA = {"position": "rope", "norm": "rmsnorm", "mlp": "swiglu", "bias": False}
 BASES = {"gpt2": {}, "llama": LLAMA}
 SMALL = {"n_layer": 1, "n_head": 4, "n_embd": 16, "block_size": 12}
 
-# Values of every field of GPTConfig, the default and others. A field that is missing here fails a test.
+# Values of every field of GPTConfig, the default and others. A test fails if a field is missing here.
 DROPOUT = [None, 0.0, 0.5]
 BIAS = [None, False, True]
 VALUES = {
@@ -50,7 +50,7 @@ VALUES = {
 
 
 def build(**choices) -> GPT:
-    """A model with random numbers in every parameter, large enough that each of them matters to the logits."""
+    """Build a model with random parameters, large enough that each of them affects the logits."""
     model = GPT(GPTConfig(**SMALL | choices), ROWS).eval()
     draw = torch.Generator().manual_seed(1)
     for p in model.parameters():
@@ -60,14 +60,17 @@ def build(**choices) -> GPT:
     return model
 
 
-def typed(field: str, value: object) -> str:
-    """As Hydra takes it: JSON, except that strings have no quotes."""
+def format_override(field: str, value: object) -> str:
+    """Return an override in the syntax of Hydra: JSON, except that strings have no quotes."""
     return f"model.{field}={value if isinstance(value, str) else json.dumps(value)}"
 
 
 @torch.no_grad()
 def is_exact_or_refused(choices: dict) -> bool:
-    """Export the model. Check its logits in transformers, and after an import; or the message of the refusal."""
+    """Export a model and check its logits in transformers and after an import. Return False if it is refused.
+
+    The message of a refusal must name one of the changed settings.
+    """
     model = build(**choices)
     ids = torch.arange(2 * model.config.block_size).view(2, -1) * 5 % ROWS
     with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +78,11 @@ def is_exact_or_refused(choices: dict) -> bool:
         try:
             huggingface.export(model, CHARS, out)
         except ValueError as error:
-            named = [typed(key, value) for key, value in choices.items() if typed(key, value) in str(error)]
+            named = [
+                format_override(key, value)
+                for key, value in choices.items()
+                if format_override(key, value) in str(error)
+            ]
             assert named, error
             assert not out.exists()
             return False
@@ -85,7 +92,7 @@ def is_exact_or_refused(choices: dict) -> bool:
     return True
 
 
-def test_every_field_has_values_here_and_every_rule_is_about_a_field():
+def test_every_field_has_values_here_and_every_rule_is_for_a_field():
     names = {field.name for field in fields(GPTConfig)}
     assert set(VALUES) == names
     assert set(COMMON) | set(GPT2_RULES) | set(LLAMA_RULES) <= names
@@ -93,7 +100,7 @@ def test_every_field_has_values_here_and_every_rule_is_about_a_field():
         assert any(value != field.default for value in VALUES[field.name]), field.name
 
 
-# What is exported when one field is changed: (field, value) -> architectures that can express it. Written down by hand.
+# Architectures that can express a model when this field alone is changed. Written by hand.
 EXACT = {
     "n_layer": "both", "n_head": "both", "n_embd": "both", "block_size": "both", "mlp_ratio": "both",
     "dropout": "both", "dropout_embd": "both", "dropout_attn": "both", "dropout_resid": "both", "dropout_mlp": "both",
@@ -111,12 +118,12 @@ ALONE = [
 
 
 @pytest.mark.parametrize(("base", "field", "value"), ALONE)
-def test_a_field_alone_is_exported_exactly_or_refused_by_name(base, field, value):
+def test_one_changed_field_is_exported_exactly_or_refused_by_name(base, field, value):
     choices = BASES[base] | {field: value}
     if value == "unit":
         choices |= {"tie_embeddings": False}
     exact = is_exact_or_refused(choices)
-    if value == 0.01:  # of mlp_ratio: no hidden unit is left, except by Llama's tiles of 64
+    if value == 0.01:  # mlp_ratio without a hidden unit, except that Llama rounds up to 64
         assert exact == (base == "llama")
     elif EXACT.get(field) in ("both", base):
         assert exact
@@ -132,16 +139,18 @@ def test_a_field_alone_is_exported_exactly_or_refused_by_name(base, field, value
 
 @st.composite
 def choices(draw, most: int):
-    """A valid choice of up to `most` fields, beginning at one of the two shapes that transformers has."""
+    """Draw valid values of up to `most` fields, based on one of the two architectures of transformers."""
     base = draw(st.sampled_from(sorted(BASES)))
     names = draw(st.lists(st.sampled_from(sorted(VALUES)), max_size=most, unique=True))
-    found = BASES[base] | {name: draw(st.sampled_from(VALUES[name])) for name in names}
+    values = BASES[base] | {name: draw(st.sampled_from(VALUES[name])) for name in names}
     try:
-        GPTConfig(**SMALL | found)
+        GPTConfig(**SMALL | values)
     except ValueError:
-        found = {name: value for name, value in found.items() if name not in ("init", "norm_gain", "n_head", "n_embd")}
-        found["n_kv_head"] = None
-    return found
+        values = {
+            name: value for name, value in values.items() if name not in ("init", "norm_gain", "n_head", "n_embd")
+        }
+        values["n_kv_head"] = None
+    return values
 
 
 def combinations(examples: int, most: int):
@@ -150,24 +159,26 @@ def combinations(examples: int, most: int):
 
 
 @combinations(40, most=6)
-def test_fields_together_are_exported_exactly_or_refused_by_name(choices):
+def test_several_changed_fields_are_exported_exactly_or_refused_by_name(choices):
     is_exact_or_refused(choices)
 
 
 @pytest.mark.slow
 @combinations(3000, most=12)
-def test_many_fields_together_are_exported_exactly_or_refused_by_name(choices):
+def test_many_changed_fields_are_exported_exactly_or_refused_by_name(choices):
     is_exact_or_refused(choices)
 
 
-def test_a_field_that_is_added_later_is_refused_until_it_has_a_rule():
+def test_a_new_field_is_refused_until_it_has_a_rule():
     @dataclass
-    class Later(GPTConfig):
+    class NewConfig(GPTConfig):
         novelty: bool = False
 
-    assert huggingface.architecture(Later()) == "gpt2"
-    with pytest.raises(ValueError, match=r"GPT-2 has no model\.novelty=true; Llama has no .*model\.novelty=true"):
-        huggingface.architecture(Later(novelty=True))
+    assert huggingface.architecture(NewConfig()) == "gpt2"
+    with pytest.raises(
+        ValueError, match=r"GPT-2 does not support model\.novelty=true; Llama does not support .*model\.novelty=true"
+    ):
+        huggingface.architecture(NewConfig(novelty=True))
 
 
 @torch.no_grad()
@@ -185,7 +196,7 @@ def round_trip(choices: dict, form: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("form", slow_except(["inference"], ["inference", "safetensors"]))
 @pytest.mark.parametrize("field", slow_except(["norm", "mlp", "n_kv_head", "bias"], VALUES))
-def test_the_other_formats_give_back_every_number(field, form, tmp_path):
+def test_the_other_formats_are_lossless(field, form, tmp_path):
     for value in VALUES[field]:
         choices = {field: value} | ({"tie_embeddings": False} if value == "unit" else {})
         round_trip(choices, form, tmp_path)
@@ -195,11 +206,11 @@ def test_an_export_does_not_overwrite_a_directory(tmp_path):
     round_trip({}, "inference", tmp_path)
     export(tmp_path / "run.ckpt", "hf", tmp_path / "out")
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    with pytest.raises(ValueError, match="out already holds files; remove it, or name another place with --out"):
+    with pytest.raises(ValueError, match="out is not empty; remove it or choose another location with --out"):
         export(tmp_path / "run.ckpt", "hf", tmp_path / "out")
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
-def test_what_is_exported_of_an_hf_directory_is_put_into_it(tmp_path):
+def test_the_export_of_an_hf_directory_is_written_into_it(tmp_path):
     huggingface.export(build(), CHARS, tmp_path / "theirs")
     assert export(Path(f"hf:{tmp_path}/theirs"), "inference", None)["out"] == str(tmp_path / "theirs/inference.ckpt")

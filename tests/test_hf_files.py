@@ -1,4 +1,4 @@
-"""Files of a directory of transformers that are unusual, incomplete or broken."""
+"""Model directories of transformers with unusual, missing or corrupted files."""
 
 import json
 import re
@@ -33,8 +33,8 @@ MODELS = {
 }  # fmt: skip
 
 
-def written(kind, tmp_path, **saving):
-    """A directory with a model of transformers that has random numbers in every parameter."""
+def save_model(kind, tmp_path, **saving):
+    """Save a transformers model with random parameters, and return its directory."""
     build, config = MODELS[kind]
     model = build(config).eval()
     draw = torch.Generator().manual_seed(1)
@@ -47,7 +47,7 @@ def written(kind, tmp_path, **saving):
 
 
 def rewrite(folder, change):
-    """Let `change` have the tensors of the directory, and keep what it returns."""
+    """Replace the tensors of the directory by `change(tensors)`."""
     save_file(
         {k: v.clone() for k, v in change(load_file(folder / "model.safetensors")).items()},
         folder / "model.safetensors",
@@ -72,7 +72,7 @@ CHANGES = {
     "float16": lambda kind, state: {k: v.half() for k, v in state.items()},
     "float64": lambda kind, state: {k: v.double() for k, v in state.items()},
     "buffers of old versions": lambda kind, state: state | BUFFERS[kind],
-    "a tied head beside the embedding": lambda kind, state: state | {"lm_head.weight": state[EMBEDDING[kind]]},
+    "a tied head in addition to the embedding": lambda kind, state: state | {"lm_head.weight": state[EMBEDDING[kind]]},
     "no prefix": lambda kind, state: {
         k.removeprefix("transformer.").removeprefix("model."): v for k, v in state.items()
     },
@@ -82,17 +82,17 @@ CHANGES = {
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("change", CHANGES)
 def test_other_forms_of_the_same_weights_are_read(kind, change, tmp_path):
-    folder = written(kind, tmp_path)
+    folder = save_model(kind, tmp_path)
     rewrite(folder, lambda state: CHANGES[change](kind, state))
     ours, _ = huggingface.load(folder)
     assert close(ours(IDS), logits(folder)) and {p.dtype for p in ours.parameters()} == {torch.float32}
 
 
 REFUSED = {
-    "a bias of the head": (lambda kind, state: state | {"lm_head.bias": torch.ones(V)}, "has lm_head.bias, for which the model has no place"),
+    "a bias of the head": (lambda kind, state: state | {"lm_head.bias": torch.ones(V)}, "has lm_head.bias, which the model does not use"),
     "another layer": (
         lambda kind, state: state | {k.replace(".0.", ".1."): v for k, v in state.items() if ".0." in k},
-        r"has \S+ and \d+ more tensors, for which the model has no place: config.json says (n_layer|num_hidden_layers)=1",
+        r"has \S+ and \d+ more tensors, which the model does not use: config.json says (n_layer|num_hidden_layers)=1",
     ),
     "a missing tensor": (lambda kind, state: dict(list(state.items())[1:]), "model.safetensors has no "),
     "a head that is not tied": (
@@ -100,15 +100,15 @@ REFUSED = {
         "lm_head.weight in model.safetensors differs from the embedding, but .* tie_word_embeddings=true",
     ),
     "fewer rows": (lambda kind, state: state | {EMBEDDING[kind]: state[EMBEDDING[kind]][:-1]}, r"\[29, 16\], but config.json says vocab_size=30"),
-    "whole numbers": (lambda kind, state: state | {EMBEDDING[kind]: state[EMBEDDING[kind]].to(torch.int8)}, "holds torch.int8"),
-    "a tensor twice": (lambda kind, state: state | {EMBEDDING[kind].split(".", 1)[1]: state[EMBEDDING[kind]]}, "has a tensor twice"),
+    "whole numbers": (lambda kind, state: state | {EMBEDDING[kind]: state[EMBEDDING[kind]].to(torch.int8)}, "has dtype torch.int8"),
+    "a tensor twice": (lambda kind, state: state | {EMBEDDING[kind].split(".", 1)[1]: state[EMBEDDING[kind]]}, "contains a tensor twice"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("change", REFUSED)
 def test_weights_of_another_model_are_refused(kind, change, tmp_path):
-    folder = written(kind, tmp_path)
+    folder = save_model(kind, tmp_path)
     make, message = REFUSED[change]
     rewrite(folder, lambda state: make(kind, state))
     with pytest.raises(ValueError, match=f"^hf:.* cannot be loaded: .*{message}") as error:
@@ -117,16 +117,16 @@ def test_weights_of_another_model_are_refused(kind, change, tmp_path):
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_an_untied_head_that_is_not_there_is_refused(kind, tmp_path):
-    folder = written(kind, tmp_path)
+def test_a_missing_untied_head_is_refused(kind, tmp_path):
+    folder = save_model(kind, tmp_path)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
     with pytest.raises(ValueError, match="no lm_head.weight, but config.json says .*tie_word_embeddings=false"):
         load(folder)
 
 
-def test_sharded_weights_are_refused_with_the_way_out(tmp_path):
-    folder = written("gpt2", tmp_path, max_shard_size="5KB")
+def test_sharded_weights_are_refused_with_instructions(tmp_path):
+    folder = save_model("gpt2", tmp_path, max_shard_size="5KB")
     assert not (folder / "model.safetensors").exists()
     with pytest.raises(ValueError, match=r"no model.safetensors but model.safetensors.index.json; .*max_shard_size="):
         load(folder)
@@ -135,31 +135,31 @@ def test_sharded_weights_are_refused_with_the_way_out(tmp_path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"config.json": None}, "it holds no config.json; save_pretrained"),
+        ({"config.json": None}, "it has no config.json; save_pretrained"),
         ({"config.json": b"{"}, "config.json is not valid JSON: Expecting"),
         ({"config.json": b""}, "config.json is not valid JSON"),
-        ({"config.json": b"\xff\xfe{}"}, "config.json is not text in UTF-8"),
+        ({"config.json": b"\xff\xfe{}"}, "config.json is not valid UTF-8 text"),
         ({"config.json": b"[1]"}, "config.json is not a JSON object"),
         ({"config.json": b"null"}, "config.json is not a JSON object"),
-        ({"config.json": b"{}"}, "it is a None model; GPT-2's and Llama's"),
-        ({"config.json": b'{"model_type": ["gpt2"]}'}, "GPT-2's and Llama's"),
+        ({"config.json": b"{}"}, "it is a None model; only the architectures of GPT-2 and Llama"),
+        ({"config.json": b'{"model_type": ["gpt2"]}'}, "only the architectures of GPT-2 and Llama"),
         ({"config.json": b'{"model_type": "gpt2"}'}, "vocab_size=50257, n_embd=768"),
-        ({"model.safetensors": None}, "it holds no model.safetensors; AutoModelForCausalLM"),
+        ({"model.safetensors": None}, "it has no model.safetensors; AutoModelForCausalLM"),
         (
             {"model.safetensors": None, "pytorch_model.bin": b"x"},
             "no model.safetensors but pytorch_model.bin; AutoModel",
         ),
         ({"model.safetensors": b""}, "model.safetensors is truncated or corrupted"),
         ({"model.safetensors": b"\x08\0\0\0\0\0\0\0{      }junk"}, "model.safetensors"),
-        ({"tokenizer.json": None}, "it holds no tokenizer.json; save_pretrained"),
+        ({"tokenizer.json": None}, "it has no tokenizer.json; save_pretrained"),
         ({"tokenizer.json": b"{}"}, "not a tokenizer.json"),
-        ({"tokenizer.json": b"\xff"}, "tokenizer.json is not text in UTF-8"),
-        ({"adapter_config.json": b"{}"}, "it holds an adapter"),
+        ({"tokenizer.json": b"\xff"}, "tokenizer.json is not valid UTF-8 text"),
+        ({"adapter_config.json": b"{}"}, "it contains an adapter"),
     ],
     ids=str,
 )
-def test_a_directory_that_is_not_whole_is_refused_in_one_line(files, message, tmp_path):
-    folder = written("gpt2", tmp_path)
+def test_an_incomplete_directory_is_refused_in_one_line(files, message, tmp_path):
+    folder = save_model("gpt2", tmp_path)
     for name, content in files.items():
         (folder / name).unlink(missing_ok=True)
         if content is not None:
@@ -176,8 +176,8 @@ def test_a_directory_that_is_not_whole_is_refused_in_one_line(files, message, tm
         ("gpt2", {"scale_attn_weights": False}, "scale_attn_weights=false is not supported"),
         ("gpt2", {"activation_function": "quick_gelu"}, "activation_function=quick_gelu is not one of gelu, gelu_new"),
         ("gpt2", {"hidden_size": 32}, "hidden_size=32 contradicts n_embd=16"),
-        ("gpt2", {"novelty": {"a": 1}}, 'novelty={"a": 1} is a setting that is not known here'),
-        ("gpt2", {"vocab_size": 31}, r"wte.weight .* has the shape \[30, 16\], but config.json says vocab_size=31, n_embd=16"),
+        ("gpt2", {"novelty": {"a": 1}}, 'novelty={"a": 1} is not a known setting'),
+        ("gpt2", {"vocab_size": 31}, r"wte.weight .* has shape \[30, 16\], but config.json says vocab_size=31, n_embd=16"),
         ("gpt2", {"n_layer": 2}, r"no h\.1\..*, but config.json says n_layer=2"),
         ("gpt2", {"n_head": 3}, "n_embd=16 must be divisible by n_head=3"),
         ("llama", {"num_attention_heads": 3, "head_dim": None}, "hidden_size=16 must be divisible by num_attention_heads=3"),
@@ -190,8 +190,8 @@ def test_a_directory_that_is_not_whole_is_refused_in_one_line(files, message, tm
     ],
     ids=str,
 )  # fmt: skip
-def test_a_refusal_says_what_is_wrong(kind, edits, message, tmp_path):
-    folder = written(kind, tmp_path)
+def test_the_message_says_what_is_wrong(kind, edits, message, tmp_path):
+    folder = save_model(kind, tmp_path)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | edits))
     with pytest.raises(ValueError, match=f"^hf:{re.escape(str(folder))} cannot be loaded: .*({message})"):

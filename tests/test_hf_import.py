@@ -1,4 +1,4 @@
-"""An import is exact or refused, whatever config.json says: against models that transformers itself builds."""
+"""An import is exact or refused for any config.json, compared with models that transformers builds."""
 
 import json
 import tempfile
@@ -25,7 +25,7 @@ CHARS = Chars("abcdefghijklmnopqrstuvwxyz")
 MISSING = "(no such key)"
 T, V = 12, 30
 
-# Arguments with which transformers builds the models. Some of them change what the model computes.
+# Arguments of the models that transformers builds. Some of them change what the model computes.
 BUILT = {
     "gpt2": {
         "vocab_size": [V], "n_positions": [T], "n_embd": [16, 24], "n_layer": [1, 2], "n_head": [2, 4],
@@ -53,7 +53,7 @@ BUILT = {
     },
 }  # fmt: skip
 
-# What people find in a config.json or change in it. Each key has values that are harmless, and values that are not.
+# Edits of a config.json. Each key has values that are harmless, and values that are not.
 NUMBERS = [None, MISSING, 0, -1, 1, 2, 30, 10**400, 1.5, "2", True, []]
 SWITCHES = [None, MISSING, True, False, 0, "true"]
 FACTORS = [None, MISSING, 0, -1.0, 1e-5, 2, 1e400, 10**400, "1e-5", True]
@@ -95,7 +95,7 @@ EDITED = {
 
 @cache
 def save(kind: str, arguments: str) -> tuple[dict[str, bytes], str]:
-    """The files of a model of transformers with random numbers in every parameter, or why it cannot be built."""
+    """Return the files of a transformers model with random parameters, or the error if it cannot be built."""
     config = {"gpt2": transformers.GPT2Config, "llama": transformers.LlamaConfig}[kind]
     build = {"gpt2": transformers.GPT2LMHeadModel, "llama": transformers.LlamaForCausalLM}[kind]
     try:
@@ -113,7 +113,10 @@ def save(kind: str, arguments: str) -> tuple[dict[str, bytes], str]:
 
 @torch.no_grad()
 def is_exact_or_refused(kind: str, arguments: dict, edits: dict) -> bool | None:
-    """Compare logits with those of transformers, or check what the refusal names. None: transformers has no logits."""
+    """Compare logits with those of transformers. Return False if the import is refused, with a message that names a key.
+
+    Return None if transformers itself cannot compute logits.
+    """
     files, why = save(kind, json.dumps(arguments, sort_keys=True))
     if why:
         return None
@@ -136,7 +139,7 @@ def is_exact_or_refused(kind: str, arguments: dict, edits: dict) -> bool | None:
         try:
             theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
             logits = theirs(ids).logits
-        except Exception:  # of strict types, of shapes, of whatever else is wrong
+        except Exception:  # transformers raises many types
             return None
         assert close(ours(ids), logits), (arguments, edits)
     return True
@@ -144,7 +147,7 @@ def is_exact_or_refused(kind: str, arguments: dict, edits: dict) -> bool | None:
 
 @st.composite
 def models(draw):
-    """An architecture, arguments for transformers, and up to three edits of the config.json that it wrote."""
+    """Draw an architecture, arguments for transformers, and up to three edits of the config.json."""
     kind = draw(st.sampled_from(sorted(BUILT)))
     arguments = {key: values[0] for key, values in BUILT[kind].items()}
     for key in draw(st.lists(st.sampled_from(sorted(BUILT[kind])), max_size=4, unique=True)):
@@ -154,24 +157,24 @@ def models(draw):
     return kind, arguments, {key: draw(st.sampled_from(edited[key])) for key in keys}
 
 
-def drawn(examples: int):
+def edited_models(examples: int):
     quick = settings(max_examples=examples, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     return lambda test: quick(given(models())(test))
 
 
-@drawn(40)
-def test_a_model_is_read_exactly_or_refused_by_name(model):
+@edited_models(40)
+def test_edited_models_are_read_exactly_or_refused_by_name(model):
     is_exact_or_refused(*model)
 
 
 @pytest.mark.slow
-@drawn(4000)
-def test_many_models_are_read_exactly_or_refused_by_name(model):
+@edited_models(4000)
+def test_many_edited_models_are_read_exactly_or_refused_by_name(model):
     is_exact_or_refused(*model)
 
 
 @pytest.mark.parametrize("kind", BUILT)
-def test_every_edit_alone_is_read_exactly_or_refused_by_name(kind):
+def test_every_single_edit_is_read_exactly_or_refused_by_name(kind):
     arguments = {key: values[0] for key, values in BUILT[kind].items()}
     for key, values in (EDITED["both"] | EDITED[kind]).items():
         for value in values:
@@ -180,7 +183,7 @@ def test_every_edit_alone_is_read_exactly_or_refused_by_name(kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "module"), [("gpt2", gpt2), ("llama", llama)])
-def test_no_key_that_is_ignored_changes_a_logit(kind, module):
+def test_ignored_keys_do_not_change_the_logits(kind, module):
     arguments = {key: values[0] for key, values in BUILT[kind].items()}
     for key in sorted(IGNORED | module.KEYS.ignored):
         if key != "model_type":
@@ -188,7 +191,7 @@ def test_no_key_that_is_ignored_changes_a_logit(kind, module):
                 assert is_exact_or_refused(kind, arguments, {key: value}) is not False, key
 
 
-# What must not be refused: other spellings of the usual settings, and keys without an effect.
+# Edits that must be accepted: other spellings of supported settings, and keys without an effect.
 READABLE = {
     "gpt2": [
         {}, {"n_embd": MISSING, "hidden_size": 16}, {"n_layer": MISSING, "num_hidden_layers": 1}, {"hidden_size": 16},
@@ -220,19 +223,19 @@ def test_other_spellings_and_harmless_keys_are_read(kind, edits):
 
 @pytest.mark.parametrize("hidden", [1, 37, 63, 65])
 def test_an_mlp_of_any_width_is_read(hidden):
-    usual = {key: values[0] for key, values in BUILT["llama"].items()}
-    assert is_exact_or_refused("llama", usual | {"intermediate_size": hidden, "mlp_bias": True}, {})
+    arguments = {key: values[0] for key, values in BUILT["llama"].items()}
+    assert is_exact_or_refused("llama", arguments | {"intermediate_size": hidden, "mlp_bias": True}, {})
 
 
-@pytest.mark.parametrize("n_embd", [16, 52, 100, 768, 1000, 4094])  # some of these need another last bit
-def test_an_mlp_ratio_gives_exactly_the_width(n_embd):
+@pytest.mark.parametrize("n_embd", [16, 52, 100, 768, 1000, 4094])  # some of these need a correction of the last bit
+def test_mlp_ratio_for_gives_exactly_the_width(n_embd):
     for hidden in range(64, 64 * 300, 64):
-        ours = GPTConfig(n_embd=n_embd, n_head=2, mlp="swiglu", mlp_ratio=llama.ratio(hidden, n_embd))
+        ours = GPTConfig(n_embd=n_embd, n_head=2, mlp="swiglu", mlp_ratio=llama.mlp_ratio_for(hidden, n_embd))
         assert mlp_width(ours) == hidden
 
 
 @pytest.mark.parametrize(("kind", "module"), [("gpt2", gpt2), ("llama", llama)])
-def test_every_key_of_the_installed_transformers_has_a_meaning_here(kind, module):
+def test_every_key_of_the_installed_transformers_is_known(kind, module):
     config = {"gpt2": transformers.GPT2Config, "llama": transformers.LlamaConfig}[kind]
     known = set(module.KEYS.read) | set(module.KEYS.fixed) | module.KEYS.ignored | set(FIXED) | IGNORED
     rope = {"rope_parameters", "rope_scaling"} if kind == "llama" else set()

@@ -1,4 +1,4 @@
-"""init_from under another tokenizer and context."""
+"""Initialization from another model (init_from) with another tokenizer and context length."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def fresh(config: GPTConfig, tokenizer) -> GPT:
 SMALL = {"n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 8}
 
 
-def test_tokens_that_both_vocabularies_have_keep_their_rows():
+def test_tokens_in_both_vocabularies_keep_their_rows():
     config = GPTConfig(**SMALL, tie_embeddings=False)
     old, new = Chars("abcd"), Chars("bdxé")
     parent, model = source(config, old), fresh(config, new)
@@ -45,7 +45,7 @@ def test_tokens_that_both_vocabularies_have_keep_their_rows():
     assert not found.fresh and len(found.loaded) == len(model.state_dict()) - 2
 
 
-def test_the_same_vocabulary_is_loaded_whole_whatever_its_padding():
+def test_the_same_vocabulary_is_loaded_completely_with_any_padding():
     tokenizer = Chars("abc")
     parent = source(GPTConfig(**SMALL), tokenizer)
     model = fresh(GPTConfig(**SMALL, vocab_multiple=64), tokenizer)
@@ -56,16 +56,16 @@ def test_the_same_vocabulary_is_loaded_whole_whatever_its_padding():
     torch.testing.assert_close(model(ids), parent.model(ids))
 
 
-def test_nothing_in_common_is_fresh():
+def test_embeddings_of_disjoint_vocabularies_are_newly_initialized():
     config = GPTConfig(**SMALL)
     parent, model = source(config, Chars("abc")), fresh(config, Chars("xyz"))
     before = model.wte.weight.detach().clone()
-    assert load_weights(model, Chars("xyz"), parent).fresh == ["wte.weight"]  # and the head, which is the same matrix
+    assert load_weights(model, Chars("xyz"), parent).fresh == ["wte.weight"]  # the head is the same matrix
     assert torch.equal(model.wte.weight, before)
 
 
 @pytest.mark.parametrize("context", [4, 20])
-def test_positions_reach_as_far_as_they_did(context):
+def test_positions_are_copied_up_to_the_shorter_context(context):
     tokenizer = Chars("abc")
     parent = source(GPTConfig(**SMALL), tokenizer)
     model = fresh(GPTConfig(**SMALL | {"block_size": context}), tokenizer)
@@ -79,7 +79,7 @@ def test_positions_reach_as_far_as_they_did(context):
     torch.testing.assert_close(model(ids), parent.model(ids))
 
 
-def test_rotary_positions_reach_any_context():
+def test_rotary_positions_allow_any_context():
     tokenizer = Chars("abc")
     parent = source(GPTConfig(**SMALL, position="rope"), tokenizer)
     model = fresh(GPTConfig(**SMALL | {"block_size": 50}, position="rope"), tokenizer)
@@ -88,7 +88,7 @@ def test_rotary_positions_reach_any_context():
     torch.testing.assert_close(model(ids), parent.model(ids))
 
 
-def test_other_blocks_are_refused():
+def test_blocks_of_another_shape_are_refused():
     tokenizer = Chars("abc")
     model = fresh(GPTConfig(**SMALL | {"n_layer": 3}, mlp="relu"), tokenizer)
     with pytest.raises(ValueError, match="(?s)model.n_layer=3, but the checkpoint has 2.*model.mlp=relu, but"):
@@ -104,8 +104,8 @@ LLAMA = {"position": "rope", "norm": "rmsnorm", "mlp": "swiglu"}
      LLAMA | {"n_kv_head": 1}, LLAMA | {"norm_eps": 1e-6, "bias_mlp": False}],
     ids=str,
 )  # fmt: skip
-def test_a_model_begins_from_its_own_export(fields, tmp_path):
-    """However its settings were written: the directory of transformers says them in its own way."""
+def test_a_model_can_be_initialized_from_its_own_export(fields, tmp_path):
+    """The config in Hugging Face's format expresses the same settings in a different way."""
     tokenizer, config = Chars("abc"), GPTConfig(**SMALL | fields)
     parent = source(config, tokenizer)
     huggingface.export(parent.model, tokenizer, tmp_path / "hf")
@@ -120,14 +120,14 @@ def test_a_model_begins_from_its_own_export(fields, tmp_path):
     [("bias_qkv", False), ("bias_norm", False), ("norm_eps", 1e-3), ("mlp_ratio", 2.0), ("n_kv_head", 1), ("bias_head", True),
      ("norm_gain", False), ("window", 3)],
 )  # fmt: skip
-def test_another_function_is_refused_by_name(field, value):
+def test_a_field_that_changes_the_function_is_refused_by_name(field, value):
     tokenizer = Chars("abc")
     model = fresh(GPTConfig(**SMALL | {field: value}), tokenizer)
     with pytest.raises(ValueError, match=f"model.{field}={value}, but the checkpoint has"):
         load_weights(model, tokenizer, source(GPTConfig(**SMALL), tokenizer))
 
 
-def test_a_difference_is_shown_with_the_values_that_count():
+def test_differences_are_reported_with_resolved_values():
     tokenizer = Chars("abc")
     model = fresh(GPTConfig(**SMALL, bias=False), tokenizer)
     with pytest.raises(
@@ -136,17 +136,17 @@ def test_a_difference_is_shown_with_the_values_that_count():
         load_weights(model, tokenizer, source(GPTConfig(**SMALL), tokenizer))
 
 
-def test_spellings_do_not_depend_on_how_a_file_writes_them():
+def test_spellings_do_not_depend_on_the_kind_of_tokenizer():
     assert spellings(Bytes())[ord("a")] == b"a" and spellings(Bytes())[0xC3] == b"\xc3"
     new, old = shared_tokens(Bytes(["<|endoftext|>"]), Chars(" aé", ["<|endoftext|>"]))
     pairs = dict(zip(new.tolist(), old.tolist(), strict=True))
     chars = Chars(" aé", ["<|endoftext|>"])
     assert pairs[ord("a")] == chars.encode("a")[0] and pairs[ord(" ")] == chars.encode(" ")[0]
-    assert pairs[256] == chars.end_of_text  # é is two bytes: no single token of the other
+    assert pairs[256] == chars.end_of_text  # é is two bytes, so no single byte token equals it
     assert len(pairs) == 3
 
 
-def test_a_run_under_a_new_tokenizer(nano, caplog):
+def test_a_run_is_initialized_under_a_new_tokenizer(nano, caplog):
     parent = nano("trainer.max_steps=8", name="parent")
     caplog.set_level("INFO", "lm")
     child = nano(
@@ -164,15 +164,15 @@ def test_a_run_under_a_new_tokenizer(nano, caplog):
     assert yaml.safe_load((child / "config.yaml").read_text())["tokenizer"]["kind"] == "Byte"
 
 
-def test_the_config_says_where_the_tokenizer_came_from(nano):
+def test_the_config_records_that_the_tokenizer_came_from_init_from(nano):
     parent = nano("trainer.max_steps=4", name="parent")
     child = nano(f"init_from={parent}", "tokenizer=byte", "trainer.max_steps=4", name="child")
     assert yaml.safe_load((child / "config.yaml").read_text())["tokenizer"] == {"kind": "InitFrom"}
-    nano("trainer.max_steps=8", name="child")  # not typed again: where it began is history
+    nano("trainer.max_steps=8", name="child")  # init_from is omitted; the recorded origin stays
     again = yaml.safe_load((child / "config.yaml").read_text())
     assert again["tokenizer"] == {"kind": "InitFrom"} and again["init_from"] == str(parent)
 
 
-def test_a_misspelt_choice_is_refused():
+def test_a_misspelled_choice_is_refused():
     with pytest.raises(ValueError, match="^init_tokenizer=knew must be one of keep, new; did you mean 'new'"):
         config_of("init_tokenizer=knew")

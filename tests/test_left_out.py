@@ -1,4 +1,4 @@
-"""Files that are not read: they are told of, or refused where nobody asked to leave them out."""
+"""Files that are not read: a note names them, or an error if they cannot be read and are not excluded."""
 
 import gzip
 import logging
@@ -18,7 +18,7 @@ from lm.data.download import Downloads
 
 @pytest.fixture
 def unprivileged(monkeypatch) -> Iterator[Path]:
-    """A folder of a user who may not read everything."""
+    """A folder of a user who may not read all files."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o777)
         monkeypatch.chdir(folder)
@@ -37,20 +37,20 @@ def unprivileged(monkeypatch) -> Iterator[Path]:
 
 @pytest.mark.parametrize("path", ["t", "t/**/*.txt", "t/*/*.txt", "t/locked", "t/locked/*.txt", "t/locked/b.txt"])
 @pytest.mark.parametrize("mode", [0, 0o444])
-def test_a_folder_that_may_not_be_read_is_named(unprivileged, path, mode):
+def test_the_error_names_a_folder_that_may_not_be_read(unprivileged, path, mode):
     write("t/a.txt", "t/locked/b.txt")
     Path("t/locked").chmod(mode)
-    told = message(TextConfig(path=path))
+    error = message(TextConfig(path=path))
     assert re.fullmatch(
-        rf"corpus.path={re.escape(path)}: t/locked(/[^:]*)? cannot be read: Permission denied; let it be "
-        "read, or leave it out with corpus.exclude",
-        told,
+        rf"corpus.path={re.escape(path)}: t/locked(/[^:]*)? cannot be read: Permission denied; change its "
+        "permissions, or leave it out with corpus.exclude",
+        error,
     )
     if path == "t" and mode == 0:
         assert names(TextConfig(path="t", exclude=["locked"])) == ["t/a.txt"]
 
 
-def test_a_file_that_may_not_be_read_is_named(unprivileged):
+def test_the_error_names_a_file_that_may_not_be_read(unprivileged):
     write("t/a.txt", "t/b.txt", "t/c.md")
     Path("t/b.txt").chmod(0)
     for path in ("t", "t/*.txt", "t/b.txt"):
@@ -67,12 +67,12 @@ def notes(config, caplog) -> list[str]:
         config.load(Downloads(Path("data")))
         first = [r.message for r in caplog.records if r.message.startswith("note ")]
         caplog.clear()
-        config.load(Downloads(Path("data")))  # out of the cache
+        config.load(Downloads(Path("data")))  # from the cache
     assert [r.message for r in caplog.records if r.message.startswith("note ")] == first
     return first
 
 
-def test_files_like_those_that_are_read_are_told_of_when_left_out(here, caplog):
+def test_a_note_counts_similar_files_that_the_glob_leaves_out(here, caplog):
     write(
         "t/a.txt",
         "t/b.md",
@@ -90,7 +90,7 @@ def test_files_like_those_that_are_read_are_told_of_when_left_out(here, caplog):
         archive.writestr("a.txt", "x")
     Path("t/b.md.gz").write_bytes(gzip.compress(b"x"))
     config = TextConfig(path="t", val_path=["v", "t/a.txt"], exclude=["x.md"])
-    with pytest.raises(ValueError, match="takes all files"):
+    with pytest.raises(ValueError, match="includes all files of corpus.path=.*; no file is left to train on"):
         config.load(Downloads(Path("data")))
     config = TextConfig(path="t", val_path=["v"], exclude=["x.md"])
     assert notes(config, caplog) == [
@@ -100,7 +100,7 @@ def test_files_like_those_that_are_read_are_told_of_when_left_out(here, caplog):
     assert notes(TextConfig(path="t", glob="**/*"), caplog) == []
 
 
-def test_no_note_where_nothing_is_left_out_or_files_were_named(here, caplog):
+def test_there_is_no_note_if_nothing_is_left_out_or_files_are_named(here, caplog):
     write("t/a.txt", "t/b.md", "u/a.txt", "u/b.png")
     for path in ("u", "t/a.txt", "t/*.txt", ["t/a.txt", "u"]):
         assert notes(TextConfig(path=path), caplog) == []
@@ -110,7 +110,7 @@ def test_no_note_where_nothing_is_left_out_or_files_were_named(here, caplog):
     assert notes(CodeConfig(path="s"), caplog) == [
         "note      corpus.path=s: corpus.glob='**/*.py' leaves out files (1 .js, 1 .rs)"
     ]
-    assert StdlibConfig.related == set()
+    assert StdlibConfig.related_suffixes == set()
     write("j/old.json")
     Path("j/a.jsonl").write_text('{"text": "one two three"}\n' * 9, encoding="utf-8")
     assert notes(JSONLConfig(path="j"), caplog) == [
@@ -118,25 +118,23 @@ def test_no_note_where_nothing_is_left_out_or_files_were_named(here, caplog):
     ]
 
 
-def test_files_of_a_zip_that_are_left_out_are_told_of(here, caplog):
+def test_a_note_counts_the_members_of_a_zip_that_are_left_out(here, caplog):
     with zipfile.ZipFile("t.zip", "w") as archive:
         for name in ("a.txt", "b.md", "c.png"):
             archive.writestr(name, name * 9)
     assert notes(TextConfig(path="t.zip"), caplog) == [
         "note      corpus.path=t.zip: corpus.glob='**/*.txt' leaves out files (1 .md)"
     ]
-    assert notes(TextConfig(path="t.zip", glob="*.rst"), caplog) == []  # matches none, so all are read
+    assert notes(TextConfig(path="t.zip", glob="*.rst"), caplog) == []  # matches no member, so all are read
     assert notes(TextConfig(path="t.zip", exclude=["*.MD"]), caplog) == []
 
 
-def test_broken_links_and_pipes_in_a_folder_are_told_of(here, caplog):
+def test_a_note_names_broken_links_and_pipes_in_a_folder(here, caplog):
     write("t/a.txt")
     Path("t/b.txt").symlink_to("nowhere")
-    assert notes(TextConfig(path="t"), caplog) == [
-        "note      corpus.path=t: left out as broken links or pipes: t/b.txt"
-    ]
+    assert notes(TextConfig(path="t"), caplog) == ["note      corpus.path=t: ignored broken links or pipes: t/b.txt"]
     os.mkfifo("t/c.txt")
-    (told,) = notes(TextConfig(path="t"), caplog)
-    assert told.startswith("note      corpus.path=t: left out as broken links or pipes: t/") and told.endswith(
+    (note,) = notes(TextConfig(path="t"), caplog)
+    assert note.startswith("note      corpus.path=t: ignored broken links or pipes: t/") and note.endswith(
         " and 1 more"
     )

@@ -1,3 +1,5 @@
+"""metrics.csv and TensorBoard: one continuous curve, also after a resume."""
+
 import csv
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -6,23 +8,23 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from lm.training.loggers.curves import METRICS, CSVCurve, TensorBoard
 
 
-def read(path):
+def read_csv(path):
     with path.open() as file:
         return list(csv.DictReader(file))
 
 
-def test_metrics_of_one_step_share_a_row_that_is_there_at_once(tmp_path):
+def test_metrics_of_one_step_share_a_row_that_is_written_immediately(tmp_path):
     curve = CSVCurve(tmp_path, 0)
     curve.log_metrics({"train/loss": 2.5}, 10)
-    assert read(tmp_path / "metrics.csv")[0]["train/loss"] == "2.5"
+    assert read_csv(tmp_path / "metrics.csv")[0]["train/loss"] == "2.5"
     curve.log_metrics({"val/loss": 1.5}, 10)
     curve.log_metrics({"train/loss": 2.25}, 20)
-    table = read(tmp_path / "metrics.csv")
+    table = read_csv(tmp_path / "metrics.csv")
     assert [(r["step"], r["train/loss"], r["val/loss"]) for r in table] == [("10", "2.5", "1.5"), ("20", "2.25", "")]
     assert list(table[0]) == ["step", *METRICS]
 
 
-def test_a_continued_curve_takes_back_what_lies_beyond_its_checkpoint(tmp_path):
+def test_a_resumed_curve_drops_the_rows_after_its_checkpoint(tmp_path):
     curve = CSVCurve(tmp_path, 0)
     for step in (10, 20, 30):
         curve.log_metrics({"train/loss": step / 10}, step)
@@ -30,24 +32,24 @@ def test_a_continued_curve_takes_back_what_lies_beyond_its_checkpoint(tmp_path):
         file.write("40,4.")
     curve = CSVCurve(tmp_path, 20)
     curve.log_metrics({"train/loss": 9.0}, 30)
-    assert [(r["step"], r["train/loss"]) for r in read(tmp_path / "metrics.csv")] == [
+    assert [(r["step"], r["train/loss"]) for r in read_csv(tmp_path / "metrics.csv")] == [
         ("10", "1.0"),
         ("20", "2.0"),
         ("30", "9.0"),
     ]
 
 
-def test_a_run_begun_anew_begins_its_curve_anew(tmp_path):
+def test_a_restarted_run_starts_a_new_curve(tmp_path):
     CSVCurve(tmp_path, 0).log_metrics({"train/loss": 1.0}, 10)
     CSVCurve(tmp_path, 0).log_metrics({"train/loss": 2.0}, 5)
-    assert [r["step"] for r in read(tmp_path / "metrics.csv")] == ["5"]
+    assert [r["step"] for r in read_csv(tmp_path / "metrics.csv")] == ["5"]
 
 
-def test_tensorboard_shows_one_clean_curve_and_the_hyper_parameters(tmp_path):
+def test_tensorboard_has_one_continuous_curve_and_the_hyperparameters(tmp_path):
     first = TensorBoard(tmp_path / "run", 0)
-    typed = ["model=tiny", "name=mine", "+seed=1"]
+    overrides = ["model=tiny", "name=mine", "+seed=1"]
     config = {"model": {"n_layer": 2}, "optimizer": {"lr": 0.001}, "seed": 1, "chosen": {"lr": 0.001, "floor": 1.0}}
-    first.log_hyperparams(config | {"overrides": typed})
+    first.log_hyperparams(config | {"overrides": overrides})
     for step in (10, 20, 30):
         first.log_metrics({"val/loss": float(step)}, step)
     first.finalize("success")
@@ -70,7 +72,7 @@ def test_tensorboard_shows_one_clean_curve_and_the_hyper_parameters(tmp_path):
     assert [p.suffix for p in (tmp_path / "run").glob("*.yaml")] == []
 
 
-def test_train_and_validation_share_a_chart(tmp_path):
+def test_train_and_validation_loss_share_a_chart(tmp_path):
     from tensorboard.plugins.custom_scalar import layout_pb2
 
     board = TensorBoard(tmp_path / "run", 0)
@@ -85,8 +87,8 @@ def test_train_and_validation_share_a_chart(tmp_path):
     assert {tag.strip("^$") for tag in tags} <= set(METRICS)
 
 
-def test_text_that_is_no_utf_8_reaches_tensorboard_as_escapes(tmp_path):
-    """What Python makes of the bytes of a path that are not UTF-8: lone surrogates, which protobuf refuses."""
+def test_text_that_is_not_utf_8_is_escaped_for_tensorboard(tmp_path):
+    """Python represents bytes of a path that are not UTF-8 by lone surrogates, which protobuf rejects."""
     path = b"caf\xe9.txt".decode(errors="surrogateescape")
     board = TensorBoard(tmp_path / "run", 0)
     board.log_hyperparams({"corpus": {"path": path}, "overrides": [f"corpus.path={path}"]})

@@ -1,4 +1,4 @@
-"""What lm/memory says against what autograd keeps and the allocator reports."""
+"""Memory estimates, compared with the bytes that autograd saves and the peak of the allocator."""
 
 import json
 import random
@@ -10,9 +10,9 @@ import pytest
 import torch
 from conftest import ROOT, config_of
 
-from benchmarks.memory import GRID, lab_formula, measured
+from benchmarks.memory import GRID, lab_formula, measure_memory
 from lm.experiment.capacity import advice, estimate_for, memory_setup, require_memory
-from lm.memory import Network, by_kind, estimate, largest_micro_batch, ways_to_fit
+from lm.memory import Network, estimate, largest_micro_batch, saved_by_kind, ways_to_fit
 from lm.optim import AdamWConfig
 
 BASE = ["precision=fp32", "attention=sdpa", "model=tiny", "data.batch_size=8", "device=cpu"]
@@ -44,66 +44,66 @@ CHOICES = {
 }
 
 
-def compared(overrides: list[str], vocab: int) -> tuple[float | None, float]:
-    """Relative errors of what is kept, and of the peak."""
+def relative_errors(overrides: list[str], vocab: int) -> tuple[float | None, float]:
+    """Return the relative errors of the saved bytes and of the peak."""
     config = config_of(*BASE, *overrides)
-    kept, peak = measured(config, vocab, "cpu")
-    made = estimate_for(config, vocab, "cpu")
-    about = sum(by_kind(Network(config.model, memory_setup(config, vocab, "cpu")).operations()).values())
-    return (None if kept is None else about / kept - 1), made.tensors / peak - 1
+    saved, peak = measure_memory(config, vocab, "cpu")
+    needed = estimate_for(config, vocab, "cpu")
+    estimated = sum(saved_by_kind(Network(config.model, memory_setup(config, vocab, "cpu")).operations()).values())
+    return (None if saved is None else estimated / saved - 1), needed.tensors / peak - 1
 
 
 @pytest.mark.parametrize("seed", [pytest.param(i, marks=[pytest.mark.slow] * (i >= 3)) for i in range(24)])
-def test_random_configurations_are_estimated_within_a_tenth(seed):
+def test_estimates_of_random_configurations_are_within_ten_percent(seed):
     rng = random.Random(seed)
     chosen = {key: rng.choice(values) for key, values in CHOICES.items()}
     if chosen["model.norm_gain"] == "false":
         chosen["model.bias_norm"] = "false"
     overrides = [f"{key}={value}" for key, value in chosen.items()]
-    kept, peak = compared(overrides, rng.choice([65, 500, 3000]))
-    assert kept is None or abs(kept) < 0.1, overrides
+    saved, peak = relative_errors(overrides, rng.choice([65, 500, 3000]))
+    assert saved is None or abs(saved) < 0.1, overrides
     assert abs(peak) < 0.1, overrides
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("typed", GRID)
-def test_the_grid_of_the_docs_is_within_a_tenth(typed):
+@pytest.mark.parametrize("overrides", GRID)
+def test_estimates_of_the_grid_in_the_docs_are_within_ten_percent(overrides):
     # Two sequences instead of eight where a CPU that emulates bf16 would take minutes.
-    smaller = ["data.batch_size=2"] if re.search("model=(small|medium) .*bf16|model=medium", typed) else []
-    kept, peak = compared([*typed.split(), *smaller], 50257 if "lab" in typed else 2048)
-    assert kept is None or abs(kept) < 0.1
+    smaller = ["data.batch_size=2"] if re.search("model=(small|medium) .*bf16|model=medium", overrides) else []
+    saved, peak = relative_errors([*overrides.split(), *smaller], 50257 if "lab" in overrides else 2048)
+    assert saved is None or abs(saved) < 0.1
     assert abs(peak) < 0.1
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(
-    "typed",
+    "overrides",
     ["model=small", "model=small precision=bf16", "model=large precision=bf16 data.batch_size=4",
      "model=large precision=bf16 data.batch_size=4 model.recompute_every=1", "model=medium attention=manual"],
 )  # fmt: skip
-def test_a_gpu_is_estimated_within_a_tenth(typed):
-    config = config_of(*BASE[:-1], *typed.split(), "device=cuda")
-    _, peak = measured(config, 50257, "cuda")
+def test_estimates_for_a_gpu_are_within_ten_percent(overrides):
+    config = config_of(*BASE[:-1], *overrides.split(), "device=cuda")
+    _, peak = measure_memory(config, 50257, "cuda")
     assert abs(estimate_for(config, 50257, "cuda").tensors / peak - 1) < 0.1
 
 
-def test_the_parts_add_up():
+def test_the_parts_of_an_estimate_add_up():
     config = config_of(*BASE)
-    made = estimate_for(config, 1000, "cpu")
-    parts = made.weights + made.gradients + made.optimizer + sum(made.activations.values()) + made.working
-    assert made.tensors == parts
-    assert made.total == parts + made.overhead
-    assert made.full_gradients == made.weights - 2 * 4 * 128 * 16  # all but the rotary tables
+    needed = estimate_for(config, 1000, "cpu")
+    parts = needed.weights + needed.gradients + needed.optimizer + sum(needed.activations.values()) + needed.working
+    assert needed.tensors == parts
+    assert needed.total == parts + needed.overhead
+    assert needed.full_gradients == needed.weights - 2 * 4 * 128 * 16  # all except the rotary tables
 
 
-def test_memory_grows_with_the_micro_batch_and_not_with_accumulation():
+def test_memory_grows_with_the_micro_batch_but_not_with_accumulation():
     def total(*overrides: str) -> int:
         return estimate_for(config_of(*BASE, *overrides), 1000, "cpu").total
 
     assert total("data.batch_size=16") > total("data.batch_size=8") > total("data.micro_batch_size=4")
     twice = total("data.batch_size=16", "data.micro_batch_size=4")
     assert twice == total("data.batch_size=64", "data.micro_batch_size=4")
-    # gradients of the micro-batch before are there
+    # the gradients of the previous micro-batch are in memory
     assert (
         twice
         == total("data.micro_batch_size=4", "data.batch_size=4")
@@ -114,7 +114,7 @@ def test_memory_grows_with_the_micro_batch_and_not_with_accumulation():
 @pytest.mark.parametrize(
     ("name", "gib"), [("nano", 1.99), ("small", 4.48), ("medium", 14.54), ("large", 19.68), ("xlarge", 36.5)]
 )
-def test_the_labs_formula_gives_what_the_lab_printed(name, gib):
+def test_the_formula_of_the_lab_gives_the_figures_of_the_lab(name, gib):
     config = config_of(f"model=lab/{name}", "data.batch_size=4", "precision=fp32", "attention=manual")
     assert lab_formula(config, 50257) / 2**30 == pytest.approx(gib, abs=0.01 if gib < 30 else 0.05)
 
@@ -135,27 +135,27 @@ def test_the_largest_micro_batch_fits_and_the_next_does_not():
     assert largest_micro_batch(config.model, setting, optimizer, 1000) == 0
 
 
-def test_the_ladder_descends_until_it_fits():
+def test_suggested_changes_reduce_memory_until_it_fits():
     config = config_of("model=large", "precision=fp32", "attention=manual", "data.batch_size=16")
     setting = memory_setup(config, 50257, "cuda")
     capacity = 8_000_000_000
-    rungs = list(ways_to_fit(config.model, setting, config.optimizer, 16, capacity))
-    totals = [made.total for _, made in rungs]
+    changes = list(ways_to_fit(config.model, setting, config.optimizer, 16, capacity))
+    totals = [needed.total for _, needed in changes]
     assert totals == sorted(totals, reverse=True)
     assert totals[-1] <= capacity < totals[-2]
-    keys = [change.partition("=")[0] for change, _ in rungs]
+    keys = [change.partition("=")[0] for change, _ in changes]
     assert keys[:3] == ["attention", "precision", "data.micro_batch_size"]
-    # and each rung is what train.py would be estimated at with those overrides
-    *_, (_, after) = rungs
+    # the last estimate is that of a configuration with all these overrides
+    *_, (_, after) = changes
     changed = config_of(
-        "model=large", "attention=manual", "precision=fp32", "data.batch_size=16", *(change for change, _ in rungs)
+        "model=large", "attention=manual", "precision=fp32", "data.batch_size=16", *(change for change, _ in changes)
     )
     assert estimate_for(changed, 50257, "cuda") == after
 
 
-def test_what_does_not_fit_is_refused_with_advice():
+def test_a_configuration_that_does_not_fit_is_refused_with_advice():
     config = config_of(*BASE, "data.batch_size=4096")
-    with pytest.raises(ValueError, match=r"training would take about [\d.]+ GB, and this machine has 2.0 GB") as error:
+    with pytest.raises(ValueError, match=r"training would need about [\d.]+ GB, and this machine has 2.0 GB") as error:
         require_memory(config, 2048, "cpu", 2_000_000_000)
     assert "data.micro_batch_size=" in str(error.value) and "trainer.check_memory=false" in str(error.value)
     micro = int(str(error.value).partition("data.micro_batch_size=")[2].split()[0])
@@ -165,20 +165,20 @@ def test_what_does_not_fit_is_refused_with_advice():
     require_memory(config_of(*BASE, "data.batch_size=4096", "trainer.check_memory=false"), 2048, "cpu", 2_000_000_000)
 
 
-def test_a_model_that_no_change_makes_fit_is_said_to_be_too_large():
+def test_advice_says_if_no_change_makes_the_model_fit():
     config = config_of("model=xlarge", "device=cpu")
     assert "still too large" in advice(config, 50257, "cpu", 1_000_000_000)
 
 
-def test_training_stops_before_it_begins(nano, monkeypatch, tmp_path):
+def test_training_does_not_start_if_it_does_not_fit(nano, monkeypatch, tmp_path):
     monkeypatch.setattr("train.memory_bytes", lambda device: 100_000_000)
-    with pytest.raises(ValueError, match="training would take about"):
+    with pytest.raises(ValueError, match="training would need about"):
         nano()
     assert not (tmp_path / "run" / "config.yaml").exists()
     nano("trainer.check_memory=false")
 
 
-def test_a_run_says_what_it_will_take(nano):
+def test_a_run_records_its_estimated_memory(nano):
     record = json.loads((nano() / "run.json").read_text())
     assert 400e6 < record["memory"] < 1e9
 
@@ -188,7 +188,7 @@ def script(*args: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_the_script_takes_what_train_takes():
+def test_the_script_takes_the_overrides_of_train():
     done = script("model=large", "--device", "cuda", "--memory", "16GiB", "tokenizer=gpt2", "precision=bf16", "--json")
     found = json.loads(done.stdout)
     assert found["weights"] == 4 * 124_439_808
@@ -202,9 +202,9 @@ def test_the_script_takes_what_train_takes():
 
 
 @pytest.mark.slow
-def test_the_script_refuses_in_one_line():
+def test_errors_of_the_script_are_one_line():
     assert script("model=lrge").stderr.startswith("error: model=lrge: there is no such option")
     assert script("tokenizer=char").stderr.strip().endswith("say --vocab 100, for example")
-    assert "16GiB is one" in script("--memory", "lots").stderr
+    assert "write it like 16GiB" in script("--memory", "lots").stderr
     if not torch.cuda.is_available():
         assert "--memory is missing" in script("--device", "cuda").stderr

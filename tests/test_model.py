@@ -1,3 +1,5 @@
+"""The model: causality, positions, attention, MLPs, dropout and initialization."""
+
 import itertools
 
 import pytest
@@ -12,14 +14,14 @@ VARIANTS = list(
 )
 
 
-def small(vocab_size=50, **fields):
+def build_model(vocab_size=50, **fields):
     torch.manual_seed(0)
     return GPT(GPTConfig(**{"n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": 16} | fields), vocab_size)
 
 
 @pytest.mark.parametrize(("position", "norm", "mlp", "bias"), VARIANTS)
-def test_a_token_sees_only_what_came_before(position, norm, mlp, bias):
-    model = small(position=position, norm=norm, mlp=mlp, bias=bias, qk_norm=bias).eval()
+def test_logits_depend_only_on_earlier_tokens(position, norm, mlp, bias):
+    model = build_model(position=position, norm=norm, mlp=mlp, bias=bias, qk_norm=bias).eval()
     ids = torch.randint(50, (2, 16))
     changed = ids.clone()
     changed[:, 9] = (changed[:, 9] + 1) % 50
@@ -28,65 +30,65 @@ def test_a_token_sees_only_what_came_before(position, norm, mlp, bias):
     assert not torch.allclose(before[:, 9:], after[:, 9:], atol=1e-3)
 
 
-def test_pocket_bard_has_festes_count():
-    # L (12 d^2 + 13 d) + 2 V d + T d + 2 d: untied, biases everywhere but in the head
+def test_pocket_bard_has_as_many_parameters_as_in_feste():
+    # L (12 d^2 + 13 d) + 2 V d + T d + 2 d: untied, with biases everywhere except in the head
     with torch.device("meta"):
         count = GPT(config_of("experiment=pocket_bard").model, 8192).num_params
     assert count == 9_048_064 == 6 * (12 * 256**2 + 13 * 256) + 2 * 8192 * 256 + 448 * 256 + 2 * 256
 
 
-def test_flops_of_gpt2():
-    # 6 per weight of the 85M in blocks' matrices and the 38.6M of the head, 12 L C T for attention
+def test_flops_per_token_of_gpt2():
+    # 6 for each of the 85M weights in matrices of blocks and the 38.6M of the head, 12 L C T for attention
     with torch.device("meta"):
         model = GPT(GPTConfig(), 50257)
     assert model.flops_per_token == 6 * (12 * 12 * 768**2 + 50257 * 768) + 12 * 12 * 768 * 1024
 
 
-def test_heads_change_the_output():
-    one, four = small(n_head=1), small(n_head=4)
+def test_the_number_of_heads_changes_the_output():
+    one, four = build_model(n_head=1), build_model(n_head=4)
     four.load_state_dict(one.state_dict())
     ids = torch.randint(50, (1, 16))
     assert not torch.allclose(one(ids), four(ids), atol=1e-4)
 
 
 def test_tied_embeddings_are_one_matrix():
-    tied, untied = small(), small(tie_embeddings=False)
+    tied, untied = build_model(), build_model(tie_embeddings=False)
     assert tied.head.weight is tied.wte.weight
     assert untied.num_params - tied.num_params == 50 * 32
 
 
-def test_dropout_only_in_training():
-    model = small(dropout=0.3)
+def test_dropout_is_only_active_in_training():
+    model = build_model(dropout=0.3)
     ids = torch.randint(50, (1, 16))
     assert not torch.equal(model(ids), model(ids))
     model.eval()
     assert torch.equal(model(ids), model(ids))
 
 
-def test_rope_scores_depend_on_distance_alone():
+def test_rope_scores_depend_only_on_distance():
     cos, sin = rope_tables(32, 8)
     q, k = torch.randn(2, 8).unbind(0)
-    turned_q = rotate(q.expand(1, 1, 32, 8), cos, sin)[0, 0]
-    turned_k = rotate(k.expand(1, 1, 32, 8), cos, sin)[0, 0]
-    scores = turned_q @ turned_k.T  # (32, 32)
+    rotated_q = rotate(q.expand(1, 1, 32, 8), cos, sin)[0, 0]
+    rotated_k = rotate(k.expand(1, 1, 32, 8), cos, sin)[0, 0]
+    scores = rotated_q @ rotated_k.T  # (32, 32)
     for distance in (0, 1, 7):
         diagonal = scores.diagonal(-distance)
         torch.testing.assert_close(diagonal, diagonal[0].expand_as(diagonal), atol=1e-4, rtol=0)
     assert abs(scores[7, 0] - scores[0, 0]) > 1e-3
-    torch.testing.assert_close(turned_q.norm(dim=-1), q.norm().expand(32))
+    torch.testing.assert_close(rotated_q.norm(dim=-1), q.norm().expand(32))
 
 
 @pytest.mark.parametrize("position", ["learned", "rope"])
 def test_the_order_of_earlier_tokens_matters(position):
-    model = small(position=position, n_layer=1).eval()  # one layer alone sees a set, but for positions
+    model = build_model(position=position, n_layer=1).eval()  # without positions, a single layer ignores the order
     ids = torch.tensor([[3, 4, 5, 6, 7]])
     swapped = ids[:, [1, 0, 2, 3, 4]]
     assert (model(ids)[0, -1] - model(swapped)[0, -1]).abs().max() > 1e-5
 
 
-def test_qk_norm_makes_attention_blind_to_the_scale_of_queries_and_keys():
+def test_with_qk_norm_the_scale_of_queries_and_keys_has_no_effect():
     for qk_norm in (True, False):
-        model = small(qk_norm=qk_norm, bias=False, n_layer=1).eval()
+        model = build_model(qk_norm=qk_norm, bias=False, n_layer=1).eval()
         ids = torch.randint(50, (1, 16))
         before = model(ids)
         with torch.no_grad():
@@ -98,23 +100,23 @@ def test_qk_norm_makes_attention_blind_to_the_scale_of_queries_and_keys():
     ("mlp", "expected"),
     [("gelu", lambda x: 0.5 * x * (1 + torch.erf(x / 2**0.5))), ("relu2", lambda x: torch.where(x > 0, x * x, 0 * x))],
 )
-def test_mlp_activations(mlp, expected):
-    block = small(mlp=mlp).blocks[0].mlp
+def test_mlp_activations_match_their_formulas(mlp, expected):
+    block = build_model(mlp=mlp).blocks[0].mlp
     x = torch.randn(5, 32)
     torch.testing.assert_close(block(x), block.c_proj(expected(block.c_fc(x))))
 
 
-def test_swiglu_is_silu_of_the_gate_times_the_rest():
-    block = small(mlp="swiglu").blocks[0].mlp
+def test_swiglu_is_silu_of_the_gate_times_the_other_half():
+    block = build_model(mlp="swiglu").blocks[0].mlp
     x = torch.randn(5, 32)
     gate, up = block.c_fc(x)[:, :128], block.c_fc(x)[:, 128:]
     torch.testing.assert_close(block(x), block.c_proj(gate / (1 + (-gate).exp()) * up))
 
 
-def test_dropout_acts_at_embeddings_attention_and_both_branches(monkeypatch):
-    model = small(dropout=0.25)
+def test_dropout_applies_to_embeddings_attention_and_both_branches(monkeypatch):
+    model = build_model(dropout=0.25)
     rates = []
-    monkeypatch.setattr("lm.model.gpt.attend", lambda q, k, v, backend, dropout, mask: rates.append(dropout) or v)
+    monkeypatch.setattr("lm.model.block.attend", lambda q, k, v, backend, dropout, mask: rates.append(dropout) or v)
     drops = [m for m in model.modules() if isinstance(m, torch.nn.Dropout) and m.p]
     calls = []
     for drop in drops:
@@ -126,11 +128,11 @@ def test_dropout_acts_at_embeddings_attention_and_both_branches(monkeypatch):
     assert rates == [0.0] * 2
 
 
-def test_a_deeper_stream_does_not_grow():
+def test_the_residual_stream_does_not_grow_with_depth():
     ids = torch.randint(50, (4, 16))
     hidden = {}
     for n_layer in (2, 16):
-        model = small(n_layer=n_layer)
+        model = build_model(n_layer=n_layer)
         x = model.wte(ids) + model.wpe.weight
         start = x.std()
         for block in model.blocks:
@@ -140,8 +142,8 @@ def test_a_deeper_stream_does_not_grow():
 
 
 @pytest.mark.parametrize("mlp", slow_except(["swiglu"], ["gelu", "relu2", "swiglu"]))
-def test_learns_one_batch_by_heart(mlp):
-    model = small(mlp=mlp, norm="rmsnorm", position="rope", qk_norm=True)
+def test_it_can_memorize_one_batch(mlp):
+    model = build_model(mlp=mlp, norm="rmsnorm", position="rope", qk_norm=True)
     ids = torch.randint(50, (4, 17))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for _ in range(150):
@@ -159,17 +161,20 @@ def test_learns_one_batch_by_heart(mlp):
         ({"n_layer": 0}, "model.n_layer=0 must be at least 1"),
         ({"dropout": 1.0}, "model.dropout=1.0 must be at least 0 and below 1"),
         ({"norm": "rmsnrm"}, "model.norm=rmsnrm must be one of layernorm, rmsnorm; did you mean 'rmsnorm'?"),
-        ({"n_embd": 6, "n_head": 2, "position": "rope"}, "model.n_embd=6 must give heads of even width under rope"),
+        (
+            {"n_embd": 6, "n_head": 2, "position": "rope"},
+            "model.n_embd=6 must give heads of even width with position=rope",
+        ),
     ],
 )
-def test_impossible_models_are_refused(fields, message):
+def test_invalid_models_are_refused(fields, message):
     with pytest.raises(ValueError, match="^" + message.replace("?", r"\?")):
         GPTConfig(**fields)
 
 
 @pytest.mark.gpu
 def test_bf16_on_a_gpu_is_close_to_fp32_on_the_cpu():
-    model = small(n_embd=64).eval()
+    model = build_model(n_embd=64).eval()
     ids = torch.randint(50, (2, 16))
     expected = model(ids)
     with torch.autocast("cuda", torch.bfloat16):

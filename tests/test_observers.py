@@ -1,4 +1,4 @@
-"""What only observes a run cannot end it: each observer raises in each of its methods, and training continues."""
+"""Observers cannot end a run: training continues when any method of a callback or logger raises."""
 
 import inspect
 import json
@@ -18,7 +18,7 @@ from lm.training.callbacks.samples import Samples
 from lm.training.callbacks.tasks import TaskScores
 from lm.training.loggers.curves import CSVCurve, TensorBoard
 
-TYPED = ("callbacks.task.name=words", "callbacks.task.every=6", "callbacks.task.cases=1", "logger=default")
+OVERRIDES = ("callbacks.task.name=words", "callbacks.task.every=6", "callbacks.task.cases=1", "logger=default")
 CALLBACKS = (Progress, HealthChecks, Samples, TaskScores)
 LOGGERS = {
     CSVCurve: ("log_metrics", "log_hyperparams"),
@@ -36,20 +36,18 @@ METHODS = [
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run of 12 steps that nothing disturbs, and the same one stopped after 6."""
+    """A run of 12 steps, and the same run stopped after 6."""
     folder = tmp_path_factory.mktemp("trained")
-    typed = [*NANO, *TYPED, "schedule=constant", f"data.root={folder}/data"]
+    overrides = [*NANO, *OVERRIDES, "schedule=constant", f"data.root={folder}/data"]
     for name, steps in (("straight", 12), ("half", 6)):
         GlobalHydra.instance().clear()
-        train_script.train(config_of(*typed, f"trainer.max_steps={steps}"), folder / name)
+        train_script.train(config_of(*overrides, f"trainer.max_steps={steps}"), folder / name)
     GlobalHydra.instance().clear()
-    return folder, config_of(*typed)
+    return folder, config_of(*overrides)
 
 
 @pytest.mark.parametrize(("cls", "name"), METHODS, ids=lambda x: x if isinstance(x, str) else x.__name__)
-def test_an_observer_that_fails_is_reported_once_and_training_continues(
-    trained, monkeypatch, caplog, tmp_path, cls, name
-):
+def test_a_failing_observer_is_reported_once_and_training_continues(trained, monkeypatch, caplog, tmp_path, cls, name):
     calls = []
 
     def fail(self, *args, **kwargs):
@@ -69,7 +67,7 @@ def test_an_observer_that_fails_is_reported_once_and_training_continues(
 
 
 def test_a_divergence_still_ends_the_run(nano, monkeypatch):
-    """It shows while an observer looks at the weights, and is no failure of the observer."""
+    """A divergence that an observer detects is not a failure of the observer."""
 
     def diverged(self, *args):
         raise Diverged("the loss became nan")
@@ -79,20 +77,20 @@ def test_a_divergence_still_ends_the_run(nano, monkeypatch):
         nano("callbacks.sample.every=2")
 
 
-def test_a_model_is_trained_on_as_before_when_an_observer_fails_in_the_middle(nano, monkeypatch):
-    """A failure while the model has the averaged weights, in eval mode."""
+def test_training_is_unchanged_when_sampling_fails_with_averaged_weights(nano, monkeypatch):
+    """The failure happens while the model has the averaged weights and is in eval mode."""
     average = ("callbacks.average.enabled=true", "model.dropout=0.2")
     straight = nano(*average, name="straight")
 
     def fail(*args, **kwargs):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("lm.training.callbacks.samples.write", fail)
+    monkeypatch.setattr("lm.training.callbacks.samples.complete", fail)
     assert equal(weights(straight), weights(nano(*average)))
 
 
-def test_metrics_csv_is_whole_after_a_failed_write(tmp_path, monkeypatch):
-    """A disk that was full for a moment leaves half a row; the next row takes its place."""
+def test_metrics_csv_is_complete_after_a_failed_write(tmp_path, monkeypatch):
+    """A full disk leaves an incomplete row, which the next row replaces."""
     curve = CSVCurve(tmp_path, 0)
     curve.log_metrics({"train/loss": 1.0}, 1)
     with (tmp_path / "metrics.csv").open("a") as file:
@@ -108,7 +106,7 @@ def test_metrics_csv_is_whole_after_a_failed_write(tmp_path, monkeypatch):
 
 
 class Broken:
-    """A stream whose other end is gone, or whose disk is full."""
+    """A stream that raises an error at every write."""
 
     encoding, name = "utf-8", "<stdout>"
 
@@ -131,28 +129,28 @@ ERRORS = [BrokenPipeError(32, "Broken pipe"), OSError(28, "No space left on devi
 
 @pytest.mark.parametrize("error", ERRORS, ids=[type(e).__name__ + str(e.args[0])[:2] for e in ERRORS])
 @pytest.mark.parametrize("method", ["write", "flush", "writelines"])
-def test_a_stream_that_cannot_be_written_to_is_given_up_once(caplog, error, method):
+def test_a_stream_that_cannot_be_written_to_is_reported_once(caplog, error, method):
     stream = SafeStream(Broken(error))
     for _ in range(3):
         {"write": lambda: stream.write("x"), "flush": stream.flush, "writelines": lambda: stream.writelines(["x"])}[
             method
         ]()
     (record,) = caplog.records
-    assert "can no longer be written to" in record.message and "train.log has the messages" in record.message
+    assert "can no longer be written to" in record.message and "see train.log for further messages" in record.message
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "koi8-r"])
-def test_characters_that_the_console_lacks_are_escaped(tmp_path, encoding):
+def test_characters_that_the_console_cannot_encode_are_escaped(tmp_path, encoding):
     text = "שלום 🎉 é ║ \ud800"
     with (tmp_path / "out").open("w", encoding=encoding, newline="") as file:
         stream = SafeStream(file)
         assert stream.write(text) > 0
         stream.flush()
-    shown = (tmp_path / "out").read_text(encoding=encoding)
-    assert shown == text.encode(encoding, "backslashreplace").decode(encoding)
+    printed = (tmp_path / "out").read_text(encoding=encoding)
+    assert printed == text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def test_a_log_line_that_cannot_be_printed_raises_nothing(monkeypatch, caplog):
+def test_a_log_line_that_cannot_be_printed_does_not_raise(monkeypatch, caplog):
     import logging
 
     monkeypatch.setattr("rich.get_console", lambda: (_ for _ in ()).throw(RuntimeError("no console")))

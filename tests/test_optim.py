@@ -1,3 +1,5 @@
+"""Optimizers: parameter groups, steps, state, resuming, and Muon."""
+
 import copy
 import csv
 
@@ -8,7 +10,7 @@ from conftest import NANO, config_of, equal, slow_except, weights
 
 from lm.config import load_option
 from lm.model import GPT, GPTConfig
-from lm.optim import AdamW8bitConfig, AdamWConfig, LionConfig, MuonConfig, OptimizerConfig, SGDConfig, orthogonal
+from lm.optim import AdamW8bitConfig, AdamWConfig, LionConfig, MuonConfig, OptimizerConfig, SGDConfig, orthogonalize
 
 NAMES = ["adamw", "adam", "sgd", "rmsprop", "lion", "adamw_8bit", "paged_adamw_8bit", "muon"]
 
@@ -20,9 +22,9 @@ def model(**fields):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("tie", [True, False])
-def test_groups_hold_every_parameter_once_and_keep_the_names(tie, name):
+def test_each_parameter_is_in_one_group_with_its_name(tie, name):
     net = model(tie_embeddings=tie)
-    groups = load_option("optimizer", name).for_width(64).build(net).param_groups
+    groups = load_option("optimizer", name).with_default_lr(64).build(net).param_groups
     ids = [id(p) for group in groups for p in group["params"]]
     assert len(ids) == len(set(ids)) and set(ids) == {id(p) for p in net.parameters()}
     by_name = dict(net.named_parameters())
@@ -36,7 +38,7 @@ def test_groups_hold_every_parameter_once_and_keep_the_names(tie, name):
     assert kinds.get("head.weight") == (None if tie else "head")
 
 
-def test_only_matrices_decay():
+def test_weight_decay_applies_only_to_matrices():
     net = model()
     with torch.no_grad():
         for p in net.parameters():
@@ -49,7 +51,7 @@ def test_only_matrices_decay():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_halves_a_quadratic(name):
+def test_every_optimizer_halves_a_quadratic(name):
     torch.manual_seed(0)
     net = torch.nn.Linear(128, 64, bias=False)
     config = load_option("optimizer", name, weight_decay=0.0, lr=0.1 if name == "muon" else 0.05)
@@ -62,7 +64,7 @@ def test_halves_a_quadratic(name):
     assert net.weight.square().sum().item() < start / 2
 
 
-def test_8bit_state_is_8bit_for_large_tensors_and_32_for_small():
+def test_8bit_state_has_8_bits_for_large_tensors_and_32_for_small_ones():
     net = model()
     optimizer = AdamW8bitConfig(lr=1e-3).build(net)
     net(torch.randint(128, (1, 16))).sum().backward()
@@ -72,8 +74,8 @@ def test_8bit_state_is_8bit_for_large_tensors_and_32_for_small():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_saved_and_loaded_it_goes_on_exactly(name, tmp_path):
-    config = load_option("optimizer", name).for_width(64)
+def test_a_loaded_optimizer_continues_exactly(name, tmp_path):
+    config = load_option("optimizer", name).with_default_lr(64)
 
     def train(net, optimizer, steps):
         for step in steps:
@@ -84,10 +86,10 @@ def test_saved_and_loaded_it_goes_on_exactly(name, tmp_path):
 
     straight = model()
     train(straight, config.build(straight), range(6))
-    halted = model()
-    optimizer = config.build(halted)
-    train(halted, optimizer, range(3))
-    torch.save({"net": halted.state_dict(), "opt": optimizer.state_dict()}, tmp_path / "state")
+    stopped = model()
+    optimizer = config.build(stopped)
+    train(stopped, optimizer, range(3))
+    torch.save({"net": stopped.state_dict(), "opt": optimizer.state_dict()}, tmp_path / "state")
     state = torch.load(tmp_path / "state", weights_only=True)
     resumed = model()
     resumed.load_state_dict(state["net"])
@@ -100,28 +102,28 @@ def test_saved_and_loaded_it_goes_on_exactly(name, tmp_path):
 
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", slow_except(["adamw", "muon"], NAMES))
-def test_a_continued_run_has_the_same_weights(nano, name, precision):
-    typed = [f"optimizer={name}", f"precision={precision}", "model.dropout=0.1"]
-    straight = nano(*typed, "schedule=constant", name="straight")
-    halted = nano(*typed, "schedule=constant", "trainer.max_steps=8", name="halted")
-    nano(*typed, "schedule=constant", name="halted")
-    assert equal(weights(straight), weights(halted))
+def test_a_resumed_run_has_the_same_weights(nano, name, precision):
+    overrides = [f"optimizer={name}", f"precision={precision}", "model.dropout=0.1"]
+    straight = nano(*overrides, "schedule=constant", name="straight")
+    stopped = nano(*overrides, "schedule=constant", "trainer.max_steps=8", name="stopped")
+    nano(*overrides, "schedule=constant", name="stopped")
+    assert equal(weights(straight), weights(stopped))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_every_optimizer_learns_words_beyond_their_letters(tmp_path, name):
-    """The unigram plateau: what knowing how often each character comes is worth."""
+def test_every_optimizer_learns_more_than_character_frequencies(tmp_path, name):
+    """The validation loss falls below the unigram entropy, the loss of a model that knows only frequencies."""
     import math
     from collections import Counter
 
     import train as train_script
 
-    typed = [
+    overrides = [
         o for o in NANO if not o.startswith(("optimizer", "trainer", "schedule", "data.", "corpus.lines", "callbacks"))
     ]
     config = config_of(
-        *typed, f"data.root={tmp_path}/data", f"optimizer={name}", "data.batch_size=16", "trainer.max_steps=400",
+        *overrides, f"data.root={tmp_path}/data", f"optimizer={name}", "data.batch_size=16", "trainer.max_steps=400",
         "trainer.val_every=400", "callbacks.sample.enabled=false", "schedule.warmup_steps=20",
     )  # fmt: skip
     loss = train_script.train(config, tmp_path / "run")
@@ -137,7 +139,7 @@ def test_every_optimizer_learns_words_beyond_their_letters(tmp_path, name):
      ({"beta2": 1.0}, "optimizer.beta2=1.0 must be at least 0 and below 1"),
      ({"head_lr_ratio": -1.0}, "optimizer.head_lr_ratio=-1.0 must be at least 0")],
 )  # fmt: skip
-def test_ranges(fields, message):
+def test_values_out_of_range_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         AdamWConfig(**fields)
 
@@ -147,42 +149,42 @@ def test_nesterov_needs_momentum():
         SGDConfig(nesterov=True, momentum=0.0)
 
 
-def test_without_a_rate_the_width_decides():
-    assert AdamWConfig().for_width(384).lr == pytest.approx(1e-3)
-    assert AdamWConfig().for_width(768).lr == pytest.approx(5e-4)
-    assert AdamWConfig(lr=0.5).for_width(384).lr == 0.5
+def test_the_default_learning_rate_depends_on_the_width():
+    assert AdamWConfig().with_default_lr(384).lr == pytest.approx(1e-3)
+    assert AdamWConfig().with_default_lr(768).lr == pytest.approx(5e-4)
+    assert AdamWConfig(lr=0.5).with_default_lr(384).lr == 0.5
     for name in NAMES:
         config: OptimizerConfig = load_option("optimizer", name)
-        assert config.for_width(128).lr == config.default_lr(128) > 0
+        assert config.with_default_lr(128).lr == config.default_lr(128) > 0
 
 
 @pytest.mark.parametrize("fused", [True, False])
-def test_fused_is_what_was_asked_for(fused):
+def test_fused_is_passed_to_the_optimizer(fused):
     for config in (AdamWConfig(lr=1e-3), MuonConfig(lr=1e-3)):
         assert config.build(model(), fused=fused).defaults["fused"] is fused
 
 
-def test_a_ratio_scales_the_rate_of_its_group_alone(nano):
+def test_a_ratio_scales_the_learning_rate_of_its_group_only(nano):
     base = ["model.tie_embeddings=false", "trainer.max_steps=1", "optimizer.weight_decay=0", "schedule.warmup_steps=0"]
-    usual = nano(*base, name="usual")
+    default = nano(*base, name="default")
     scaled = nano(*base, "optimizer.head_lr_ratio=0", "optimizer.embedding_lr_ratio=2", name="scaled")
     fresh = nano(*base, "optimizer.lr=1e-12", name="fresh")
-    a, b, start = weights(usual), weights(scaled), weights(fresh)
+    a, b, start = weights(default), weights(scaled), weights(fresh)
     torch.testing.assert_close(b["model.head.weight"], start["model.head.weight"])
     moved = a["model.wte.weight"] - start["model.wte.weight"]
     torch.testing.assert_close(b["model.wte.weight"] - start["model.wte.weight"], 2 * moved, rtol=1e-4, atol=1e-6)
     assert torch.equal(a["model.blocks.0.attn.c_attn.weight"], b["model.blocks.0.attn.c_attn.weight"])
 
 
-def test_a_ratio_for_nothing_is_refused():
-    with pytest.raises(ValueError, match="optimizer.head_lr_ratio=0.5 is for nothing in this model: its head is tied"):
+def test_a_ratio_without_effect_is_refused():
+    with pytest.raises(ValueError, match="optimizer.head_lr_ratio=0.5 has no effect on this model: its head is tied"):
         AdamWConfig(lr=1e-3, head_lr_ratio=0.5).build(model(tie_embeddings=True))
-    bare = model(norm_gain=False, bias=False)
-    with pytest.raises(ValueError, match="optimizer.vector_lr_ratio=3 is for nothing in this model: it has no vectors"):
-        AdamWConfig(lr=1e-3, vector_lr_ratio=3.0).build(bare)
+    no_vectors = model(norm_gain=False, bias=False)
+    with pytest.raises(ValueError, match="optimizer.vector_lr_ratio=3 has no effect on this model: it has no vectors"):
+        AdamWConfig(lr=1e-3, vector_lr_ratio=3.0).build(no_vectors)
 
 
-def test_lion_is_its_papers_algorithm():
+def test_lion_follows_the_algorithm_of_the_paper():
     p = torch.nn.Linear(3, 2, bias=False)
     start = p.weight.detach().clone()
     optimizer = LionConfig(lr=0.1, beta1=0.9, beta2=0.99, weight_decay=0.5).build(p)
@@ -201,19 +203,19 @@ def test_lion_is_its_papers_algorithm():
 
 
 @pytest.mark.parametrize("shape", [(4, 32, 32), (1, 48, 16), (2, 16, 48)])
-def test_orthogonal_has_singular_values_near_one_and_keeps_the_directions(shape):
+def test_orthogonalize_moves_singular_values_to_one_and_keeps_the_directions(shape):
     k, rows, columns = shape
-    least, numbers = min(rows, columns), np.random.default_rng(0)  # torch's normals depend on the CPU
+    least, numbers = min(rows, columns), np.random.default_rng(0)  # random normals of torch depend on the CPU
     u, v = (torch.from_numpy(np.linalg.qr(numbers.normal(size=(k, n, least)))[0]).float() for n in (rows, columns))
     batch = u * torch.linspace(0.1, 3, least) @ v.mT  # (K, rows, columns)
-    for a, b, made in zip(u, v, orthogonal(batch, 5).float(), strict=True):
-        values = torch.linalg.svdvals(made)
+    for a, b, result in zip(u, v, orthogonalize(batch, 5).float(), strict=True):
+        values = torch.linalg.svdvals(result)
         assert values.min() > 0.6 and values.max() < 1.4
-        along = (a.T @ made @ b).diagonal()  # of the nearest orthogonal matrix, all ones
+        along = (a.T @ result @ b).diagonal()  # all ones for the nearest orthogonal matrix
         assert (along > 0.6).all()
 
 
-def test_muon_treats_queries_keys_values_and_gates_as_matrices_of_their_own():
+def test_muon_treats_queries_keys_values_and_gates_as_separate_matrices():
     net = model(mlp="swiglu")
     groups = MuonConfig(lr=0.02).build(net).param_groups
     pieces = {n: g["pieces"] for g in groups if g["muon"] for n in g["param_names"]}
@@ -222,7 +224,7 @@ def test_muon_treats_queries_keys_values_and_gates_as_matrices_of_their_own():
     assert not any(n.startswith(("wte", "wpe", "head")) for n in pieces)
 
 
-def test_muon_steps_each_matrix_by_its_rate_and_adamw_does_the_rest():
+def test_muon_updates_matrices_and_adamw_all_other_parameters():
     net, other = model(tie_embeddings=False), model(tie_embeddings=False)
     muon = MuonConfig(lr=0.02, embedding_lr_ratio=1.5, head_lr_ratio=0.1, vector_lr_ratio=0.1).build(net)
     torch.manual_seed(3)
@@ -232,7 +234,7 @@ def test_muon_steps_each_matrix_by_its_rate_and_adamw_does_the_rest():
     before = copy.deepcopy(net.state_dict())
     muon.step()
     step = (before["blocks.0.attn.c_proj.weight"] - net.blocks[0].attn.c_proj.weight.detach()) / 0.02
-    values = torch.linalg.svdvals(step)  # of a random square matrix the last few begin near zero
+    values = torch.linalg.svdvals(step)  # the last few singular values of a random square matrix start near zero
     assert values[-4] > 0.5 and values.max() < 1.4
     adamw = torch.optim.AdamW([other.wte.weight], lr=0.03, betas=(0.8, 0.95), eps=1e-10, weight_decay=0.0)
     adamw.step()
@@ -241,7 +243,7 @@ def test_muon_steps_each_matrix_by_its_rate_and_adamw_does_the_rest():
     assert set(muon.state[net.wte.weight]) == {"step", "exp_avg", "exp_avg_sq"}
 
 
-def test_muon_passes_over_what_has_no_gradient():
+def test_muon_skips_parameters_without_a_gradient():
     net = model()
     optimizer = MuonConfig(lr=0.02).build(net)
     before = copy.deepcopy(net.state_dict())
@@ -249,9 +251,9 @@ def test_muon_passes_over_what_has_no_gradient():
     assert equal(before, net.state_dict())
 
 
-def test_the_memory_of_a_state_is_what_the_config_says():
+def test_state_bytes_matches_the_memory_of_the_state():
     for name in NAMES:
-        config = load_option("optimizer", name).for_width(64)
+        config = load_option("optimizer", name).with_default_lr(64)
         net = model()
         optimizer = config.build(net)
         net(torch.randint(128, (1, 16))).sum().backward()
@@ -265,6 +267,6 @@ def test_the_memory_of_a_state_is_what_the_config_says():
             assert held == pytest.approx(expected, rel=0.01), (name, n)
 
 
-def test_the_logged_rate_is_that_of_the_matrices(nano):
+def test_the_logged_learning_rate_is_that_of_the_matrices(nano):
     run = nano("optimizer=muon", "optimizer.lr=0.02", "schedule=constant", "schedule.warmup_steps=0")
     assert {float(row["lr"]) for row in csv.DictReader((run / "metrics.csv").open()) if row["lr"]} == {0.02}

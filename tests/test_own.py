@@ -34,7 +34,7 @@ def documents(config: CorpusConfig, root: Path) -> list[str]:
     return parts[:-1]
 
 
-def refused(config: CorpusConfig, root: Path) -> str:
+def error_message(config: CorpusConfig, root: Path) -> str:
     with pytest.raises(ValueError) as caught:
         config.load(Downloads(root))
     assert not [p for p in root.glob("cache/*") if p.suffix != ".lock"]
@@ -51,7 +51,7 @@ def packed(members: dict[str, bytes]) -> bytes:
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
-    """Each file holds its own name."""
+    """A folder of files that contain their own names."""
     (tmp_path / "tree/b/folder.txt").mkdir(parents=True)
     names = "a.txt b/b.txt b/c/c.txt b/c/d.md .h.txt .git/g.txt .git/[1].txt b/__pycache__/p.txt b/.x/x.txt"
     for path in [tmp_path / "tree" / name for name in names.split()]:
@@ -90,7 +90,7 @@ ALL = "a.txt b/b.txt b/c/c.txt b/y.txt.zst z.txt.gz"
         ("b/*.txt", {"exclude": ["b"]}, "b/b.txt"),
     ],
 )
-def test_what_a_path_stands_for(tree, path, keys, found):
+def test_a_path_stands_for_these_files(tree, path, keys, found):
     named = [str(p.relative_to(tree) if p.is_absolute() else p) for p in TextConfig(path=path, **keys).paths()["train"]]
     assert named == found.split()
 
@@ -102,57 +102,61 @@ def test_what_a_path_stands_for(tree, path, keys, found):
         (["a.txt", "b/bb.txt"], {}, "path=b/bb.txt: no such file (looked in {tree}); did you mean 'b/b.txt'?"),
         ("nowhere/*.txt", {}, "path=nowhere/*.txt: no such file (looked in {tree})"),
         ("a.txt", {"val_path": "b/b.tx"}, "val_path=b/b.tx: no such file (looked in {tree}); did you mean 'b/b.txt'?"),
-        ("b/c", {"glob": "*.js"}, "path=b/c holds no file that matches corpus.glob='*.js'; there are: 2 .txt, 1 .md"),
+        (
+            "b/c",
+            {"glob": "*.js"},
+            "path=b/c contains no file that matches corpus.glob='*.js'; it contains: 2 .txt, 1 .md",
+        ),
         (
             "empty",
             {},
-            "path=empty is a folder without files (hidden ones and links to folders do not count)",
+            "path=empty is a folder without files (hidden files and links to folders are ignored)",
         ),
         ("b", {"exclude": ["*"]}, "exclude=['*'] leaves no file of corpus.path=b"),
     ],
 )
-def test_a_path_that_stands_for_nothing_is_named(tree, path, keys, message):
+def test_the_error_names_a_path_that_stands_for_no_file(tree, path, keys, message):
     (tree / "empty").mkdir()
     (tree / "b/c/e.txt").write_text("e")
-    assert refused(TextConfig(path=path, **keys), tree.parent) == "corpus." + message.format(tree=tree)
+    assert error_message(TextConfig(path=path, **keys), tree.parent) == "corpus." + message.format(tree=tree)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_an_unreadable_file_is_named(tree):
+def test_the_error_names_an_unreadable_file(tree):
     (tree / "a.txt").chmod(0)
-    assert refused(TextConfig(path="."), tree.parent) == "a.txt cannot be read: Permission denied"
+    assert error_message(TextConfig(path="."), tree.parent) == "a.txt cannot be read: Permission denied"
 
 
-def test_validation_text_of_its_own(tree):
+def test_separate_validation_text_is_used(tree):
     text = TextConfig(path=tree / "b", val_path="a.txt", max_chars=9).load(Downloads(tree.parent))
     assert (text.train.read(), text.val.read()) == ("b/b.txtb/", "a.txt")
 
 
-def test_empty_files_are_no_documents(tree):
+def test_empty_files_are_not_documents(tree):
     (tree / "b/0.txt").write_text("")
     (tree / "b/1.txt.gz").write_bytes(gzip.compress(b""))
     with zipfile.ZipFile(tree / "b/2.txt.zip", "w") as archive:
         for name, content in {"y/2": "two", "x/": "", "x/0": "", "x/1": "one"}.items():
             archive.writestr(name, content)
     assert documents(TextConfig(path="."), tree.parent) == ["a.txt", "one", "two", *ALL.split()[1:]]
-    assert refused(TextConfig(path="b/0.txt"), tree.parent / "other") == "b/0.txt is empty"
-    assert refused(TextConfig(path=["b/0.txt", "b/1.txt.gz"]), tree.parent / "other") == "the corpus has no text"
+    assert error_message(TextConfig(path="b/0.txt"), tree.parent / "other") == "b/0.txt is empty"
+    assert error_message(TextConfig(path=["b/0.txt", "b/1.txt.gz"]), tree.parent / "other") == "the corpus has no text"
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("One\n---\nTwo\n\n---\n Three ---\n", ["One\n", "Two\n\n", " Three ---\n"]),
         ("---\n---\nOne\r\n---\r\nTwo\r\n  ---  \nThree\n---", ["One\r\n", "Two\r\n", "Three\n"]),
         ("One\n---\n----\n---\nThree", ["One\n", "----\n", "Three"]),
     ],
 )
-def test_a_separator_parts_documents(tmp_path, text, wanted):
+def test_a_separator_separates_documents(tmp_path, text, expected):
     (tmp_path / "t.txt").write_bytes(text.encode())
-    assert documents(TextConfig(path=f"{tmp_path}/t.txt", separator="---"), tmp_path) == wanted
+    assert documents(TextConfig(path=f"{tmp_path}/t.txt", separator="---"), tmp_path) == expected
 
 
-def test_tinystories(shared, tmp_path):
+def test_tinystories_is_split_into_its_stories(shared, tmp_path):
     path = shared / "tinystories" / "TinyStories-train.first2MiB.txt"
     stories = documents(TextConfig(path=str(path), separator="<|endoftext|>"), tmp_path)
     assert len(stories) == 2317
@@ -164,7 +168,7 @@ GOOD = """\ufeff{"text": "One é"}\n\n  \n{"id": NaN, "text": "Two \\u00e9 \\ud8
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
-def test_lines_of_json(tmp_path, suffix):
+def test_each_line_of_json_is_a_document(tmp_path, suffix):
     pack = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}[suffix]
     (tmp_path / f"t.jsonl{suffix}").write_bytes(pack(GOOD.encode()))
     assert documents(JSONLConfig(path=str(tmp_path)), tmp_path) == ["One é", "Two é 😀 \u2028", "3" * 5_000_000]
@@ -173,33 +177,38 @@ def test_lines_of_json(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"text": "cut', " is no JSON that can be read: Unterminated string"),
-        ('{"text": 1' + "0" * 5000 + "}", " is no JSON that can be read: Exceeds the limit"),
-        ("[" * 100_000, " is no JSON that can be read: maximum recursion depth"),
-        ('["text"]', " is no JSON object"),
-        ("NaN", " is no JSON object"),
+        ('{"text": "cut', " cannot be parsed as JSON: Unterminated string"),
+        ('{"text": 1' + "0" * 5000 + "}", " cannot be parsed as JSON: Exceeds the limit"),
+        ("[" * 100_000, " cannot be parsed as JSON: maximum recursion depth"),
+        ('["text"]', " is not a JSON object"),
+        ("NaN", " is not a JSON object"),
         ("{}", " has no corpus.field=text; it has nothing"),
         ('{"id": 1, "txt": "a"}', " has no corpus.field=text; it has id, txt; did you mean 'txt'?"),
-        ('{"text": null}', ": corpus.field=text holds null, no text"),
-        ('{"text": NaN}', ": corpus.field=text holds NaN, no text"),
-        ('{"text": ["a"]}', ': corpus.field=text holds ["a"], no text'),
-        ('{"text": "a \\ud800"}', r": corpus.field=text holds '\ud800', half a character (a lone surrogate)"),
+        ('{"text": null}', ": corpus.field=text holds null, not text"),
+        ('{"text": NaN}', ": corpus.field=text holds NaN, not text"),
+        ('{"text": ["a"]}', ': corpus.field=text holds ["a"], not text'),
+        (
+            '{"text": "a \\ud800"}',
+            r": corpus.field=text holds '\ud800', half a character (a lone surrogate), which UTF-8 cannot encode",
+        ),
     ],
 )
-def test_a_bad_line_of_json_is_named(tmp_path, line, message):
+def test_the_error_names_a_bad_line_of_json(tmp_path, line, message):
     (tmp_path / "t.jsonl").write_text('{"text": "a"}\n' * 3 + f'\n{line}\n{{"text": "b"}}\n')
-    assert refused(JSONLConfig(path=f"{tmp_path}/t.jsonl"), tmp_path).startswith(f"{tmp_path}/t.jsonl, line 5{message}")
+    assert error_message(JSONLConfig(path=f"{tmp_path}/t.jsonl"), tmp_path).startswith(
+        f"{tmp_path}/t.jsonl, line 5{message}"
+    )
     few = JSONLConfig(path=f"{tmp_path}/t.jsonl", max_chars=2)
     assert documents(few, tmp_path) == ["a", "a"]  # the rest is not read
 
 
-def test_code_is_documents(tmp_path):
+def test_each_file_of_code_is_a_document(tmp_path):
     for i, name in enumerate(["pkg/__init__.py", "pkg/a.py", "pkg/sub/b.py", "setup.py", "notes.txt"]):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"# {name}\n" * (i > 0))
     assert documents(CodeConfig(path=str(tmp_path)), tmp_path) == ["# pkg/a.py\n", "# pkg/sub/b.py\n", "# setup.py\n"]
     (tmp_path / "pkg/old.py").write_bytes("# naïve\n".encode("latin1"))
-    message = refused(CodeConfig(path=str(tmp_path), val_fraction=0.5), tmp_path / "other")
+    message = error_message(CodeConfig(path=str(tmp_path), val_fraction=0.5), tmp_path / "other")
     assert message.startswith(f"{tmp_path}/pkg/old.py is not UTF-8: byte 0xef at offset 4;")
 
 
@@ -238,7 +247,7 @@ def dataset(path: Path, column: list, name: str = "text") -> None:
         ("wikitext-validation.SUFFIX", {"train": "wikitext-validation", "": "wikitext-train"}),
     ],
 )
-def test_a_dataset_has_the_splits_its_names_say(tmp_path, monkeypatch, path, splits, suffix):
+def test_the_splits_of_a_dataset_follow_from_its_file_names(tmp_path, monkeypatch, path, splits, suffix):
     for split, name in splits.items():
         dataset(tmp_path / "set" / f"{name}.{suffix}", [f"{split} {i} é" for i in range(5)])
     (tmp_path / "set" / "state.json").write_text("{}")
@@ -257,48 +266,53 @@ def test_a_dataset_with_validation_text_elsewhere_keeps_its_test_text(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "arrow"])
-def test_a_bad_dataset_is_named(tmp_path, suffix):
+def test_the_error_names_a_bad_dataset(tmp_path, suffix):
     path, config = tmp_path / f"t.{suffix}", HFConfig(path=f"{tmp_path}/t.{suffix}")
-    for column, message in (([1, 2], "holds int, no text"), (["a", None], "holds NoneType, no text")):
+    for column, message in (([1, 2], "holds int, not text"), (["a", None], "holds NoneType, not text")):
         dataset(path, column)
-        assert refused(config, tmp_path) == f"{path}: corpus.field=text {message}"
+        assert error_message(config, tmp_path) == f"{path}: corpus.field=text {message}"
     dataset(path, ["a"], name="content")
-    assert refused(config, tmp_path) == f"{path} has no column text; it has id, content"
+    assert error_message(config, tmp_path) == f"{path} has no column text; it has id, content"
     dataset(path, ["abc", "déf"] * 50)
     data = path.read_bytes()
-    damaged = [b"", b"no dataset", data[:-9], data[: len(data) // 2], data.replace(b"d\xc3\xa9f", b"d\xffef")]
-    if suffix == "arrow":  # a text that ends before it begins, which pyarrow alone stumbles over
-        damaged.append(data.replace(struct.pack("<3i", 0, 3, 7), struct.pack("<3i", 0, 3, -7)))
-    for content in damaged:
+    corrupted = [b"", b"no dataset", data[:-9], data[: len(data) // 2], data.replace(b"d\xc3\xa9f", b"d\xffef")]
+    if suffix == "arrow":  # a text that ends before it begins, which pyarrow alone does not detect
+        corrupted.append(data.replace(struct.pack("<3i", 0, 3, 7), struct.pack("<3i", 0, 3, -7)))
+    for content in corrupted:
         path.write_bytes(content)
-        assert refused(config, tmp_path).startswith(f"{path} is damaged or no .{suffix} file: ")
+        assert error_message(config, tmp_path).startswith(f"{path} is corrupted or not a .{suffix} file: ")
     shutil.copy(path, tmp_path / "t.json")
-    assert refused(HFConfig(path=f"{tmp_path}/t.json"), tmp_path).endswith("t.json holds no .parquet or .arrow file")
+    assert error_message(HFConfig(path=f"{tmp_path}/t.json"), tmp_path).endswith(
+        "t.json contains no .parquet or .arrow file"
+    )
 
 
-def test_without_pyarrow_the_message_names_the_extra(tmp_path, monkeypatch):
+def test_without_pyarrow_the_error_names_the_extra_to_install(tmp_path, monkeypatch):
     dataset(tmp_path / "t.parquet", ["a", "b"])
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    assert refused(HFConfig(path=f"{tmp_path}/t.parquet"), tmp_path) == f"corpus=hf needs pyarrow: {install('.[hf]')}"
+    assert (
+        error_message(HFConfig(path=f"{tmp_path}/t.parquet"), tmp_path)
+        == f"corpus=hf needs pyarrow: {install('.[hf]')}"
+    )
 
 
-def test_what_is_held_out_is_not_trained_on(tmp_path):
+def test_validation_files_are_not_trained_on(tmp_path):
     for name in "abc":
         (tmp_path / f"{name}.txt").write_text(name * 20)
     config = TextConfig(path=str(tmp_path), val_path=str(tmp_path / "b.txt"))
     text = config.load(Downloads(tmp_path / "data"))
     assert (text.train.read(), text.val.read()) == ("a" * 20 + "c" * 20, "b" * 20)
-    assert config.load(Downloads(tmp_path / "data")).digest == text.digest  # our own cache, by now there, is no corpus
-    with pytest.raises(ValueError, match="takes all files"):
+    assert config.load(Downloads(tmp_path / "data")).digest == text.digest  # the cache, which exists now, is not read
+    with pytest.raises(ValueError, match="includes all files of corpus.path=.*; no file is left to train on"):
         TextConfig(path=str(tmp_path), val_path=str(tmp_path)).load(Downloads(tmp_path / "data"))
     assert TextConfig(path=[str(tmp_path / f"{n}.txt") for n in "ab"]).load(Downloads(tmp_path / "d")).documents
 
 
-def test_a_dataset_without_a_training_split_is_refused_unless_it_has_but_one(tmp_path):
+def test_a_dataset_without_a_train_split_is_refused_unless_it_has_only_one_split(tmp_path):
     table = pyarrow.table({"text": ["one", "two"]})
     for name in ("validation", "test"):
         parquet.write_table(table, tmp_path / f"{name}.parquet")
-    with pytest.raises(ValueError, match="has a test and a val split, but none to train on"):
+    with pytest.raises(ValueError, match="has a test and a val split, but no train split"):
         HFConfig(path=str(tmp_path)).load(Downloads(tmp_path / "data"))
     text = HFConfig(path=str(tmp_path / "test.parquet")).load(Downloads(tmp_path / "data"))
     assert text.train.read() + text.val.read() == "onetwo"
@@ -312,25 +326,25 @@ def test_a_file_named_twice_is_read_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("path", [".", "**/*.txt", "*/../**/*.txt"])
-def test_our_own_cache_is_no_corpus_wherever_it_lies(tmp_path, monkeypatch, path):
+def test_the_cache_is_never_read_as_a_corpus(tmp_path, monkeypatch, path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "my.txt").write_text("to be or not to be\n" * 20)
     monkeypatch.chdir(tmp_path)
     for root in ("data", "data", "other", "sub/data", "data"):
         text = TextConfig(path=path).load(Downloads(Path(root)))
         assert text.train.size + text.val.size == 380
-    inside = next(Path("data/cache").glob("text-*"))  # but what is named is read
+    inside = next(Path("data/cache").glob("text-*"))  # unless it is named
     assert TextConfig(path=f"{inside}/*.txt").load(Downloads(Path("data"))).documents
 
 
-def test_where_a_text_lies_does_not_matter(tmp_path, monkeypatch):
+def test_the_same_text_in_two_places_is_prepared_once(tmp_path, monkeypatch):
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text("to be or not to be\n" * 20)
         TextConfig(path=str(tmp_path / name)).load(Downloads(tmp_path / "data"))
     assert len(list((tmp_path / "data" / "cache").glob("text-*"))) == 1
 
 
-def test_what_is_no_file_is_passed_over(tmp_path):
+def test_pipes_and_broken_links_in_a_folder_are_skipped(tmp_path):
     os.mkfifo(tmp_path / "pipe.txt")
     (tmp_path / "broken.txt").symlink_to(tmp_path / "nowhere")
     (tmp_path / "a.txt").write_text("to be or not to be\n")
@@ -341,7 +355,7 @@ STORIES = "Once.<|endoftext|>Twice.\n<|endoftext|>\n\nThrice\n<|endoftext|> \n"
 
 
 @pytest.mark.parametrize(
-    ("text", "separator", "wanted"),
+    ("text", "separator", "expected"),
     [
         (STORIES, "<|endoftext|>", ["Once.", "Twice.\n", "\nThrice\n"]),
         (STORIES.replace("<|endoftext|>", "</s>"), "</s>", ["Once.", "Twice.\n", "\nThrice\n"]),
@@ -349,32 +363,32 @@ STORIES = "Once.<|endoftext|>Twice.\n<|endoftext|>\n\nThrice\n<|endoftext|> \n"
         ("<eos>One<eos><eos> <eos>two<eos>", "<eos>", ["One", "two"]),
         ("One<eos>\ntwo<eos>\r\n three<eos>  \n", "<eos>", ["One", "two", " three"]),
         ("One --- two\n---\nthree---\n", "---", ["One --- two\n", "three---\n"]),
-        ("a <b\n<\nc> [\n", "<", ["a <b\n", "c> [\n"]),  # no special token
+        ("a <b\n<\nc> [\n", "<", ["a <b\n", "c> [\n"]),  # not like a special token
     ],
 )
-def test_a_separator_like_a_special_token_parts_lines_too(tmp_path, text, separator, wanted):
+def test_a_separator_like_a_special_token_also_separates_inside_a_line(tmp_path, text, separator, expected):
     (tmp_path / "t.txt").write_bytes(text.encode())
-    assert documents(TextConfig(path=f"{tmp_path}/t.txt", separator=separator), tmp_path) == wanted
+    assert documents(TextConfig(path=f"{tmp_path}/t.txt", separator=separator), tmp_path) == expected
 
 
 @pytest.mark.parametrize(
-    ("text", "separator", "told"),
+    ("text", "separator", "problem"),
     [
         ("One\ntwo\n", "<|endoftext|>", "does not occur in {}; without it each file is a document"),
         ("One\ntwo\n", "---", "does not occur in {}; without it each file is a document"),
         ("One --- two ---\nthree---\n", "---", "occurs 3 times in {}, but never on a line of its own: put it on lines"),
     ],
 )
-def test_a_separator_that_parts_nothing_is_refused(tmp_path, text, separator, told):
+def test_a_separator_that_separates_nothing_is_refused(tmp_path, text, separator, problem):
     for name in "ab":
         (tmp_path / f"{name}.txt").write_text(text)
     for path, where, times in (("a.txt", "a.txt", 1), ("", "a.txt and 1 other files", 2)):
-        message = refused(TextConfig(path=f"{tmp_path}/{path}", separator=separator), tmp_path / "data")
-        expected = told.format(f"{tmp_path}/{where}").replace("3 times", f"{3 * times} times")
+        message = error_message(TextConfig(path=f"{tmp_path}/{path}", separator=separator), tmp_path / "data")
+        expected = problem.format(f"{tmp_path}/{where}").replace("3 times", f"{3 * times} times")
         assert message.startswith(f"corpus.separator={separator} {expected}")
 
 
-def noted(config: CorpusConfig, root: Path, caplog) -> list[str]:
+def logged_notes(config: CorpusConfig, root: Path, caplog) -> list[str]:
     caplog.clear()
     with caplog.at_level("INFO", "lm"):
         config.load(Downloads(root))
@@ -382,28 +396,28 @@ def noted(config: CorpusConfig, root: Path, caplog) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["<|endoftext|>", "<|end_of_text|>", "<|eos|>", "<eos>", "</s>", "[EOS]", "[SEP]"])
-def test_ends_of_text_that_part_nothing_are_told_of_with_what_to_type(tmp_path, caplog, name):
+def test_a_note_gives_the_setting_for_end_of_text_tokens_in_the_text(tmp_path, caplog, name):
     path = tmp_path / "t.txt"
     path.write_text(f"One.{name}Two.\n{name}\n" * 400)
-    for _ in range(2):  # the second time out of the cache
-        (line,) = noted(TextConfig(path=str(path)), tmp_path, caplog)
-        assert line.startswith(f"note      the text spells {name} 800 times; if documents end there, type ")
-    typed = shlex.split(line.partition(", type ")[2])
-    corpus = config_of("corpus=text", f"corpus.path={path}", *typed).corpus
+    for _ in range(2):  # the second time from the cache
+        (line,) = logged_notes(TextConfig(path=str(path)), tmp_path, caplog)
+        assert line.startswith(f"note      the text contains {name} 800 times; if documents end there, set ")
+    arguments = shlex.split(line.partition(", set ")[2])
+    corpus = config_of("corpus=text", f"corpus.path={path}", *arguments).corpus
     assert corpus.separator == name and len(documents(corpus, tmp_path)) == 800
-    assert noted(corpus, tmp_path, caplog) == []
+    assert logged_notes(corpus, tmp_path, caplog) == []
 
 
-def test_ends_of_text_are_counted_across_blocks_and_both_splits(tmp_path, caplog):
-    for shift in range(14):  # the block of 1 MiB ends before, within or behind one
+def test_end_of_text_tokens_are_counted_across_blocks_and_splits(tmp_path, caplog):
+    for shift in range(14):  # the block of 1 MiB ends before, within or after one
         (tmp_path / "t.txt").write_text(
             "x" * ((1 << 20) - shift) + "<|endoftext|>" * 2 + "y" * 300_000 + "<|endoftext|>"
         )
-        (line,) = noted(TextConfig(path=f"{tmp_path}/t.txt"), tmp_path / "data", caplog)
+        (line,) = logged_notes(TextConfig(path=f"{tmp_path}/t.txt"), tmp_path / "data", caplog)
         assert "<|endoftext|> 3 times" in line
 
 
-# ---- the cache decides nothing
+# ---- results do not depend on the cache
 
 CONTENT = {
     "plain": "Grüße aus Köln.\n".encode() * 20,
@@ -431,7 +445,7 @@ def outcome(config: CorpusConfig, root: Path) -> str:
 
 @pytest.mark.parametrize("content", CONTENT)
 @pytest.mark.parametrize("kind", slow_except([TextConfig], [TextConfig, JSONLConfig, CodeConfig]))
-def test_whether_a_file_is_read_and_how_does_not_depend_on_the_cache(tmp_path, monkeypatch, kind, content):
+def test_the_result_for_a_file_does_not_depend_on_the_cache(tmp_path, monkeypatch, kind, content):
     monkeypatch.chdir(tmp_path)
     for name in NAMES:
         Path(name).write_bytes(CONTENT[content])
@@ -440,12 +454,12 @@ def test_whether_a_file_is_read_and_how_does_not_depend_on_the_cache(tmp_path, m
     for order, root in ((range(len(NAMES)), "there"), (reversed(range(len(NAMES))), "back")):
         for i in order:
             assert outcome(configs[i], tmp_path / root) == alone[i], NAMES[i]
-    if content.partition(".")[2] in ("gz", "bz2", "xz", "zst"):  # what is packed is unpacked under any name
+    if content.partition(".")[2] in ("gz", "bz2", "xz", "zst"):  # packed files are unpacked under any name
         assert len(set(alone)) == 1
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "arrow"])
-def test_a_dataset_is_told_by_its_bytes(tmp_path, suffix):
+def test_the_format_of_a_dataset_is_recognized_by_its_bytes(tmp_path, suffix):
     dataset(tmp_path / f"t.{suffix}", ["one", "two", "three"])
     other = {"parquet": "arrow", "arrow": "PARQUET"}[suffix]
     shutil.copy(tmp_path / f"t.{suffix}", tmp_path / f"u.{other}")
@@ -455,7 +469,7 @@ def test_a_dataset_is_told_by_its_bytes(tmp_path, suffix):
             assert documents(HFConfig(path=f"{tmp_path}/{path}"), tmp_path / root) == ["one", "two", "three"]
 
 
-def test_a_zip_is_read_as_its_folder_would_be(tmp_path):
+def test_a_zip_is_read_like_a_folder_with_its_files(tmp_path):
     with zipfile.ZipFile(tmp_path / "src.zip", "w") as archive:
         for name, content in {
             "p/a.py": b"a = 1\n",

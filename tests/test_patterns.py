@@ -1,4 +1,4 @@
-"""Which files a path, a folder or a pattern stands for, and what is said of those that are left out."""
+"""Files that a path, a folder or a pattern stands for, and the errors for those that are left out."""
 
 import gzip
 import os
@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm.data.corpus import TextConfig
-from lm.data.corpus.patterns import alike, excludes, expand, matches
+from lm.data.corpus.patterns import expand, is_excluded_by, matches, names_match
 from lm.data.download import Downloads
 
 
@@ -29,7 +29,7 @@ def message(config, root: Path = Path("data")) -> str:
 
 
 def write(*paths: str) -> None:
-    """Each file holds its own name."""
+    """Write files that contain their own names."""
     for path in map(Path, paths):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{path} " * 20)
@@ -39,7 +39,7 @@ def write(*paths: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "keys", "wanted"),
+    ("path", "keys", "expected"),
     [
         ("t", {}, "t/A.TXT t/B.Txt.GZ t/c.txt t/sub/D.TXT"),
         ("t", {"glob": "*.TXT"}, "t/A.TXT t/B.Txt.GZ t/c.txt"),
@@ -51,13 +51,13 @@ def write(*paths: str) -> None:
         ("t/*", {"exclude": ["*.gz"]}, "t/A.TXT t/c.txt"),
     ],
 )
-def test_patterns_match_in_any_case(here, path, keys, wanted):
+def test_patterns_ignore_case(here, path, keys, expected):
     write("t/A.TXT", "t/c.txt", "t/sub/D.TXT")
     Path("t/B.Txt.GZ").write_bytes(gzip.compress(b"packed"))
-    assert names(TextConfig(path=path, **keys)) == wanted.split()
+    assert names(TextConfig(path=path, **keys)) == expected.split()
 
 
-def test_files_in_a_zip_match_in_any_case(here):
+def test_members_of_a_zip_match_in_any_case(here):
     with zipfile.ZipFile("t.ZIP", "w") as archive:
         for name in ("A.TXT", "b.txt", "c.md"):
             archive.writestr(name, name * 9)
@@ -73,10 +73,10 @@ WILD = ["*", "?", "*.txt", "[ab]", "**", "[!a]*", "x*", ".*", "B", "[old]", "x.t
     st.lists(st.lists(st.sampled_from(PARTS), min_size=1, max_size=3), max_size=8),
     st.lists(st.sampled_from(WILD), min_size=1, max_size=3),
 )
-def test_a_pattern_stands_for_no_less_than_in_pythons_glob(files, pattern):
-    """And for no more than the same in another case, or a name that is the pattern itself."""
+def test_a_pattern_matches_at_least_what_pythons_glob_matches(files, pattern):
+    """It matches only the same names in another case, and names that equal the pattern, in addition."""
     with tempfile.TemporaryDirectory() as outer:
-        folder = Path(outer, "up", "up", "up")  # from which no pattern leads out
+        folder = Path(outer, "up", "up", "up")  # deep enough for all patterns with ..
         folder.mkdir(parents=True)
         for parts in files:
             path = Path(folder, *parts)
@@ -85,9 +85,10 @@ def test_a_pattern_stands_for_no_less_than_in_pythons_glob(files, pattern):
                 path.write_text("x", encoding="utf-8")
         there = {p.resolve() for p in folder.rglob("*") if p.is_file()}
         found = {p.resolve() for p in expand(folder, pattern) if p.is_file()}
-        usual = {Path(p).resolve() for p in glob(f"{folder}/{'/'.join(pattern)}", recursive=True) if Path(p).is_file()}  # noqa: PTH207
-        assert usual & there <= found
-        for extra in (found & there) - usual:
+        pythons = glob(f"{folder}/{'/'.join(pattern)}", recursive=True)  # noqa: PTH207
+        reference = {Path(p).resolve() for p in pythons if Path(p).is_file()}
+        assert reference & there <= found
+        for extra in (found & there) - reference:
             relative = extra.relative_to(folder.resolve()).parts
             flat = [part for part in pattern if part != ".."]
             assert ".." in pattern or matches(relative, flat)
@@ -103,44 +104,44 @@ def test_a_pattern_stands_for_no_less_than_in_pythons_glob(files, pattern):
 @given(
     st.lists(st.sampled_from(PARTS), min_size=1, max_size=4), st.lists(st.sampled_from(WILD), min_size=1, max_size=4)
 )
-def test_exclude_matches_as_pathlib_does_but_for_case(parts, pattern):
-    path, typed = Path(*parts), "/".join(pattern)
-    usual = path.match(typed)
-    assert not usual or excludes(typed, path)
-    if excludes(typed, path) and not usual:
-        assert any(alike(a, b) for a, b in zip(path.parts[::-1], pattern[::-1], strict=False))
+def test_exclude_matches_like_pathlib_except_for_case(parts, pattern):
+    path, text = Path(*parts), "/".join(pattern)
+    reference = path.match(text)
+    assert not reference or is_excluded_by(text, path)
+    if is_excluded_by(text, path) and not reference:
+        assert any(names_match(a, b) for a, b in zip(path.parts[::-1], pattern[::-1], strict=False))
     absolute = Path("/x", *parts)
-    assert excludes(f"/x/{path}", absolute) and not excludes(f"/y/{path}", absolute)
+    assert is_excluded_by(f"/x/{path}", absolute) and not is_excluded_by(f"/y/{path}", absolute)
 
 
-# ---- names that are patterns too, and paths that are no files
+# ---- names that look like patterns, and paths that are not files
 
 
 @pytest.mark.parametrize("folder", ["texts [old]", "what? (1)", "a*b", "[x]/{y}"])
 @pytest.mark.parametrize("pattern", ["", "/*.txt", "/**/*.txt", "/a.txt", "/[ab].txt"])
-def test_the_part_of_a_pattern_that_exists_is_taken_as_it_is(here, folder, pattern):
+def test_a_part_of_a_pattern_that_exists_is_taken_literally(here, folder, pattern):
     write(f"{folder}/a.txt", "o/a.txt", "what1 (1)/a.txt", "axb/a.txt", "x/{y}/a.txt")
     assert names(TextConfig(path=folder + pattern)) == [f"{folder}/a.txt"]
     assert names(TextConfig(path=["o", folder + pattern]))[1:] == [f"{folder}/a.txt"]
 
 
-def test_home_is_put_in_place_in_every_path(here, monkeypatch):
-    write("home/t/a.txt", "home/t/b.txt", "home/t/c.txt", "~nobody-at-all/x.txt")
+def test_a_tilde_is_expanded_in_every_path(here, monkeypatch):
+    write("home/t/a.txt", "home/t/b.txt", "home/t/c.txt", "~unknown-user/x.txt")
     monkeypatch.setenv("HOME", str(here / "home"))
     config = TextConfig(path=["~/t", "~/t/*.txt"], val_path=["~/t/b.txt"], exclude=["~/t/c.txt"])
     assert names(config) == [str(here / "home/t/a.txt")] and names(config, "val") == [str(here / "home/t/b.txt")]
     monkeypatch.chdir(here / "home")
     config = TextConfig(path="t", val_path="t/b.txt", exclude=["~/t/[c].txt"])
     assert names(config) == ["t/a.txt"]
-    assert "no such file" in message(TextConfig(path="~nobody-at-all/y.txt"))
+    assert "no such file" in message(TextConfig(path="~unknown-user/y.txt"))
     monkeypatch.chdir(here)
-    assert names(TextConfig(path="~nobody-at-all/x.txt")) == ["~nobody-at-all/x.txt"]
+    assert names(TextConfig(path="~unknown-user/x.txt")) == ["~unknown-user/x.txt"]
 
 
-def test_a_link_to_nothing_is_named_with_what_it_is_to_lead_to(here):
+def test_the_error_names_a_broken_link_and_its_target(here):
     Path("my.txt").symlink_to("old/yours.txt")
-    told = message(TextConfig(path="my.txt"))
-    assert told == "corpus.path=my.txt is a link to old/yours.txt, which does not exist"
+    error = message(TextConfig(path="my.txt"))
+    assert error == "corpus.path=my.txt is a link to old/yours.txt, which does not exist"
     Path("loop.txt").symlink_to("loop.txt")
     assert "loop.txt" in message(TextConfig(path="loop.txt"))
 
@@ -152,7 +153,7 @@ def open_socket(here) -> Iterator[str]:
         yield "socket"
 
 
-def test_what_can_be_read_only_once_is_refused_before_it_is_opened(here, open_socket):
+def test_a_file_that_can_be_read_only_once_is_refused_before_it_is_opened(here, open_socket):
     os.mkfifo("pipe")
     read, write_end = os.pipe()
     try:
@@ -162,9 +163,9 @@ def test_what_can_be_read_only_once_is_refused_before_it_is_opened(here, open_so
             ("socket", "a socket"),
             ("/dev/null", "a device"),
         ):
-            told = message(TextConfig(path=path))
-            assert told.startswith(
-                f"corpus.path={path} is {kind}, and a text is read more than once: write it to a file"
+            error = message(TextConfig(path=path))
+            assert error.startswith(
+                f"corpus.path={path} is {kind}, but a text is read more than once: write it to a file"
             )
             write("a.txt")
             assert message(TextConfig(path="a.txt", val_path=path)).startswith(f"corpus.val_path={path} is {kind}, ")
@@ -174,21 +175,21 @@ def test_what_can_be_read_only_once_is_refused_before_it_is_opened(here, open_so
 
 
 @pytest.mark.parametrize("path", ["t/19*", "t/**"])
-def test_a_pattern_that_matches_folders_only_says_so(here, path):
+def test_a_pattern_that_matches_only_folders_is_refused(here, path):
     Path("t/1900").mkdir(parents=True)
-    told = message(TextConfig(path=path))
-    assert told == f"corpus.path={path} stands for folders only; for the files in them, name {path}/*"
+    error = message(TextConfig(path=path))
+    assert error == f"corpus.path={path} matches only folders; for the files in them, use {path}/*"
 
 
 @pytest.mark.parametrize("inside", [[], ["t/.hidden.txt"], ["t/.git/a.txt"]])
-def test_a_folder_without_files_is_named(here, inside):
+def test_the_error_names_a_folder_without_files(here, inside):
     Path("t").mkdir()
     write(*inside)
     assert message(TextConfig(path="t")) == (
-        "corpus.path=t is a folder without files (hidden ones and links to folders do not count)"
+        "corpus.path=t is a folder without files (hidden files and links to folders are ignored)"
     )
 
 
 def test_a_name_that_is_too_long_is_refused(here):
-    told = message(TextConfig(path="x" * 5000))
-    assert told.startswith("corpus.path=xxx") and "File name too long" in told
+    error = message(TextConfig(path="x" * 5000))
+    assert error.startswith("corpus.path=xxx") and "File name too long" in error

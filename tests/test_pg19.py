@@ -39,8 +39,8 @@ def test_a_paragraph_becomes_a_line():
     assert unwrap("") == unwrap(" \n\n") == ""
 
 
-def test_line_ends_kept_from_print_are_joined_too():
-    """Proportional type: lines are all full, but not equally long."""
+def test_lines_with_the_ends_of_the_printed_book_are_joined_too():
+    """In proportional type all lines are full, but they are not equally long."""
     lines, words = [], PROSE.split()
     for width in (58, 66, 61, 68, 59, 64, 62):
         line, *_ = textwrap.wrap(" ".join(words), width)
@@ -49,7 +49,7 @@ def test_line_ends_kept_from_print_are_joined_too():
     assert unwrap("\n".join(lines)) == " ".join(lines) + "\n"
 
 
-def test_paragraphs_may_begin_with_an_indented_line_alone():
+def test_the_first_line_of_a_paragraph_may_be_indented():
     text = textwrap.fill(PROSE, 70, initial_indent="    ")
     assert unwrap(f"{text}\n{text}\n") == f"    {PROSE}\n    {PROSE}\n"
 
@@ -77,7 +77,7 @@ def test_paragraphs_may_begin_with_an_indented_line_alone():
         "|    1 &   |    2 &   |    3 &   |    4 &   |    5 &   |    6 &   |\n"
         "|  1 are 2 |  1 are 3 |  1 are 4 |  1 are 5 |  1 are 6 |  1 are 7 |",
         "Name of the county\tInhabitants in the year 1801\tInhabitants in 1831\nKent\t307,624\t479,155",
-        # indented: a letter, what hangs, a heading in the middle
+        # indented: a letter, a hanging indent, a centered heading
         textwrap.indent(wrapped(PROSE, 60), "    "),
         "SMITH. " + textwrap.fill(PROSE, 60, subsequent_indent="  "),
         "                         ON THE ROAD, AND WHAT CAME OF IT\n                        A TALE",
@@ -89,7 +89,7 @@ def test_paragraphs_may_begin_with_an_indented_line_alone():
         f"{PROSE}\n{PROSE[:200]}\n{PROSE}",
     ],
 )  # fmt: skip
-def test_what_is_no_prose_keeps_its_lines(block):
+def test_a_block_that_is_not_prose_keeps_its_lines(block):
     assert unwrap(block) == block + "\n"
 
 
@@ -98,7 +98,7 @@ def test_what_is_no_prose_keeps_its_lines(block):
     [
         ("knowl-", "edge", "", "knowledge"),
         ("to-", "gether", "to gather", "together"),
-        ("looking-", "glass", "", "looking-glass"),  # no other word tells, but both halves are words
+        ("looking-", "glass", "", "looking-glass"),  # neither form occurs, but both halves are words
         ("look-", "ing", "looking", "looking"),
         ("in-", "form", "in this form", "inform"),  # short words are often the beginnings of others
         ("to-", "morrow", "to-morrow", "to-morrow"),
@@ -114,7 +114,7 @@ def test_what_is_no_prose_keeps_its_lines(block):
         ("Mr. B----", "said", "", "Mr. B---- said"),
     ],
 )
-def test_hyphens_and_dashes_at_the_end_of_a_line(end, begin, rest, joined):
+def test_words_are_joined_at_hyphens_and_dashes_at_the_end_of_a_line(end, begin, rest, joined):
     start = "They were looking at the glass and at the soldiers on the hill, for "
     text = f"{start}{end}\n{begin} it was said of them before that year was over, that they {rest}\nwould come back.\n"
     assert unwrap(text).startswith(start + joined + " it was said")
@@ -134,11 +134,11 @@ def test_unwrapping_again_changes_nothing_and_no_letter_is_lost(text):
     once = unwrap(text)
     assert unwrap(once) == once
     assert "\n\n\n" not in once and "\r" not in once and "\0" not in once
-    bare = re.compile(r"[\s\0-]+")  # hyphens may go
-    assert bare.sub("", once) == bare.sub("", text)
+    ignored = re.compile(r"[\s\0-]+")  # hyphens may be removed
+    assert ignored.sub("", once) == ignored.sub("", text)
 
 
-def test_real_books_read_well(shared):
+def test_most_lines_of_real_books_are_joined(shared):
     lines, kept = 0, Counter()
     for path in sorted((shared / "pg19").glob("*.txt")):
         text = path.read_text(encoding="utf-8")
@@ -164,10 +164,10 @@ def test_real_books_read_well(shared):
 
 @dataclass
 class Bucket:
-    """Google's bucket and its listing, three books to a page, as a mirror has them."""
+    """Google's bucket and its listing, with three books on a page, as a mirror serves them."""
 
     books: dict[str, bytes]
-    listed: dict[str, dict] = field(default_factory=dict)  # what the listing says otherwise
+    listed: dict[str, dict] = field(default_factory=dict)  # entries of the listing that differ from the books
     requests: list[str] = field(default_factory=list)
     url: str = ""
 
@@ -189,7 +189,7 @@ class Bucket:
 
 @pytest.fixture
 def bucket():
-    """Small books, of which 9 comes before 70 though not as text."""
+    """Small books. Number 9 comes before 70, although not in the order of text."""
     bucket = Bucket({
         "train/1234.txt": ("\r\n\r\n  The first line\r\n" + wrapped("Train one. " * 20) + "\r\n\r\n***").encode(),
         "train/70.txt": b"\xef\xbb\xbf" + wrapped("Train two. " * 20).encode(),
@@ -224,20 +224,20 @@ def bucket():
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch):
-    """What the bucket lacks is not sought on the web for long."""
+def no_retries(monkeypatch):
+    """Do not retry downloads of files that are missing in the bucket."""
     monkeypatch.setattr("lm.data.download.BACKOFF", 0.0)
     monkeypatch.setattr("lm.data.download.ATTEMPTS", 1)
 
 
-def everything(config, downloads):
-    """Split -> pieces."""
+def load_pieces(config, downloads):
+    """Return the pieces of each split."""
     config.identity(downloads)
     return {name: list(stream) for name, stream in config.streams(downloads).items()}
 
 
 def test_each_book_is_a_document_in_its_own_split(bucket, tmp_path):
-    splits = everything(PG19Config(), Downloads(tmp_path, mirror=bucket.url))
+    splits = load_pieces(PG19Config(), Downloads(tmp_path, mirror=bucket.url))
     one = "  The first line\n" + wrapped("Train one. " * 20) + "\n\n***\n"
     two = wrapped("Train two. " * 20) + "\n"
     assert splits == {
@@ -249,28 +249,28 @@ def test_each_book_is_a_document_in_its_own_split(bucket, tmp_path):
     assert sum("deepmind-gutenberg/t" in request for request in bucket.requests) == 6
 
 
-def test_flat_a_blank_line_stands_between_books(bucket, tmp_path):
-    splits = everything(PG19Config(documents=False, books=2), Downloads(tmp_path, mirror=bucket.url))
+def test_without_documents_a_blank_line_separates_books(bucket, tmp_path):
+    splits = load_pieces(PG19Config(documents=False, books=2), Downloads(tmp_path, mirror=bucket.url))
     assert "".join(splits["train"]) == "Train three.\n\n" + wrapped("Train two. " * 20) + "\n"
     assert "".join(splits["test"]) == "Test one.\n\nTest two.\n"
 
 
-def test_only_the_chosen_books_are_fetched(bucket, tmp_path):
+def test_only_the_selected_books_are_downloaded(bucket, tmp_path):
     downloads = Downloads(tmp_path, mirror=bucket.url)
     few = PG19Config(books=1)
-    assert everything(few, downloads)["train"] == ["Train three.\n", None]
+    assert load_pieces(few, downloads)["train"] == ["Train three.\n", None]
     assert sorted(p.name for p in (tmp_path / "corpora" / "pg19").glob("*/*.txt")) == ["200.txt", "85.txt", "9.txt"]
     assert few.identity(downloads) != PG19Config(books=2).identity(downloads)
     with pytest.raises(ValueError, match=r"corpus.books=0 must be at least 1"):
         PG19Config(books=0)
 
 
-def test_normalised_paragraphs_are_lines(bucket, tmp_path):
-    splits = everything(PG19Config(normalised=True), Downloads(tmp_path, mirror=bucket.url))
+def test_with_normalised_each_paragraph_is_a_line(bucket, tmp_path):
+    splits = load_pieces(PG19Config(normalised=True), Downloads(tmp_path, mirror=bucket.url))
     assert splits["train"][2] == ("Train two. " * 20).strip() + "\n"
 
 
-def test_the_whole_way_from_the_bucket_to_text(bucket, tmp_path):
+def test_books_from_the_bucket_become_a_text(bucket, tmp_path):
     downloads = Downloads(tmp_path, mirror=bucket.url)
     text = PG19Config().load(downloads)
     assert text.documents and text.test is not None
@@ -294,20 +294,20 @@ def test_books_are_read_one_at_a_time(bucket, tmp_path):
     assert "TWO" in next(train)
 
 
-def test_a_book_that_is_not_as_listed_is_refused_and_not_kept(bucket, tmp_path):
+def test_a_book_that_differs_from_the_listing_is_refused_and_not_kept(bucket, tmp_path):
     bucket.listed["test/200.txt"] = {"md5Hash": base64.b64encode(hashlib.md5(b"Test 1st.\n").digest()).decode()}
-    with pytest.raises(ValueError, match=r"test/200.txt gave a file with the md5 \S+, not \S+ as listed"):
+    with pytest.raises(ValueError, match=r"test/200.txt has the md5 checksum \S+, not \S+ as in the listing"):
         PG19Config().identity(Downloads(tmp_path, mirror=bucket.url))
     assert not (tmp_path / "corpora/pg19/test/200.txt").exists()
 
 
-def test_a_missing_book_is_named(bucket, tmp_path):
+def test_the_error_names_a_missing_book(bucket, tmp_path):
     bucket.listed["train/71.txt"] = {"size": "12"}
     with pytest.raises(ValueError, match=r"pg19/train/71.txt"):
         PG19Config().identity(Downloads(tmp_path, mirror=bucket.url))
 
 
-def test_a_listing_is_kept_whole_or_not_at_all(bucket, tmp_path):
+def test_only_a_complete_listing_is_stored(bucket, tmp_path):
     downloads = Downloads(tmp_path, mirror=bucket.url)
     books = dict(bucket.books)
     del bucket.books["validation/85.txt"]
@@ -318,27 +318,27 @@ def test_a_listing_is_kept_whole_or_not_at_all(bucket, tmp_path):
     assert len(PG19Config().streams(downloads)) == 3
 
 
-def test_a_mirror_that_gives_one_page_for_all_is_refused(bucket, tmp_path, monkeypatch):
+def test_a_mirror_that_ignores_the_page_token_is_refused(bucket, tmp_path, monkeypatch):
     page = bucket.answer(
         "/storage.googleapis.com/storage/v1/b/deepmind-gutenberg/o?prefix=train/&fields=items,nextPageToken"
     )
     monkeypatch.setattr(bucket, "answer", lambda target: page)
-    with pytest.raises(ValueError, match="the same page again and again"):
+    with pytest.raises(ValueError, match="returns the same page again; a mirror must not ignore"):
         PG19Config().identity(Downloads(tmp_path, mirror=bucket.url))
 
 
-def test_offline_nothing_is_asked_for(tmp_path):
-    with pytest.raises(ValueError, match="data.offline=true"):
+def test_offline_nothing_is_downloaded(tmp_path):
+    with pytest.raises(ValueError, match="does not exist, and data.offline=true forbids downloading it"):
         PG19Config().identity(Downloads(tmp_path, offline=True))
 
 
-def test_bytes_that_are_no_utf8_are_named(bucket, tmp_path):
+def test_the_error_gives_the_offset_of_bytes_that_are_not_utf8(bucket, tmp_path):
     bucket.books["test/200.txt"] = b"\xef\xbb\xbfcaf\xe9"
     with pytest.raises(ValueError, match=r"test/200.txt is not UTF-8: byte 0xe9 at offset 6"):
-        everything(PG19Config(), Downloads(tmp_path, mirror=bucket.url))
+        load_pieces(PG19Config(), Downloads(tmp_path, mirror=bucket.url))
 
 
-def test_real_books(bucket, shared, tmp_path):
+def test_real_books_are_read_unchanged(bucket, shared, tmp_path):
     real = {"test/10146": "10146", "train/10985": "10985", "validation/20111": "frank_merriwell_down_south"}
     raw = {name: (shared / "pg19" / f"{stem}.txt").read_bytes() for name, stem in real.items()}
     bucket.books |= {f"{name}.txt": data.replace(b"\n", b"\r\n") for name, data in raw.items()}
@@ -357,8 +357,8 @@ def test_real_books(bucket, shared, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["pg19", "pg19_small"])
-def test_it_trains_on_real_books_from_their_real_path(name, bucket, shared, tmp_path):
-    """Two books to train on and one to validate on; the splits here are ours."""
+def test_training_on_real_books_from_their_real_path(name, bucket, shared, tmp_path):
+    """Uses two books for training and one for validation. These splits are not the official ones."""
     files = {"train/10146": "10146", "train/20000": "frank_merriwell_down_south", "validation/10985": "10985"}
     bucket.books = {f"{key}.txt": (shared / "pg19" / f"{file}.txt").read_bytes() for key, file in files.items()}
     bucket.books["test/1.txt"] = b"Of the last test.\n"

@@ -8,23 +8,23 @@ from lm.base.hardware import require_compiler
 from lm.run import checkpoint
 
 
-def test_bf16_true_trains_and_keeps_bf16(nano):
+def test_bf16_true_trains_with_weights_and_state_in_bf16(nano):
     run = nano("precision=bf16_true", "trainer.max_steps=12", "optimizer.lr=0.01")
     assert {t.dtype for t in weights(run).values()} == {torch.bfloat16}
     raw = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     state = raw["optimizer_states"][0]["state"]
     assert {s["exp_avg"].dtype for s in state.values()} == {torch.bfloat16}
-    assert checkpoint.load(run).model.wte.weight.dtype == torch.float32  # for whoever reads it
+    assert checkpoint.load(run).model.wte.weight.dtype == torch.float32  # converted to fp32 when it is loaded
 
 
-def test_bf16_true_continues_exactly(nano):
+def test_a_bf16_true_run_resumes_exactly(nano):
     straight = nano("precision=bf16_true", "schedule=constant", name="straight")
-    halted = nano("precision=bf16_true", "schedule=constant", "trainer.max_steps=8", name="halted")
-    nano("precision=bf16_true", "schedule=constant", name="halted")
-    assert equal(weights(straight), weights(halted))
+    stopped = nano("precision=bf16_true", "schedule=constant", "trainer.max_steps=8", name="stopped")
+    nano("precision=bf16_true", "schedule=constant", name="stopped")
+    assert equal(weights(straight), weights(stopped))
 
 
-def test_tf32_is_set_and_taken_back(nano):
+def test_tf32_is_set_for_a_run_and_reset_by_the_next(nano):
     nano("precision=tf32", "trainer.max_steps=1", name="fast")
     assert torch.get_float32_matmul_precision() == "high"
     nano("precision=fp32", "trainer.max_steps=1", name="exact")
@@ -38,16 +38,16 @@ def test_compile_without_a_compiler_is_refused(monkeypatch):
 
 
 @pytest.mark.slow
-def test_compiled_it_keeps_its_keys_and_continues_exactly(nano):
+def test_a_compiled_run_keeps_its_keys_and_resumes_exactly(nano):
     try:
         require_compiler("cpu")
     except ValueError as error:
         pytest.skip(str(error))
-    typed = ["trainer.compile=true", "schedule=constant", "model.dropout=0.1", "loss.chunk=5", "model.n_layer=1"]
-    straight = nano(*typed, name="straight")
-    halted = nano(*typed, "trainer.max_steps=8", name="halted")
-    nano(*typed, name="halted")
-    assert equal(weights(straight), weights(halted))
+    overrides = ["trainer.compile=true", "schedule=constant", "model.dropout=0.1", "loss.chunk=5", "model.n_layer=1"]
+    straight = nano(*overrides, name="straight")
+    stopped = nano(*overrides, "trainer.max_steps=8", name="stopped")
+    nano(*overrides, name="stopped")
+    assert equal(weights(straight), weights(stopped))
     plain = nano("trainer.max_steps=1", "schedule=constant", "model.n_layer=1", name="plain")
     assert weights(straight).keys() == weights(plain).keys()
     once = nano("trainer.compile=true", "trainer.max_steps=1", "schedule=constant", "model.n_layer=1", name="once")

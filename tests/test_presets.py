@@ -1,4 +1,4 @@
-"""Every preset: its exact number of parameters, its first loss, two steps."""
+"""Every model preset: its number of parameters, its first loss, and two training steps."""
 
 import math
 
@@ -10,8 +10,8 @@ from conftest import config_of, slow_except
 from lm.config import CONF, load_option
 from lm.model import GPT
 
-# preset, vocabulary, parameters: as recomputed from the systems' own code (FundamentaLLM's, feste's, the Lab's and
-# femtoGPT's formulas), nanoGPT's and GPT-2's published sizes
+# (preset, vocabulary): parameters, computed with the code or formulas of FundamentaLLM, feste, the LLM Learning Lab and
+# femtoGPT; published sizes of nanoGPT and GPT-2
 COUNTS = {
     ("feste/tiny", 512): 169_728, ("feste/small", 1024): 873_600, ("feste/medium", 1536): 4_011_520,
     ("feste/gpt2", 20534): 116_989_440, ("feste/pocket_bard", 8192): 9_048_064, ("feste/cyclops", 8192): 1_152_768,
@@ -46,27 +46,27 @@ PRESETS = sorted(
 )
 
 
-def test_every_preset_is_counted():
+def test_every_preset_has_an_expected_count():
     assert {name for name, _ in COUNTS} == set(PRESETS)
 
 
 @pytest.mark.parametrize(("preset", "vocab_size"), COUNTS)
-def test_exact_counts(preset, vocab_size):
+def test_the_number_of_parameters_is_exact(preset, vocab_size):
     with torch.device("meta"):
         assert GPT(load_option("model", preset), vocab_size).num_params == COUNTS[preset, vocab_size]
 
 
 @pytest.mark.parametrize("preset", TIED)
-def test_exact_counts_tied(preset):
+def test_the_number_of_parameters_is_exact_with_tied_embeddings(preset):
     with torch.device("meta"):
         assert GPT(load_option("model", preset, tie_embeddings=True), 50257).num_params == TIED[preset]
-    with torch.device("meta"):  # feste's tiny, and what its documents' 163M needs
+    with torch.device("meta"):  # feste/tiny, and the shape that has the 163M parameters in feste's documents
         assert GPT(load_option("model", "feste/tiny", tie_embeddings=True), 512).num_params == 136_960
         assert GPT(load_option("model", "feste/gpt2", block_size=1024), 50257).num_params == 163_037_184
 
 
-def starts(preset: str, tied: bool, V: int = 2048) -> None:
-    """Loss at the start within 2 % of ln V, and lower after two steps."""
+def check_first_steps(preset: str, tied: bool, V: int = 2048) -> None:
+    """Check that the first loss is within 2 % of ln V, and that it is lower after two steps."""
     torch.manual_seed(0)
     config = load_option("model", preset, tie_embeddings=tied, dropout=0.0, dropout_mlp=0.0)
     model, T = GPT(config, V), min(config.block_size, 128)
@@ -85,11 +85,6 @@ def starts(preset: str, tied: bool, V: int = 2048) -> None:
     assert losses[2] < losses[0]
 
 
-def parameters(preset: str) -> int:
-    with torch.device("meta"):
-        return GPT(load_option("model", preset), 2048).num_params
-
-
 LARGE = [preset for preset in PRESETS if (model := load_option("model", preset)).n_layer * model.n_embd**2 > 2e6]
 
 
@@ -98,28 +93,28 @@ LARGE = [preset for preset in PRESETS if (model := load_option("model", preset))
     "preset",
     slow_except(["tiny", "nanogpt/cpu", "femtogpt/32x4"], [preset for preset in PRESETS if preset not in LARGE]),
 )
-def test_it_starts_at_ln_v_and_takes_two_steps(preset, tied):
-    starts(preset, tied)
+def test_presets_start_at_ln_v_and_learn_in_two_steps(preset, tied):
+    check_first_steps(preset, tied)
 
 
 @pytest.mark.parametrize("preset", slow_except(["tiny"], ["tiny", "small", "medium"]))
-def test_also_with_few_tokens(preset):
-    starts(preset, load_option("model", preset).tie_embeddings, V=65)
+def test_presets_start_at_ln_v_with_a_small_vocabulary(preset):
+    check_first_steps(preset, load_option("model", preset).tie_embeddings, V=65)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", LARGE)
-def test_large_presets_start_at_ln_v_and_take_two_steps(preset):
-    starts(preset, load_option("model", preset).tie_embeddings)
+def test_large_presets_start_at_ln_v_and_learn_in_two_steps(preset):
+    check_first_steps(preset, load_option("model", preset).tie_embeddings)
 
 
-def test_a_family_is_chosen_by_its_path():
+def test_a_preset_of_a_family_is_selected_by_its_path():
     config = config_of("model=feste/spider", "model.n_layer=3").model
     assert (config.n_head, config.n_layer, config.tie_embeddings) == (8, 3, False)
 
 
-def test_heads_make_a_difference():
-    """In feste n_head changes nothing: its cyclops and spider are one network."""
+def test_the_number_of_heads_changes_the_output():
+    """In feste n_head has no effect, so its presets cyclops and spider are the same network."""
     outputs = []
     for preset in ("feste/cyclops", "feste/spider"):
         torch.manual_seed(0)
@@ -129,9 +124,9 @@ def test_heads_make_a_difference():
 
 
 def test_the_table_of_models_adds_up():
-    from scripts.models import VOCABULARY, numbers
+    from lm.experiment.model_table import VOCABULARY, model_rows
 
-    rows = {row["model"]: row for row in numbers([], None)}
+    rows = {row["model"]: row for row in model_rows([], None)}
     assert set(PRESETS) == {name.partition(",")[0] for name in rows} and set(VOCABULARY) <= {
         *PRESETS,
         *(p.partition("/")[0] for p in PRESETS),
@@ -140,8 +135,8 @@ def test_the_table_of_models_adds_up():
         assert row["parameters"] == row["embedding"] + row["attention"] + row["mlp"] + row["norms"]
         counted = TIED if name.endswith(", tied") else {p: n for (p, V), n in COUNTS.items() if row["vocabulary"] == V}
         assert row["parameters"] == counted.get(name.partition(",")[0], row["parameters"])
-    (row,) = numbers(["tiny", "model.n_layer=3"], 100)
+    (row,) = model_rows(["tiny", "model.n_layer=3"], 100)
     assert row["shape"] == "3x128, 4 heads" and row["vocabulary"] == 100
     for words, message in ((["fest"], "did you mean 'feste"), (["tiny", "model.n_layr=3"], "did you mean 'n_layer'")):
         with pytest.raises(ValueError, match=message):
-            list(numbers(words, None))
+            list(model_rows(words, None))

@@ -1,4 +1,4 @@
-"""Real processes: train.py as a user starts, stops, kills and sweeps it."""
+"""Real processes: train.py started, stopped, killed and swept from the command line."""
 
 import fcntl
 import json
@@ -56,13 +56,13 @@ LONG = (
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
-    """A run of the options LONG that nothing interrupted."""
+    """An uninterrupted run with the options LONG."""
     folder = tmp_path_factory.mktemp("straight")
     train(folder, *LONG, "name=straight")
     return folder / "outputs" / "straight"
 
 
-def test_ctrl_c_saves_and_the_same_command_continues(straight, tmp_path):
+def test_ctrl_c_saves_and_the_same_command_resumes(straight, tmp_path):
     process = start(tmp_path, *LONG, "name=halted")
     wait_for(tmp_path / "outputs/halted/checkpoints/last.ckpt", process)
     process.send_signal(signal.SIGINT)
@@ -76,7 +76,7 @@ def test_ctrl_c_saves_and_the_same_command_continues(straight, tmp_path):
     assert equal(weights(straight), weights(tmp_path / "outputs/halted"))
 
 
-def test_a_second_ctrl_c_ends_at_once(tmp_path):
+def test_a_second_ctrl_c_exits_immediately(tmp_path):
     slow = (
         "data.batch_size=2048",
         "data.micro_batch_size=1",
@@ -94,7 +94,7 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path):
 
 
 def test_ctrl_c_in_a_terminal_with_loader_workers_saves(tmp_path):
-    """A terminal sends SIGINT to the whole group, the workers too."""
+    """A terminal sends SIGINT to the whole process group, including the workers."""
     command = [sys.executable, str(ROOT / "train.py"), *NANO, *LONG, "data.num_workers=2", "name=run"]
     process = subprocess.Popen(command, cwd=tmp_path, env=ENV, stdout=-1, stderr=-1, text=True, start_new_session=True)
     wait_for(tmp_path / "outputs/run/checkpoints/last.ckpt", process)
@@ -121,7 +121,7 @@ def test_sigterm_saves_too(tmp_path):
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.15, 0.4])
-def test_a_killed_run_continues_bit_for_bit(straight, tmp_path, seconds):
+def test_a_killed_run_resumes_bit_for_bit(straight, tmp_path, seconds):
     process = start(tmp_path, *LONG, "name=killed")
     wait_for(tmp_path / "outputs/killed/checkpoints/last.ckpt", process)
     time.sleep(seconds)
@@ -139,7 +139,7 @@ def test_a_killed_run_continues_bit_for_bit(straight, tmp_path, seconds):
     assert (straight / "samples.md").read_text() == (killed / "samples.md").read_text()
 
 
-def test_a_sweep_of_two_equals_two_runs_alone(tmp_path):
+def test_a_sweep_of_two_jobs_equals_two_separate_runs(tmp_path):
     dropout = "model.dropout=0.1"
     out = train(tmp_path, "-m", dropout, "optimizer.lr=0.01,0.003", "name=sweep")
     assert out.count("finished in") == 2
@@ -150,14 +150,14 @@ def test_a_sweep_of_two_equals_two_runs_alone(tmp_path):
         assert (alone / "samples.md").read_text() == (swept / "samples.md").read_text()
 
 
-def test_one_failing_job_leaves_the_others(tmp_path):
+def test_a_failing_job_does_not_stop_the_others(tmp_path):
     status, out, err = finish(start(tmp_path, "-m", "data.batch_size=100000,4", "name=sweep"))
     assert "error in job 0: the training text" in err
-    assert status == 1 and out.count("finished in") == 1 and "less than one batch" in err and "Traceback" not in err
+    assert status == 1 and out.count("finished in") == 1 and "fewer than one batch" in err and "Traceback" not in err
     assert not (tmp_path / "outputs/sweep/0").exists() and (tmp_path / "outputs/sweep/1/run.json").exists()
 
 
-def test_two_devices_train_the_same_experiment(tmp_path):
+def test_two_devices_give_the_metrics_of_one(tmp_path):
     train(tmp_path, "data.micro_batch_size=2", "name=one")
     train(tmp_path, "data.micro_batch_size=2", "trainer.devices=2", "name=two")
     one, two = ((tmp_path / f"outputs/{name}/metrics.csv").read_text().splitlines() for name in ("one", "two"))
@@ -167,7 +167,7 @@ def test_two_devices_train_the_same_experiment(tmp_path):
             assert x == y or float(x) == pytest.approx(float(y), rel=1e-3)
 
 
-def hydra_says(cwd, *args):
+def run_hydra(cwd, *args):
     done = subprocess.run(
         [sys.executable, str(ROOT / "train.py"), *args], cwd=cwd, env=ENV, capture_output=True, text=True
     )
@@ -175,16 +175,16 @@ def hydra_says(cwd, *args):
     return done.stdout
 
 
-def test_hydras_own_flags_work_and_leave_nothing(tmp_path):
-    assert "Groups and their options" in hydra_says(tmp_path, "--help")
-    shown = hydra_says(tmp_path, "model=medium", "--cfg", "job")
-    assert "n_embd: 512" in shown and "val_every: 250" in shown
-    assert "model/medium" in hydra_says(tmp_path, "model=medium", "--info", "defaults")
-    assert "complete" in hydra_says(tmp_path, "-sc", "install=bash")
+def test_hydras_own_flags_work_and_write_no_files(tmp_path):
+    assert "Groups and their options" in run_hydra(tmp_path, "--help")
+    config = run_hydra(tmp_path, "model=medium", "--cfg", "job")
+    assert "n_embd: 512" in config and "val_every: 250" in config
+    assert "model/medium" in run_hydra(tmp_path, "model=medium", "--info", "defaults")
+    assert "complete" in run_hydra(tmp_path, "-sc", "install=bash")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_tab_key_completes_options_and_keys(tmp_path):
+def test_tab_completion_knows_options_and_keys(tmp_path):
     for line, expected in {"train.py model=m": "model=medium", "train.py optimizer.l": "optimizer.lr="}.items():
         env = ENV | {"COMP_LINE": line, "COMP_POINT": str(len(line))}
         command = [sys.executable, str(ROOT / "train.py"), "-sc", "query=bash"]
@@ -192,44 +192,44 @@ def test_the_tab_key_completes_options_and_keys(tmp_path):
         assert expected in done.stdout.split()
 
 
-def test_the_run_has_its_log(tmp_path):
+def test_a_run_writes_train_log(tmp_path):
     out = train(tmp_path, "name=run")
     log = (tmp_path / "outputs/run/train.log").read_text()
     assert "val/loss" in log and "parameters" in log
     assert f"{shlex.quote(str(ROOT / 'scripts' / 'generate.py'))} outputs/run" in out
 
 
-# ---- consoles that go away
+# ---- consoles that can no longer be written to
 
 
-def finishes_with_its_log(run):
+def require_finished(run):
     assert json.loads((run / "run.json").read_text())["status"] == "finished"
     log = (run / "train.log").read_text(encoding="utf-8")
     assert "finished in" in log
     return log
 
 
-def test_a_pipe_that_nobody_reads_does_not_end_training(tmp_path):
-    """As in `python train.py ... | head -1`."""
+def test_a_closed_pipe_does_not_end_training(tmp_path):
+    """The reader ends, as in `python train.py ... | head -1`."""
     process = start(tmp_path, *LONG, "name=run")
     assert process.stdout.readline()
     process.stdout.close()
     err = process.stderr.read()
     assert process.wait(300) == 0 and "Traceback" not in err
-    log = finishes_with_its_log(tmp_path / "outputs/run")
+    log = require_finished(tmp_path / "outputs/run")
     assert log.count("can no longer be written to (") == 1
 
 
-def test_a_full_disk_under_the_console_does_not_end_training(tmp_path):
+def test_a_console_on_a_full_disk_does_not_end_training(tmp_path):
     command = [sys.executable, str(ROOT / "train.py"), *NANO, "name=run"]
     with Path("/dev/full").open("w", encoding="utf-8") as full:
         done = subprocess.run(command, cwd=tmp_path, env=ENV, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 0 and "Traceback" not in done.stderr
-    assert "No space left on device" in finishes_with_its_log(tmp_path / "outputs/run")
+    assert "No space left on device" in require_finished(tmp_path / "outputs/run")
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
-def test_a_console_without_the_texts_characters_does_not_end_training(tmp_path, encoding):
+def test_a_console_that_cannot_encode_the_text_does_not_end_training(tmp_path, encoding):
     (tmp_path / "he.txt").write_text("שלום עולם 🎉\n" * 300, encoding="utf-8")
     command = [sys.executable, str(ROOT / "train.py"), *(o for o in NANO if not o.startswith("corpus"))]
     command += ["corpus=text", "corpus.path=he.txt", "name=run"]
@@ -237,16 +237,16 @@ def test_a_console_without_the_texts_characters_does_not_end_training(tmp_path, 
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert rb"\u05" in done.stdout
-    assert "ש" in finishes_with_its_log(tmp_path / "outputs/run")
+    assert "ש" in require_finished(tmp_path / "outputs/run")
 
 
 def test_a_closed_terminal_saves_and_the_same_command_resumes(tmp_path):
-    """A real terminal that is closed: SIGHUP comes, and every write to it fails."""
+    """When a real terminal is closed, SIGHUP is sent and every write to it fails."""
     train(tmp_path, *LONG, "name=straight")
     master, slave = pty.openpty()
     command = [sys.executable, str(ROOT / "train.py"), *NANO, *LONG, "name=run"]
     process = subprocess.Popen(command, cwd=tmp_path, env=ENV, stdin=slave, stdout=slave, stderr=slave,
-                               preexec_fn=own_terminal)  # fmt: skip
+                               preexec_fn=take_controlling_terminal)  # fmt: skip
     os.close(slave)
     wait_for(tmp_path / "outputs/run/checkpoints/last.ckpt", process)
     os.close(master)
@@ -257,8 +257,8 @@ def test_a_closed_terminal_saves_and_the_same_command_resumes(tmp_path):
     assert equal(weights(tmp_path / "outputs/straight"), weights(tmp_path / "outputs/run"))
 
 
-def own_terminal():
-    """Make standard input the controlling terminal of a session of its own."""
+def take_controlling_terminal():
+    """Start a session with standard input as its controlling terminal."""
     os.setsid()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
@@ -272,7 +272,7 @@ def test_every_signal_that_ends_a_run_saves_first(tmp_path, number):
         time.sleep(0.02)
     process.send_signal(number)
     if number == signal.SIGHUP:
-        process.send_signal(number)  # the kernel and the shell both send it: a second one means nothing
+        process.send_signal(number)  # the kernel and the shell both send it, so a second one is ignored
     status, out, err = finish(process)
     assert status == 128 + number and "Traceback" not in out + err
     saved = torch.load(tmp_path / "outputs/run/checkpoints/last.ckpt", weights_only=True)["global_step"]
@@ -280,7 +280,7 @@ def test_every_signal_that_ends_a_run_saves_first(tmp_path, number):
     assert saved == last
 
 
-def test_nohup_keeps_a_run_training(tmp_path):
+def test_a_run_under_nohup_ignores_sighup(tmp_path):
     command = ["nohup", sys.executable, str(ROOT / "train.py"), *NANO, *LONG, "name=run"]
     process = subprocess.Popen(command, cwd=tmp_path, env=ENV, stdout=-1, stderr=-1, text=True)
     wait_for(tmp_path / "outputs/run/checkpoints/last.ckpt", process)

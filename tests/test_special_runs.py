@@ -1,4 +1,4 @@
-"""tokenizer.parse_special as part of a run: kept in its config, and used by the scripts that encode text for it."""
+"""tokenizer.parse_special in a run: its config stores the setting, and scripts that encode text use it."""
 
 import io
 import json
@@ -23,7 +23,7 @@ PLAIN, PARSED = len(CHAT), len(CHAT) - len("<|user|><|bot|>") + 2
 
 @pytest.fixture
 def run(tmp_path):
-    """run(True) is the directory of a run with that setting, on a text that spells special tokens."""
+    """Return a function: run(parse_special) is the directory of a run on a text with names of special tokens."""
 
     def make(parse_special):
         tokenizer, folder = Bytes(["<|user|>", "<|bot|>"]), tmp_path / "run"
@@ -46,13 +46,13 @@ def run(tmp_path):
 
 
 @pytest.mark.parametrize("parse_special", [False, True])
-def test_scripts_encode_text_as_the_run_was_trained(run, answer, monkeypatch, capsys, tmp_path, parse_special):  # noqa: F811
+def test_scripts_encode_text_with_the_setting_of_the_run(run, answer, monkeypatch, capsys, tmp_path, parse_special):  # noqa: F811
     folder, path = run(parse_special), tmp_path / "one.txt"
     path.write_text(CHAT)
     tokens = PARSED if parse_special else PLAIN
     assert answer(folder, path)["tokens"] == tokens - 1
     assert answer(folder, path, "--parse-special")["tokens"] == PARSED - 1
-    assert answer(folder)["tokens"] == tokens - 1  # the last tenth of the run's own text
+    assert answer(folder)["tokens"] == tokens - 1  # the validation text of the run, 10 % of its text
     assert answer(folder, "--corpus", "text", f"corpus.path={tmp_path}/chat.txt")["tokens"] == tokens - 1
     for name, stdin in ((str(path), b""), ("-", b"\xef\xbb\xbf" + CHAT.encode())):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="ascii"))
@@ -62,7 +62,7 @@ def test_scripts_encode_text_as_the_run_was_trained(run, answer, monkeypatch, ca
     assert json.loads(capsys.readouterr().out)["train"]["tokens"] == 9 * tokens
 
 
-def test_a_checkpoint_without_a_run_takes_text_as_it_is_unless_told(run, answer, tmp_path):  # noqa: F811
+def test_a_checkpoint_without_a_run_parses_no_names_by_default(run, answer, tmp_path):  # noqa: F811
     folder = run(True)
     alone = (folder / "checkpoints" / "best.ckpt").rename(tmp_path / "alone.ckpt")
     (tmp_path / "one.txt").write_text(CHAT)
@@ -70,7 +70,7 @@ def test_a_checkpoint_without_a_run_takes_text_as_it_is_unless_told(run, answer,
     assert answer(alone, tmp_path / "one.txt", "--parse-special")["tokens"] == PARSED - 1
 
 
-def test_a_run_holds_its_setting_and_older_runs_have_none(tmp_path, run):
+def test_a_run_stores_its_setting_and_older_runs_have_none(tmp_path, run):
     assert parses_special(run(True)) and not parses_special(run(False))
     assert not parses_special(None) and not parses_special(tmp_path)
     (tmp_path / "config.yaml").write_text("model: {}\n")
@@ -78,13 +78,13 @@ def test_a_run_holds_its_setting_and_older_runs_have_none(tmp_path, run):
 
 
 @pytest.mark.parametrize("init_from", [None, "outputs/other"])
-def test_a_resumed_run_is_refused_with_another_setting(tmp_path, init_from):
-    brings = [f"init_from={init_from}"] if init_from else []
-    off, on = (config_of(*NANO, *brings, *more) for more in ([], [ON]))
+def test_resuming_with_another_setting_is_refused(tmp_path, init_from):
+    initial = [f"init_from={init_from}"] if init_from else []
+    off, on = (config_of(*NANO, *initial, *more) for more in ([], [ON]))
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.ckpt").touch()
     old = to_dict(off)
-    old["tokenizer"].pop("parse_special", None)  # which older versions did not know
+    old["tokenizer"].pop("parse_special", None)  # older versions did not have the key
     for trained, resumed, accepted in (
         (old, off, True),
         (old, on, False),
@@ -100,7 +100,7 @@ def test_a_resumed_run_is_refused_with_another_setting(tmp_path, init_from):
             open_run(tmp_path, to_dict(resumed), default_values(resumed))
 
 
-def test_a_run_that_took_another_ones_tokenizer_resumes_without_its_name(tmp_path):
+def test_a_run_with_a_tokenizer_from_init_from_is_resumed_without_init_from(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.ckpt").touch()
     for more in ([], [ON]):

@@ -1,4 +1,4 @@
-"""Special tokens that a text or a prompt spells: when they are parsed, and what is said when they are not."""
+"""Names of special tokens in a text or prompt: when they are parsed, and what is reported when they are not."""
 
 import hashlib
 import json
@@ -17,18 +17,18 @@ from tokenizers import Tokenizer as HFTokenizer
 
 from lm.data.corpus import Split, Text
 from lm.data.download import Downloads
-from lm.data.token_files import cache_tokens, cached_tokenizer, encode_split, require_spellable
+from lm.data.token_files import cache_tokens, cached_tokenizer, count_spelled_names, encode_split
 from lm.data.tokenizer import BPEConfig, ByteConfig, Bytes, CharConfig, Chars, FileConfig, Subword, from_json
 
 CHAT = "<|user|>To be, or not?<|bot|>Not to be.\n"
 NAMES = ["<|user|>", "<|bot|>"]
 CHATS = Text(Split.of(CHAT * 30), Split.of(CHAT))
-# names that hold a place where texts are cut, and names that begin or end as others do
+# names that contain a position at which texts are cut, and names that begin or end like others
 ODD = ["be, or", "to\nbe", " x", "x ", "\n\n", "<|a|>", "<|a|><|b|>", "a|", "12.", "b\n"]
 
 
 def stripping():
-    """Byte pairs with special tokens that take the white space beside them along, or are words of their own."""
+    """Return a BPE tokenizer with special tokens that absorb adjacent white space, or must be whole words."""
     hf = byte_pairs()
     hf.add_special_tokens([
         AddedToken("<left>", lstrip=True), AddedToken("<right>", rstrip=True), AddedToken(".word", single_word=True),
@@ -39,7 +39,7 @@ def stripping():
 
 KINDS = OWN | {name: from_json(content) for name, content in FOREIGN.items()}
 KINDS |= {"odd bytes": Bytes(ODD), "odd byte pairs": stripping(), "odd lines": Subword(byte_pairs(), ODD)}
-CLOSED = {"char", "char, special", "char, lowercase"}  # spell nothing but the characters of their corpus
+CLOSED = {"char", "char, special", "char, lowercase"}  # they encode only the characters of their corpus
 
 
 def texts(name):
@@ -64,27 +64,30 @@ def as_hugging_face(tokenizer, text):
 @pytest.mark.parametrize("name", KINDS)
 @settings(max_examples=25)
 @given(data=st.data())
-def test_a_spelled_special_token_is_parsed_as_hugging_face_does_in_pieces_of_any_size(name, data):
+def test_names_of_special_tokens_are_parsed_as_hugging_face_does_in_pieces_of_any_size(name, data):
     tokenizer, documents = KINDS[name], data.draw(st.lists(TEXTS[name], min_size=1, max_size=2))
     whole = [as_hugging_face(tokenizer, document) for document in documents]
     assert [tokenizer.encode(document, special=True).tolist() for document in documents] == whole
     assert [ids.tolist() for ids in tokenizer.encode_batch(documents, special=True)] == whole
-    split, at_once = in_pieces(data.draw(st.integers(1, 9)), *documents), data.draw(st.sampled_from([1, 9, 1 << 20]))
-    assert joined(encode_split(split, tokenizer, False, at_once, special=True)) == [i for ids in whole for i in ids]
+    split, batch_chars = (
+        in_pieces(data.draw(st.integers(1, 9)), *documents),
+        data.draw(st.sampled_from([1, 9, 1 << 20])),
+    )
+    assert joined(encode_split(split, tokenizer, False, batch_chars, special=True)) == [i for ids in whole for i in ids]
     if name not in CLOSED:
         plain = [i for document in documents for i in tokenizer.encode(document).tolist()]
-        assert joined(encode_split(split, tokenizer, False, at_once)) == plain
+        assert joined(encode_split(split, tokenizer, False, batch_chars)) == plain
     if isinstance(tokenizer, Bytes | Chars):
-        counts, ids = require_spellable(split, tokenizer.special_tokens), [i for ids in whole for i in ids]
+        counts, ids = count_spelled_names(split, tokenizer.special_tokens), [i for ids in whole for i in ids]
         for special, i in tokenizer.special_tokens.items():
-            assert counts.get(special, 0) == ids.count(i) or special == "<unk>"  # which other text gives too
+            assert counts.get(special, 0) == ids.count(i) or special == "<unk>"  # other text becomes <unk> too
 
 
 def joined(stretches):
     return [i for ids, _ in stretches for i in ids.tolist()]
 
 
-def test_an_example():
+def test_an_example_of_names_that_are_parsed_or_not():
     tokenizer = Chars("ab", NAMES)
     assert tokenizer.encode("a<|user|>b<|bot|>", special=True).tolist() == [0, 2, 1, 3]
     assert tokenizer.encode("", special=True).tolist() == []
@@ -102,7 +105,7 @@ def test_an_example():
 # ---- the vocabulary
 
 
-def test_a_vocabulary_is_not_learned_from_names_that_become_tokens():
+def test_a_vocabulary_is_not_learned_from_names_that_are_parsed():
     without = Text(Split.of(*[part for part in CHATS.train.read().replace("<|bot|>", "<|user|>").split("<|user|>") if part]),
                    Split.of("Not to be.\n"))  # fmt: skip
     config = BPEConfig(vocab_size=280, special_tokens=NAMES, parse_special=True)
@@ -133,7 +136,7 @@ def digest(*parts):
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
 
 
-def test_the_setting_has_cache_entries_of_its_own_and_others_keep_theirs(tmp_path):
+def test_the_setting_has_its_own_cache_entries(tmp_path):
     downloads = Downloads(tmp_path)
     for parse, entries in ((False, 1), (True, 2), (False, 2)):
         config = ByteConfig(special_tokens=NAMES, parse_special=parse)
@@ -144,7 +147,7 @@ def test_the_setting_has_cache_entries_of_its_own_and_others_keep_theirs(tmp_pat
         assert len(keys(tmp_path, "tokens")) == len(keys(tmp_path, "tokenizer")) == entries
 
 
-def test_a_document_that_ends_in_an_end_of_text_gets_no_second():
+def test_a_document_that_ends_with_an_end_of_text_receives_no_second_one():
     split, tokenizer = Split.of("ab<|endoftext|>", "c", "<|endoftext|>d"), Bytes(["<|endoftext|>"])
     assert joined(encode_split(split, tokenizer, True, special=True)) == [97, 98, 256, 99, 256, 256, 100, 256]
     plain = joined(encode_split(split, tokenizer, True))
@@ -159,12 +162,12 @@ def notes(caplog, *args):
     return [record.getMessage() for record in caplog.records]
 
 
-def test_a_note_counts_what_is_not_parsed_at_every_start(tmp_path, caplog):
+def test_every_start_logs_how_often_unparsed_names_occur(tmp_path, caplog):
     tokenizer, downloads = Bytes([*NAMES, "<|idle|>"]), Downloads(tmp_path)
     for _ in range(2):
         (line,) = notes(caplog, CHATS, tokenizer, downloads)
         assert line.startswith(
-            "note      the training text spells <|user|> 30 times, <|bot|> 30 times, encoded as ordinary text;"
+            "note      the training text contains <|user|> 30 times, <|bot|> 30 times, encoded as ordinary text;"
         )
         assert "tokenizer.parse_special=true" in line and "idle" not in line
     assert notes(caplog, CHATS, tokenizer, downloads, True) == []
@@ -172,7 +175,7 @@ def test_a_note_counts_what_is_not_parsed_at_every_start(tmp_path, caplog):
     assert notes(caplog, Text(Split.of(PROSE), Split.of("a")), tokenizer, downloads) == []
 
 
-def test_entries_of_older_versions_still_serve(tmp_path, caplog):
+def test_entries_of_older_versions_can_be_used(tmp_path, caplog):
     tokenizer, downloads = Bytes(NAMES), Downloads(tmp_path)
     first = cache_tokens(CHATS, tokenizer, downloads).train.tolist()
     for path in (tmp_path / "cache").glob("tokens-*/spelled.json"):
@@ -182,6 +185,6 @@ def test_entries_of_older_versions_still_serve(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("config", [ByteConfig, CharConfig, BPEConfig, FileConfig])
-def test_the_setting_is_off_unless_it_is_asked_for(config):
-    made = config(path="x") if config is FileConfig else config()
-    assert made.parse_special is False
+def test_the_setting_is_off_by_default(config):
+    built = config(path="x") if config is FileConfig else config()
+    assert built.parse_special is False

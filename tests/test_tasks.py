@@ -1,4 +1,4 @@
-"""The judges are held against oracles written anew here, and against a model that knows only the format."""
+"""The judges are tested with independent oracles, and with a model that knows only the format."""
 
 import csv
 import json
@@ -18,19 +18,19 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lm.data.corpus import AdditionConfig, TenActionsConfig, WordsConfig
 from lm.data.tokenizer.plain import Bytes, Chars
-from lm.evaluate.tasks import TASKS, Rate, score_task, scoring, wilson
+from lm.evaluate.tasks import TASKS, Rate, score_task, scoring, wilson_interval
 from lm.evaluate.tasks.cases import Case
-from lm.evaluate.tasks.scoring import Dice, passed, score_rates
+from lm.evaluate.tasks.scoring import FemtoGPTSampling, count_right, has_passed
 from lm.model import GPT, GPTConfig
 
 ROOT = Path(__file__).parents[1]
 
 
-# ---- what is right, told by others
+# ---- independent oracles
 
 
 def result(prompt):
-    """What follows a prompt of ten_actions."""
+    """Return the right answer to a prompt of ten_actions."""
     *_, before, line = prompt.split("\n")
     data, action = line[:-1], int(line[-1])
     previous = re.findall("[a-f]+", before)[0]
@@ -42,13 +42,13 @@ def result(prompt):
 
 
 def guess(prompt):
-    """The same by one who knows the format, and which letters there are."""
+    """Return an answer of the right format with random letters."""
     action = int(prompt[-1])
     letters = "ghijkl" if action in (3, 4, 7, 8) else "abcdef"
     return {0: "", 9: "z"}.get(action, "".join(random.choices(letters, k=3))) + ";\n"
 
 
-def total(prompt):
+def add(prompt):
     a, b = map(int, re.findall(r"(\d+) \+ (\d+) = $", prompt)[0])
     return f"{a + b};\n"
 
@@ -77,60 +77,65 @@ def turn2(prompt):
     )
 
 
-ORACLES = {"ten_actions": result, "addition": total, "words": words, "sequence": turn, "sequence2": turn2}
+ORACLES = {"ten_actions": result, "addition": add, "words": words, "sequence": turn, "sequence2": turn2}
 
 
-def answering(monkeypatch, oracle):
-    monkeypatch.setattr(scoring, "answers", lambda model, tokenizer, cases, *_: [oracle(case.prompt) for case in cases])
+def set_answers(monkeypatch, oracle):
+    """Replace the model by a function of the prompt."""
+
+    def generate_answers(model, tokenizer, cases, *_):
+        return [oracle(case.prompt) for case in cases]
+
+    monkeypatch.setattr(scoring, "generate_answers", generate_answers)
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_who_knows_is_always_right(task, monkeypatch):
-    answering(monkeypatch, ORACLES[task])
+def test_right_answers_pass(task, monkeypatch):
+    set_answers(monkeypatch, ORACLES[task])
     found = score_task(None, Bytes([]), task)
-    assert found and all(rate.right == rate.asked >= 100 for rate in found) and passed(found, "strict")
+    assert found and all(rate.right == rate.asked >= 100 for rate in found) and has_passed(found, "strict")
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_who_is_a_character_off_is_wrong(task, monkeypatch):
-    answering(monkeypatch, lambda prompt: "x" + ORACLES[task](prompt)[1:])
-    assert not passed(score_task(None, Bytes([]), task), "strict")
+def test_an_answer_with_one_wrong_character_is_wrong(task, monkeypatch):
+    set_answers(monkeypatch, lambda prompt: "x" + ORACLES[task](prompt)[1:])
+    assert not has_passed(score_task(None, Bytes([]), task), "strict")
 
 
-def test_each_action_has_its_hundred_cases_and_guessing_gives_two(monkeypatch):
+def test_guessing_solves_two_of_ten_actions_with_a_hundred_cases_each(monkeypatch):
     random.seed(0)
-    answering(monkeypatch, guess)
+    set_answers(monkeypatch, guess)
     found = score_task(None, Bytes([]), "ten_actions")
     assert [(rate.kind, rate.asked) for rate in found] == [(str(i), 100) for i in range(10)]
     assert all(rate.right == 100 if rate.kind in "09" else rate.right <= 5 for rate in found)
 
 
-def test_the_logs_procedure_takes_a_hundred_successive_lines(monkeypatch):
+def test_the_procedure_of_the_log_asks_a_hundred_successive_lines(monkeypatch):
     text = TenActionsConfig(lines=400, seed=77).generate().splitlines()
     seen = []
-    answering(monkeypatch, lambda prompt: seen.append(prompt) or result(prompt) + "abcd0;\n")
+    set_answers(monkeypatch, lambda prompt: seen.append(prompt) or result(prompt) + "abcd0;\n")
     found = score_task(None, Bytes([]), "ten_actions", procedure="log", seed=77)
-    assert len(seen) == sum(rate.asked for rate in found) == 100 and passed(found, "log")
+    assert len(seen) == sum(rate.asked for rate in found) == 100 and has_passed(found, "log")
     for i, prompt in enumerate(seen, start=4):
         beginning = re.match("[a-f]+[0-9]", text[i])[0]
         assert len(prompt) <= 60 and prompt == "\n".join([*text[max(0, i - 10) : i], beginning])[-60:]
     assert {rate.kind: rate.asked for rate in found} == Counter(re.match("[a-f]+([0-9])", t)[1] for t in text[4:104])
-    answering(monkeypatch, lambda prompt: "x" * 50 + "\n")
+    set_answers(monkeypatch, lambda prompt: "x" * 50 + "\n")
     assert not any(rate.right for rate in score_task(None, Bytes([]), "ten_actions", procedure="log", seed=77))
 
 
-def test_more_than_seventy_per_cent_is_the_logs_mark_and_ninety_five_ours():
-    def at(right):
+def test_the_log_requires_more_than_70_percent_and_we_require_95():
+    def rates(right):
         return [Rate("0", 100, 100), Rate("1", right, 100)]
 
-    assert not passed(at(70), "log") and passed(at(71), "log")
-    assert not passed(at(94), "strict") and passed(at(95), "strict")
+    assert not has_passed(rates(70), "log") and has_passed(rates(71), "log")
+    assert not has_passed(rates(94), "strict") and has_passed(rates(95), "strict")
 
 
-def test_a_die_among_the_likeliest():
+def test_femtogpt_temperature_cuts_the_cumulative_probabilities():
     logits = torch.tensor([0.2, 0.5, 0.3]).log().expand(30_000, -1)
     u = torch.from_numpy(np.random.default_rng(0).random(30_000))
-    share = torch.bincount(Dice(0.6).choose(logits, u), minlength=3) / 30_000
+    share = torch.bincount(FemtoGPTSampling(0.6).choose(logits, u), minlength=3) / 30_000
     torch.testing.assert_close(share, torch.tensor([0.0, 5 / 6, 1 / 6]), atol=0.01, rtol=0)
 
 
@@ -138,17 +143,17 @@ def test_a_die_among_the_likeliest():
     ("right", "asked", "low", "high"),  # Newcombe (1998), table I
     [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
 )
-def test_wilsons_interval(right, asked, low, high):
-    assert wilson(right, asked) == pytest.approx((low, high), abs=6e-5)
-    assert wilson(asked - right, asked) == pytest.approx((1 - high, 1 - low), abs=6e-5)
+def test_the_wilson_interval_agrees_with_published_values(right, asked, low, high):
+    assert wilson_interval(right, asked) == pytest.approx((low, high), abs=6e-5)
+    assert wilson_interval(asked - right, asked) == pytest.approx((1 - high, 1 - low), abs=6e-5)
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_cases_hang_on_the_seed_alone_and_fit_small_contexts(task):
-    language = TASKS[task].corpus()
-    cases = TASKS[task].cases(language, 50, 5)
-    assert cases == TASKS[task].cases(language, 50, 5)
-    assert task == "sequence" or cases != TASKS[task].cases(language, 50, 6)
+def test_cases_depend_on_the_seed_alone_and_fit_small_contexts(task):
+    corpus = TASKS[task].corpus()
+    cases = TASKS[task].make_cases(corpus, 50, 5)
+    assert cases == TASKS[task].make_cases(corpus, 50, 5)
+    assert task == "sequence" or cases != TASKS[task].make_cases(corpus, 50, 6)
     assert all(0 < len(case.prompt) <= 60 for case in cases)
 
 
@@ -165,13 +170,13 @@ def test_words_are_judged_one_by_one():
     assert TASKS["words"].judge(case, "ba") == [("valid", False)]
 
 
-# ---- sums that are kept out
+# ---- sums kept out of training
 
 
-def test_pairs_that_are_kept_out_occur_nowhere():
-    out = AdditionConfig.kept_out(0.1)
+def test_kept_out_pairs_never_occur_in_a_text():
+    out = AdditionConfig.kept_out_pairs(0.1)
     assert len({frozenset(pair) for pair in out}) == 515  # of 5151
-    assert all((b, a) in out for a, b in out) and out < AdditionConfig.kept_out(0.2)
+    assert all((b, a) in out for a, b in out) and out < AdditionConfig.kept_out_pairs(0.2)
     seen = set()
     for seed in (1, 2):
         text = AdditionConfig(lines=60_000, seed=seed, keep_out=0.1).generate()
@@ -179,9 +184,11 @@ def test_pairs_that_are_kept_out_occur_nowhere():
     assert not seen & out and len(seen) > 101 * 101 - len(out) - 30
 
 
-def test_the_law_of_sums_with_some_kept_out_is_that_of_counting():
-    language = AdditionConfig(keep_out=0.4)
-    lines = [f"{a} + {b} = {a + b};\n" for a in range(101) for b in range(101) if (a, b) not in language.kept_out(0.4)]
+def test_the_probability_of_sums_with_kept_out_pairs_equals_that_of_counting():
+    corpus = AdditionConfig(keep_out=0.4)
+    lines = [
+        f"{a} + {b} = {a + b};\n" for a in range(101) for b in range(101) if (a, b) not in corpus.kept_out_pairs(0.4)
+    ]
 
     def begins(rest):
         if not rest:
@@ -201,35 +208,35 @@ def test_the_law_of_sums_with_some_kept_out_is_that_of_counting():
             for i in range(len(line))
             if line[i:].startswith(window) or window.startswith(line[i:])
         )
-        assert language.log_prob(window) == pytest.approx(math.log(whole / sum(map(len, lines))), abs=1e-9)
-    kept = sorted(language.kept_out(0.4))[7]
-    assert language.log_prob(f"\n{kept[0]} + {kept[1]} = ") == -math.inf
+        assert corpus.log_prob(window) == pytest.approx(math.log(whole / sum(map(len, lines))), abs=1e-9)
+    kept = sorted(corpus.kept_out_pairs(0.4))[7]
+    assert corpus.log_prob(f"\n{kept[0]} + {kept[1]} = ") == -math.inf
 
 
-def test_sums_that_are_kept_out_are_a_kind_of_their_own():
-    language = AdditionConfig(keep_out=0.1)
-    cases = TASKS["addition"].cases(language, 200, 1)
+def test_kept_out_sums_are_a_kind_of_their_own():
+    corpus = AdditionConfig(keep_out=0.1)
+    cases = TASKS["addition"].make_cases(corpus, 200, 1)
     assert Counter(case.kind for case in cases) == {"in training": 200, "kept out": 200}
     for case in cases:
         *before, asked = [tuple(map(int, re.findall(r"\d+", line)[:2])) for line in case.prompt.split("\n")]
-        assert (asked in language.kept_out(0.1)) == (case.kind == "kept out") and case.answer == f"{sum(asked)};\n"
-        assert not set(before) & language.kept_out(0.1)
-    everything = TASKS["addition"].cases(language, 5000, 1)
+        assert (asked in corpus.kept_out_pairs(0.1)) == (case.kind == "kept out") and case.answer == f"{sum(asked)};\n"
+        assert not set(before) & corpus.kept_out_pairs(0.1)
+    everything = TASKS["addition"].make_cases(corpus, 5000, 1)
     assert {c.prompt.split("\n")[-1] for c in everything if c.kind == "kept out"} == {
-        f"{a} + {b} = " for a, b in language.kept_out(0.1)
+        f"{a} + {b} = " for a, b in corpus.kept_out_pairs(0.1)
     }
-    assert {case.kind for case in TASKS["addition"].cases(AdditionConfig(), 10, 1)} == {"in training"}
+    assert {case.kind for case in TASKS["addition"].make_cases(AdditionConfig(), 10, 1)} == {"in training"}
 
 
-# ---- a model that is asked
+# ---- answers of a model
 
 
 class Fixed(GPT):
-    """Greedily says `text` behind any prompt of `width` tokens."""
+    """A model that greedily writes the text `ids` after any prompt of `width` tokens."""
 
-    def __init__(self, text, width, vocab_size):
+    def __init__(self, ids, width, vocab_size):
         super().__init__(GPTConfig(n_layer=1, n_head=1, n_embd=2, block_size=256), vocab_size)
-        self.said, self.width = text, width
+        self.ids, self.width = ids, width
         self.eval()
 
     def features(self, ids, documents=None, cache=None):
@@ -239,13 +246,13 @@ class Fixed(GPT):
         return at[None, :, None].expand(len(ids), -1, 1)
 
     def logits(self, x):
-        ids = torch.tensor(self.said)[x[..., 0].clamp(0, len(self.said) - 1)]
+        ids = torch.tensor(self.ids)[x[..., 0].clamp(0, len(self.ids) - 1)]
         return torch.nn.functional.one_hot(ids, self.vocab_size).float()
 
 
-def test_a_real_decoder_is_asked():
+def test_answers_come_from_the_real_decoder():
     tokenizer = Bytes([])
-    cases = TASKS["ten_actions"].cases(TenActionsConfig(), 20, 6)
+    cases = TASKS["ten_actions"].make_cases(TenActionsConfig(), 20, 6)
     wide = Counter(case.kind for case in cases if len(case.prompt) == 60)
     assert wide["0"] > 15 and wide["9"] > 15
     for text, kind in {";\n": "0", "z;\n": "9"}.items():
@@ -254,34 +261,36 @@ def test_a_real_decoder_is_asked():
         assert {rate.kind: rate.right for rate in found if rate.right} == {kind: wide[kind]}
 
 
-def test_each_case_is_drawn_with_numbers_of_its_own(monkeypatch):
+def test_each_case_has_its_own_random_numbers(monkeypatch):
     torch.manual_seed(0)
     chars = Chars("".join(sorted(set(WordsConfig().generate()))), [])
     model = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=32), chars.vocab_size).eval()
     cases = [Case("valid", "baba;\n", "")] * 5
-    texts = scoring.answers(model, chars, cases, scoring.Sampling(1.0), 0, 6)
-    assert len(set(texts)) == 5 and texts[:2] == scoring.answers(model, chars, cases[:2], scoring.Sampling(1.0), 0, 6)
+    texts = scoring.generate_answers(model, chars, cases, scoring.Sampling(1.0), 0, 6)
+    assert len(set(texts)) == 5 and texts[:2] == scoring.generate_answers(
+        model, chars, cases[:2], scoring.Sampling(1.0), 0, 6
+    )
 
 
-def test_what_cannot_be_asked():
+def test_a_task_that_cannot_be_asked_is_refused():
     chars = Chars("abc", [])
     model = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=32), 3).eval()
     with pytest.raises(ValueError, match="the character vocabulary lacks"):
         score_task(model, chars, "ten_actions", count=1)
-    with pytest.raises(ValueError, match="femtoGPT's log has one for ten_actions only"):
+    with pytest.raises(ValueError, match="--procedure log is defined for --task ten_actions only, not for words"):
         score_task(model, chars, "words", procedure="log")
 
 
-def test_rates_count_by_kind():
+def test_rates_are_counted_by_kind():
     cases = [Case("a", "", "1"), Case("b", "", "1"), Case("a", "", "1")]
-    found = score_rates(cases, ["1", "2", "3"], TASKS["sequence"].judge)
+    found = count_right(cases, ["1", "2", "3"], TASKS["sequence"].judge)
     assert found == [Rate("a", 1, 2), Rate("b", 0, 1)]
 
 
-# ---- while a model learns
+# ---- during training
 
 
-def test_the_task_is_asked_during_training_and_changes_nothing(nano):
+def test_asking_a_task_during_training_does_not_change_the_weights(nano):
     run = nano(
         "callbacks.task.name=words", "callbacks.task.every=5", "callbacks.task.cases=3", "logger.tensorboard=true"
     )
@@ -296,13 +305,13 @@ def test_the_task_is_asked_during_training_and_changes_nothing(nano):
     assert equal(weights(run), weights(nano(name="unasked")))
 
 
-def test_a_task_that_is_none_is_refused(nano):
+def test_an_unknown_task_is_refused(nano):
     with pytest.raises(Exception, match="callbacks.task.name=wrods must be one of .*; did you mean 'words'"):
         nano("callbacks.task.name=wrods")
 
 
 @pytest.mark.slow
-def test_the_script_prints_a_table_per_action(nano):
+def test_the_script_prints_a_table_of_kinds(nano):
     run = nano("callbacks.task.name=words")
 
     def evaluate(*args):
@@ -310,14 +319,14 @@ def test_the_script_prints_a_table_per_action(nano):
         return subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True)
 
     done = evaluate("--task", "words", "--cases", 10)
-    assert done.returncode == 0 and "not passed: 95 % or more of every kind is asked for" in done.stdout
+    assert done.returncode == 0 and "not passed: every kind needs at least 95 % right" in done.stdout
     found = json.loads(evaluate("--task", "words", "--cases", 10, "--json").stdout)
     assert found["passed"] is False and {rate["kind"] for rate in found["rates"]} >= {"valid"}
     for args, message in {
         ("--task", "ten_actions"): "the character vocabulary lacks",
-        ("--task", "words", "--procedure", "log"): "--procedure log: femtoGPT's log has one for ten_actions only",
+        ("--task", "words", "--procedure", "log"): "--procedure log is defined for --task ten_actions only",
         ("--task", "words", "--cases", 0): "--cases=0 must be at least 1",
-        ("--task", "words", "--corpus", "verdict"): "--task words asks about a text of its own",
+        ("--task", "words", "--corpus", "verdict"): "--task words uses a text of its own",
     }.items():
         done = evaluate(*args)
         assert done.returncode == 1 and done.stderr.startswith(f"error: {message}") and done.stderr.count("\n") == 1

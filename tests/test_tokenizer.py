@@ -1,4 +1,4 @@
-# ruff: noqa: RUF001  Greek is meant
+# ruff: noqa: RUF001  Greek letters are intended
 import json
 import os
 import random
@@ -18,7 +18,7 @@ from lm.data.corpus import Split, Text
 from lm.data.download import Downloads
 from lm.data.tokenizer import AsciiConfig, BPEConfig, ByteConfig, CharConfig, Chars, from_json
 from lm.data.tokenizer.plain import byte_letters
-from lm.data.tokenizer.subword import shortened
+from lm.data.tokenizer.subword import cut_long_words
 
 TESTS = Path(__file__).parent
 PROSE = "To be, or not to be: that is the question.\nWhether 'tis nobler in the mind to suffer\n\n\nThe slings\n" * 50
@@ -59,21 +59,21 @@ LOSSLESS = ["byte", "byte, special", "bpe", "bpe, special"]
 BPE = KINDS["bpe"]
 
 
-def spelt(name):
-    """Texts that a tokenizer spells."""
+def encodable_texts(name):
+    """Return a strategy of texts that a tokenizer can encode."""
     tokenizer = KINDS[name]
     closed = isinstance(tokenizer, Chars) and tokenizer.unknown is None
     return st.text(st.sampled_from(tokenizer.characters), max_size=60) if closed else ANYTHING
 
 
-# Text comes back
+# Round trips
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["built", "loaded"])
 @pytest.mark.parametrize("name", LOSSLESS)
 @settings(max_examples=60)
 @given(texts=st.lists(ANYTHING, max_size=3))
-def test_any_text_comes_back_and_never_gives_a_special_id(name, again, texts):
+def test_any_text_survives_encoding_and_decoding_and_never_gives_a_special_id(name, again, texts):
     tokenizer = from_json(KINDS[name].to_json()) if again else KINDS[name]
     batch = [ids.tolist() for ids in tokenizer.encode_batch(texts)]
     assert batch == [tokenizer.encode(text).tolist() for text in texts]
@@ -99,7 +99,7 @@ def test_any_text_comes_back_and_never_gives_a_special_id(name, again, texts):
     ],
     ids=lambda text: ascii(text[:9]),
 )
-def test_nasty_strings_come_back(text):
+def test_unusual_strings_survive_encoding_and_decoding(text):
     for name in LOSSLESS:
         ids = KINDS[name].encode(text)
         assert ids.dtype == np.int64 and KINDS[name].decode(ids.tolist()) == text
@@ -107,7 +107,7 @@ def test_nasty_strings_come_back(text):
 
 @settings(max_examples=200)
 @given(data=st.binary(max_size=60))
-def test_any_bytes_decode_as_python_and_hugging_face_replace_them(data):
+def test_invalid_bytes_are_decoded_as_python_and_hugging_face_do(data):
     byte, text = KINDS["byte, special"], data.decode(errors="replace")
     assert byte.decode(list(data)) == hugging_face(byte).decode(list(data)) == text
     assert byte.decode(byte.encode(text).tolist()) == text
@@ -115,7 +115,7 @@ def test_any_bytes_decode_as_python_and_hugging_face_replace_them(data):
 
 @settings(max_examples=60)
 @given(text=ANYTHING.filter(bool))
-def test_char_spells_what_its_corpus_spells(text):
+def test_char_encodes_every_text_of_the_characters_of_its_corpus(text):
     config = CharConfig(special_tokens=["<unk>", *NAMES], reserved_tokens=1)
     built = build(config, Text(Split.of(text, text[::-1]), Split.of(text)))
     for tokenizer in (built, from_json(built.to_json())):
@@ -128,7 +128,7 @@ def test_char_spells_what_its_corpus_spells(text):
 
 @settings(max_examples=100)
 @given(text=ANYTHING)
-def test_ascii_spells_ascii_and_replaces_the_rest(text):
+def test_ascii_encodes_ascii_and_replaces_other_characters(text):
     printable = "\t\n\x0b\x0c\r" + "".join(map(chr, range(32, 127)))
     tokenizer = KINDS["ascii"]
     ids = tokenizer.encode(text)
@@ -159,7 +159,7 @@ def test_ascii_spells_ascii_and_replaces_the_rest(text):
         (BPEConfig(vocab_size=260, special_tokens=NAMES, reserved_tokens=1), DOCUMENTS, 256, SPECIAL[1:]),
     ],
 )  # fmt: skip
-def test_special_tokens_come_last_in_their_order(config, text, base, names):
+def test_special_tokens_have_the_highest_ids_in_their_order(config, text, base, names):
     built = build(config, text)
     for tokenizer in (built, from_json(built.to_json())):
         assert tokenizer.special_tokens == {name: base + i for i, name in enumerate(names)}
@@ -170,14 +170,14 @@ def test_special_tokens_come_last_in_their_order(config, text, base, names):
         assert hugging_face(tokenizer).decode(ids, skip_special_tokens=False) == tokenizer.decode(ids)
 
 
-def test_bytes_are_their_ids_and_characters_stand_in_code_point_order():
+def test_ids_of_bytes_are_their_values_and_ids_of_characters_follow_code_points():
     assert KINDS["byte, special"].encode("aé😀").tolist() == list("aé😀".encode())
     assert build(CharConfig(), text_of("zZ😀é a\n")).encode("\n Zazé😀").tolist() == list(range(7))
     assert KINDS["ascii"].encode("\t\n\x0b\x0c\r ~\x7f").tolist() == [0, 1, 2, 3, 4, 5, 99, 100]
 
 
 def golden():
-    """What each tokenizer makes of a sentence, and the file it is saved in."""
+    """Return, for each tokenizer, the ids of a sentence and the file that it is saved in."""
     sentence = "To be, or not: 'tis 2nd ÜBER-naïve\n\n  日本<|endoftext|>"
     closed = {"char": "The mind, 😀\n", "char, special": "The mind, 😀\n", "char, lowercase": "THE MIND, Ä\n"}
     return {name: [kind.encode(closed.get(name, sentence)).tolist(), kind.to_json()] for name, kind in KINDS.items()}
@@ -218,13 +218,13 @@ GOLDEN = {
 }  # fmt: skip
 
 
-def test_ids_are_what_they_always_were():
+def test_ids_equal_the_recorded_ones():
     found = golden()
     assert {name: found[name][0] for name in GOLDEN} == GOLDEN
 
 
 @pytest.mark.parametrize(("seed", "parallel"), [("1", "false"), ("2", "true")])
-def test_every_process_makes_the_same_tokenizers(seed, parallel):
+def test_every_process_builds_the_same_tokenizers(seed, parallel):
     code = "import json, test_tokenizer; print(json.dumps(test_tokenizer.golden()))"
     env = os.environ | {"PYTHONHASHSEED": seed, "TOKENIZERS_PARALLELISM": parallel}
     env["PYTHONPATH"] = f"{TESTS}{os.pathsep}{TESTS.parent}"
@@ -232,15 +232,15 @@ def test_every_process_makes_the_same_tokenizers(seed, parallel):
     assert json.loads(found.stdout) == golden()
 
 
-# One file
+# The saved file
 
 
 @pytest.mark.parametrize("name", KINDS)
 @settings(max_examples=50)
 @given(data=st.data())
-def test_hugging_face_opens_the_file_and_agrees(name, data):
-    text = data.draw(spelt(name))
-    for special in SPECIAL:  # which it would take for the token
+def test_hugging_face_loads_the_file_and_gives_the_same_ids(name, data):
+    text = data.draw(encodable_texts(name))
+    for special in SPECIAL:  # because it would encode them as the token
         text = text.replace(special, "")
     tokenizer, hf = KINDS[name], hugging_face(KINDS[name])
     ids = tokenizer.encode(text).tolist()
@@ -251,17 +251,17 @@ def test_hugging_face_opens_the_file_and_agrees(name, data):
 
 @settings(max_examples=100)
 @given(parts=st.lists(CHARACTERS | st.sampled_from("ΣσςİIıßẞK\u1c89\ua7cb\U00010d50"), max_size=30))
-def test_lower_case_is_hugging_faces(parts):
+def test_lower_case_equals_that_of_hugging_face(parts):
     text = "".join(parts)
     once = text_of("".join(sorted(set(text))) + "σ")
     tokenizer = build(CharConfig(lowercase=True), once)
     ids = tokenizer.encode(text).tolist()
     assert ids == hugging_face(tokenizer).encode(text).ids
-    assert ids == [i for character in text for i in tokenizer.encode(character)]  # whatever stands beside it
+    assert ids == [i for character in text for i in tokenizer.encode(character)]  # independent of adjacent characters
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_saved_and_loaded_it_is_the_same(name):
+def test_a_tokenizer_is_the_same_after_saving_and_loading(name):
     tokenizer = KINDS[name]
     again = from_json(tokenizer.to_json())
     assert type(again) is type(tokenizer) and again.to_json() == tokenizer.to_json()
@@ -280,13 +280,13 @@ EMPTY = '{"model": {"type": "BPE", "vocab": {}, "merges": []}}'
 
 @pytest.mark.parametrize("text", [*BROKEN, EMPTY, *(kind.to_json()[:-9] for kind in KINDS.values())], ids=range(19))
 def test_other_json_is_refused(text):
-    with pytest.raises(ValueError, match="not a tokenizer.json that Hugging Face's tokenizers opens: "):
+    with pytest.raises(ValueError, match="not a tokenizer.json that Hugging Face's tokenizers can open: "):
         from_json(text)
 
 
-def test_files_that_only_look_like_ours_are_read_as_they_are():
+def test_files_that_resemble_ours_keep_their_own_ids():
     letters = byte_letters()
-    for vocab in (letters, sorted(letters)):  # by byte, as ours, and by letter, as a trainer writes them
+    for vocab in (letters, sorted(letters)):  # ordered by byte, as ours, and by letter, as a trainer writes them
         hf = HFTokenizer(models.BPE(vocab={c: i for i, c in enumerate(vocab)}, merges=[]))
         hf.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=vocab == letters, use_regex=False)
         hf.decoder = decoders.ByteLevel()
@@ -299,7 +299,7 @@ def test_files_that_only_look_like_ours_are_read_as_they_are():
 # Characters
 
 
-def test_char_takes_in_characters_of_the_validation_text_and_names_those_it_lacks():
+def test_char_includes_the_characters_of_the_validation_text_and_reports_missing_ones():
     assert KINDS["char"].decode(KINDS["char"].encode(VAL).tolist()) == VAL
     with pytest.raises(ValueError, match="lacks 'Z', 'ß'; .*tokenizer.unknown=true"):
         KINDS["char"].encode("Zoo ß")
@@ -307,7 +307,7 @@ def test_char_takes_in_characters_of_the_validation_text_and_names_those_it_lack
 
 def test_unknown_characters_share_an_id_and_count_one_byte():
     tokenizer = build(CharConfig(unknown=True), text_of("abß", "xyz"))
-    ids = tokenizer.encode("xa😀ßy\U0010ffff").tolist()  # validation's characters are unknown too
+    ids = tokenizer.encode("xa😀ßy\U0010ffff").tolist()  # characters that only the validation text has are unknown too
     assert ids == [3, 0, 3, 2, 3, 3] and tokenizer.decode(ids) == "\ufffda\ufffdß\ufffd\ufffd"
     assert tokenizer.token_bytes.tolist() == [1, 1, 2, 1]
 
@@ -328,16 +328,16 @@ def test_char_learns_from_the_first_train_chars():
     assert build(CharConfig(train_chars=1), documents).characters == "ad"
 
 
-def test_lower_case_folds_each_character():
+def test_lower_case_converts_each_character():
     tokenizer = build(CharConfig(lowercase=True), text_of("ΑΣ İK", "ẞ"))
     assert tokenizer.characters == " ikß\u0307ασ"
     assert tokenizer.decode(tokenizer.encode("ΑΣ ασ İ K ẞ").tolist()) == "ασ ασ i\u0307 k ß"
 
 
-# Byte pairs
+# BPE
 
 
-def test_bpe_has_every_byte_compresses_and_learns_only_from_training_text():
+def test_bpe_has_every_byte_and_compresses_and_learns_only_from_training_text():
     assert sorted(BPE.token_bytes)[:256] == [1] * 256
     assert len(BPE.encode(PROSE)) < 0.6 * len(PROSE)
     assert build(BPEConfig(vocab_size=300), text_of(PROSE, "zzzz zzzz zzzz\n" * 500)).to_json() == BPE.to_json()
@@ -351,7 +351,7 @@ def test_bpe_learns_from_the_first_train_chars():
     assert build(BPEConfig(vocab_size=300, train_chars=None), text_of(first + rest)).to_json() != short.to_json()
 
 
-def test_bpe_learns_what_hugging_face_learns_from_the_whole():
+def test_bpe_learns_from_pieces_what_hugging_face_learns_from_the_whole_text():
     hf = HFTokenizer(models.BPE())
     hf.pre_tokenizer, hf.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -361,14 +361,14 @@ def test_bpe_learns_what_hugging_face_learns_from_the_whole():
 
 
 @pytest.mark.parametrize("size", [1, 7, 100, 1 << 16])
-def test_pieces_for_parallel_work_change_no_id(size):
+def test_encoding_in_parallel_pieces_changes_no_id(size):
     text = PROSE[:3000] + "x" * 300 + "\n\n  " + PROSE[:300]
     pieces = BPE._pieces(text, size)
     assert "".join(pieces) == text and (len(pieces) > 1) == (size < 1000)
     assert np.concatenate(BPE.encode_batch(pieces)).tolist() == BPE.hf.encode(text).ids
 
 
-# What a config refuses
+# Invalid settings
 
 
 @pytest.mark.parametrize(
@@ -393,25 +393,25 @@ def test_pieces_for_parallel_work_change_no_id(size):
         ),
         (
             lambda: build(BPEConfig(vocab_size=300, special_tokens=["the"])),
-            "special_tokens: the are byte pairs of the text",
+            "special_tokens: the vocabulary learned from the text already has the; choose other names",
         ),
         (
             lambda: build(BPEConfig(vocab_size=300, special_tokens=["Ġto"])),
-            "special_tokens: Ġto are byte pairs of the text",
+            "special_tokens: the vocabulary learned from the text already has Ġto; choose other names",
         ),
     ],
 )
-def test_what_cannot_be_is_refused(make, message):
+def test_invalid_settings_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
 
-def test_a_text_without_words_is_learnt_in_parts_and_comes_back():
-    """Learning takes the square of a word's length: minutes for a million letters without a space."""
+def test_a_vocabulary_is_learned_from_a_text_without_spaces_in_parts():
+    """Learning time is quadratic in the length of a word: a million letters without a space would take minutes."""
     dna = "".join(random.Random(0).choices("ACGT", k=30_000)) + " and so\n" + " " * 5000
-    parts = list(shortened(dna))
+    parts = list(cut_long_words(dna))
     assert "".join(parts) == dna
     assert max(len(run) for part in parts for run in re.findall(r"\S+|\s+", part)) <= 1000
-    assert list(shortened(PROSE)) == [PROSE]
+    assert list(cut_long_words(PROSE)) == [PROSE]
     tokenizer = BPEConfig(vocab_size=300).build(Text(Split.of(dna), Split.of(dna[:100])), Downloads(Path("nowhere")))
     assert tokenizer.decode(tokenizer.encode(dna).tolist()) == dna and len(tokenizer.encode(dna)) < 0.5 * len(dna)

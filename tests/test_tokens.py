@@ -34,17 +34,17 @@ def build(config, text=TEXT):
 
 
 def entries(root, kind=""):
-    """What the cache holds besides its locks."""
+    """Return the names in the cache, without its locks."""
     return sorted(
         p.name for p in (root / "cache").iterdir() if p.name.startswith(kind) and not p.name.endswith(".lock")
     )
 
 
-# What the files hold
+# Content of the files
 
 
 @pytest.mark.parametrize("config", [ByteConfig(), CharConfig(), BPEConfig(vocab_size=270)])
-def test_the_files_hold_the_ids(tmp_path, config):
+def test_the_files_contain_the_ids(tmp_path, config):
     tokenizer = build(config)
     tokens = cache_tokens(TEXT, tokenizer, Downloads(tmp_path))
     for ids, split in ((tokens.train, TEXT.train), (tokens.val, TEXT.val)):
@@ -55,12 +55,12 @@ def test_the_files_hold_the_ids(tmp_path, config):
 @pytest.mark.parametrize(("size", "dtype"), [(1 << 16, np.uint16), ((1 << 16) + 1, np.uint32)])
 def test_a_large_vocabulary_takes_four_bytes(tmp_path, size, dtype):
     tokenizer = build(ByteConfig(reserved_tokens=size - 257), DOCUMENTS)
-    tokenizer.end_of_text = size - 1  # the last id there is
+    tokenizer.end_of_text = size - 1  # the highest id
     tokens = cache_tokens(DOCUMENTS, tokenizer, Downloads(tmp_path))
     assert tokens.train.dtype == dtype and tokens.train[5] == size - 1 == tokens.val[-1]
 
 
-def test_the_end_of_text_stands_behind_every_document_of_both_splits(tmp_path):
+def test_the_end_of_text_follows_every_document_of_both_splits(tmp_path):
     one = Text(Split.of("ab"), Split.of("b", "a"))
     for config, end in ((ByteConfig(), [256]), (CharConfig(unknown=True), None), (BPEConfig(vocab_size=257), [256])):
         tokenizer = build(config, one)
@@ -68,10 +68,11 @@ def test_the_end_of_text_stands_behind_every_document_of_both_splits(tmp_path):
         end = end or [tokenizer.special_tokens["<|endoftext|>"]]
         tokens = cache_tokens(one, tokenizer, Downloads(tmp_path))
         assert (tokens.train.tolist(), tokens.val.tolist()) == (a + b + end, b + end + a + end)
-    assert 256 not in cache_tokens(TEXT, build(ByteConfig(), DOCUMENTS), Downloads(tmp_path)).train  # it has but one
+    tokens = cache_tokens(TEXT, build(ByteConfig(), DOCUMENTS), Downloads(tmp_path))
+    assert 256 not in tokens.train  # a text without documents
 
 
-def test_documents_need_an_end_of_text(tmp_path):
+def test_documents_require_an_end_of_text(tmp_path):
     with pytest.raises(ValueError, match="the corpus has documents, but .* has no end-of-text token"):
         cache_tokens(DOCUMENTS, build(ByteConfig()), Downloads(tmp_path))
     assert not (tmp_path / "cache").exists()
@@ -81,7 +82,7 @@ def test_a_split_without_a_token_is_refused(tmp_path):
     path = tmp_path / "tokenizer.json"
     model = {"type": "WordLevel", "vocab": {"to": 0, "[UNK]": 1}, "unk_token": "[UNK]"}
     path.write_text(json.dumps({"model": model, "pre_tokenizer": {"type": "WhitespaceSplit"}}))
-    with pytest.raises(ValueError, match="finds no token in the text of val"):
+    with pytest.raises(ValueError, match="produces no token for the text of val"):
         blank = Text(TEXT.train, Split.of(" \n"))
         cache_tokens(blank, build(FileConfig(path=str(path))), Downloads(tmp_path))
     assert entries(tmp_path) == []
@@ -91,7 +92,7 @@ def test_a_split_without_a_token_is_refused(tmp_path):
 
 
 def in_pieces(size, *documents):
-    """Documents read in pieces of a few bytes."""
+    """Return a split whose documents are read in pieces of `size` bytes."""
 
     class Pieces(Split):
         def pieces(self, _=0, border=BORDER):
@@ -109,14 +110,14 @@ BPE = build(
 @settings(max_examples=300)
 @given(
     documents=st.lists(SMALL, min_size=1, max_size=3),
-    at_once=st.sampled_from([1, 7, 50, 1 << 20]),
+    batch_chars=st.sampled_from([1, 7, 50, 1 << 20]),
     size=st.sampled_from([1, 2, 5, 40]),
     several=st.booleans(),
 )
-def test_ids_of_pieces_are_those_of_whole_documents(documents, at_once, size, several):
+def test_ids_of_pieces_equal_those_of_whole_documents(documents, batch_chars, size, several):
     split = in_pieces(size, *documents)
     end = [BPE.end_of_text] * several
-    stretches = list(encode_split(split, BPE, several, at_once))
+    stretches = list(encode_split(split, BPE, several, batch_chars))
     expected = [i for text in documents for i in [*BPE.hf.encode(text, add_special_tokens=False).ids, *end]]
     assert [i for ids, _ in stretches for i in ids.tolist()] == expected
     assert sum(size for _, size in stretches) == split.size
@@ -124,7 +125,7 @@ def test_ids_of_pieces_are_those_of_whole_documents(documents, at_once, size, se
 
 @settings(max_examples=300)
 @given(text=SMALL)
-def test_byte_pairs_split_words_at_every_border(text):
+def test_bpe_splits_words_at_every_border(text):
     def words(text):
         return [word for word, _ in BPE.hf.pre_tokenizer.pre_tokenize_str(text)]
 
@@ -137,16 +138,16 @@ REAL = ["tinyshakespeare.txt", "shakespeare_pg100.txt", "enwik/enwik5", "tinysto
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_real_text_in_pieces_has_the_ids_of_the_whole(shared, name):
+def test_real_text_in_pieces_has_the_ids_of_the_whole_text(shared, name):
     text = (shared / name).read_bytes()[:300_000].decode(errors="ignore")
     parts = [part for part in text.split("<|endoftext|>") if part] if "stories" in name else [text]
     data = Text(Split.of(*parts), Split.of("a", "b"))
     tokenizer = build(BPEConfig(vocab_size=700), data)
     whole = [[*e.ids, tokenizer.end_of_text] for e in tokenizer.hf.encode_batch(parts)]
-    for at_once in (1, 100_000, 1 << 30):
-        stretches = [ids for ids, _ in encode_split(data.train, tokenizer, True, at_once)]
+    for batch_chars in (1, 100_000, 1 << 30):
+        stretches = [ids for ids, _ in encode_split(data.train, tokenizer, True, batch_chars)]
         assert np.concatenate(stretches).tolist() == [i for ids in whole for i in ids]
-        assert (len(stretches) == 1) == (at_once > len(text))
+        assert (len(stretches) == 1) == (batch_chars > len(text))
 
 
 # The cache
@@ -163,7 +164,7 @@ def test_a_second_call_builds_and_encodes_nothing(tmp_path, monkeypatch):
     assert np.array_equal(cache_tokens(TEXT, again, downloads).train, first.train)
 
 
-def test_the_key_changes_with_text_split_documents_and_tokenizer(tmp_path):
+def test_the_cache_key_depends_on_text_split_documents_and_tokenizer(tmp_path):
     train, val, downloads = TEXT.train.read(), TEXT.val.read(), Downloads(tmp_path)
     splits = [
         ([train], [val]),
@@ -186,7 +187,7 @@ def test_a_failed_build_leaves_nothing(tmp_path, monkeypatch):
     tokenizer, encode = build(ByteConfig()), Bytes.encode
 
     def fail(self, text):
-        if text.startswith("that"):  # validation: training is written by then
+        if text.startswith("that"):  # the validation text, when the training text has been written
             raise MemoryError
         return encode(self, text)
 
@@ -199,18 +200,18 @@ def test_a_failed_build_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_progress_counts_the_bytes_of_the_text(tmp_path, monkeypatch):
-    told = []
+    calls = []
 
     @contextmanager
     def progress(what, total):
-        told.append((what, total))
-        yield told.append
+        calls.append((what, total))
+        yield calls.append
 
     monkeypatch.setattr(tokens_module, "progress", progress)
     text = Text(Split.of("é" * 100_000, "日本。" * 50_000), Split.of("x"))
     monkeypatch.setattr(tokens_module.encode_split, "__defaults__", (50_000,))
     cache_tokens(text, build(ByteConfig(), text), Downloads(tmp_path))
-    assert told[0] == ("tokenizing", 650_001) and len(told) > 4 and sum(told[1:]) == 650_001
+    assert calls[0] == ("tokenizing", 650_001) and len(calls) > 4 and sum(calls[1:]) == 650_001
 
 
 BUILD = """
@@ -235,11 +236,11 @@ def start(root, seconds):
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
 
 
-def test_of_processes_that_build_at_once_one_encodes_and_all_get_the_whole(tmp_path):
+def test_of_several_processes_one_encodes_and_all_receive_the_complete_tokens(tmp_path):
     workers = [start(tmp_path, 0.5) for _ in range(3)]
     lines = [worker.communicate()[0].splitlines() for worker in workers]
-    assert [told[-1] for told in lines] == ["97000 9800"] * 3 and all(worker.returncode == 0 for worker in workers)
-    assert sorted(len(told) for told in lines) == [1, 1, 3]  # both splits, once
+    assert [output[-1] for output in lines] == ["97000 9800"] * 3 and all(worker.returncode == 0 for worker in workers)
+    assert sorted(len(output) for output in lines) == [1, 1, 3]  # both splits, once
     assert len(entries(tmp_path)) == 1
 
 
@@ -252,7 +253,7 @@ def test_when_a_build_is_killed_the_next_process_takes_over(tmp_path):
     os.kill(worker.pid, signal.SIGKILL)
     worker.communicate()
     assert waiting.communicate()[0].splitlines() == ["encoding", "encoding", "97000 9800"]
-    cache_tokens(TEXT, build(ByteConfig()), Downloads(tmp_path))  # clears away what the killed one left
+    cache_tokens(TEXT, build(ByteConfig()), Downloads(tmp_path))  # removes the remains of the killed build
     assert len(entries(tmp_path)) == len(entries(tmp_path, "tokens-")) == 2
 
 
@@ -280,9 +281,9 @@ print((after - before) / 1024, len(tokens.train))
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("megabytes", "documents"), [(100, 1), (40, 100_000)])
-def test_a_long_text_needs_little_memory(tmp_path, shared, megabytes, documents):
+def test_tokenizing_a_long_text_needs_little_memory(tmp_path, shared, megabytes, documents):
     story = (shared / "tinyshakespeare.txt").read_text()
-    assert story.isascii()  # so that a document may end anywhere
+    assert story.isascii()  # so that a document can end anywhere
     path = tmp_path / "long.txt"
     path.write_text((story * 90)[: megabytes * 1_000_000])
     command = [sys.executable, "-c", MEMORY, str(path), str(tmp_path), str(documents)]
@@ -295,8 +296,8 @@ def test_a_long_text_needs_little_memory(tmp_path, shared, megabytes, documents)
 @pytest.mark.parametrize(
     "alphabet", ["ACGT", "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", "日本語文字"]
 )
-def test_a_text_without_borders_needs_little_memory(tmp_path, alphabet):
-    """Learning the vocabulary included."""
+def test_tokenizing_a_text_without_borders_needs_little_memory(tmp_path, alphabet):
+    """The limit includes learning the vocabulary."""
     path = tmp_path / "line.txt"
     path.write_text("".join(random.Random(0).choices(alphabet, k=12_000_000)))
     command = [sys.executable, "-c", MEMORY, str(path), str(tmp_path), "1", "learning"]

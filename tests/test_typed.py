@@ -1,4 +1,4 @@
-"""What is typed for a text is the text, and `~` is the home directory, wherever a path can be typed."""
+"""Text settings keep the text as it was entered, and `~` is expanded in every path setting."""
 
 import re
 import sys
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import train as train_script
 from lm.config import SCHEMAS, Config, compose_config, errors
-from lm.config.typed import keep_typed, quoted
+from lm.config.typed import quote_text, quote_value
 from lm.run.checkpoint import load
 
 LOOKS_LIKE_NUMBERS = [
@@ -38,12 +38,12 @@ LOOKS_LIKE_NUMBERS = [
 
 
 @pytest.mark.parametrize("text", slow_except(["1e3", "1_000"], [t for t in LOOKS_LIKE_NUMBERS if t[0] not in "-+."]))
-def test_a_name_is_what_was_typed(monkeypatch, tmp_path, text):
+def test_a_name_that_looks_like_a_number_stays_text(monkeypatch, tmp_path, text):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
         sys, "argv", ["train.py", *NANO, "trainer.max_steps=1", f"name={text}", "callbacks.sample.enabled=false"]
     )
-    if ":" in text:  # no directory name
+    if ":" in text:  # not a valid directory name
         with pytest.raises(SystemExit):
             errors.run(train_script.main)
         return
@@ -52,7 +52,7 @@ def test_a_name_is_what_was_typed(monkeypatch, tmp_path, text):
 
 
 def text_fields():
-    """Every field of text of every class of every section, with a way to type it."""
+    """Yield (group, class, field, is it a list?) for every text field of every config class."""
     for group, schemas in SCHEMAS.items():
         for schema in schemas:
             for field in fields(schema):
@@ -65,9 +65,9 @@ def text_fields():
     ("group", "schema", "name", "many"), text_fields(), ids=lambda x: getattr(x, "__name__", str(x))
 )
 @pytest.mark.parametrize("text", LOOKS_LIKE_NUMBERS)
-def test_every_field_of_text_keeps_what_was_typed(group, schema, name, many, text):
+def test_every_text_field_keeps_its_text(group, schema, name, many, text):
     typed = f"{group}.{name}=" + (f"[{text},{text}]" if many else text)
-    (kept,) = keep_typed([typed], Config, SCHEMAS)
+    (kept,) = quote_text([typed], Config, SCHEMAS)
     value = OverridesParser.create().parse_override(kept).value()
     assert [str(v) for v in value] == [text, text] if many else str(value) == text
 
@@ -86,16 +86,16 @@ def test_every_field_of_text_keeps_what_was_typed(group, schema, name, many, tex
         "schedule",
     ],
 )
-def test_other_fields_stay_as_they_were_typed(key):
+def test_fields_that_are_not_text_are_not_quoted(key):
     for value in ("1e3", "12", "true", "null", "[1,2]", "1,2"):
-        assert keep_typed([f"{key}={value}"], Config, SCHEMAS) == [f"{key}={value}"]
+        assert quote_text([f"{key}={value}"], Config, SCHEMAS) == [f"{key}={value}"]
 
 
 @given(st.lists(st.one_of(
     st.sampled_from([*LOOKS_LIKE_NUMBERS, "null", "a b", "'1,2'", '"x\'y"', "[a,1]", "abc"]), st.integers().map(str), st.floats(allow_nan=False).map(str),
 ), min_size=1, max_size=4))  # fmt: skip
-def test_quoting_changes_types_alone(values):
-    """The same texts, in lists and in sweeps; a second time changes nothing."""
+def test_quoting_changes_only_types(values):
+    """The texts stay the same, in lists and in sweeps, and quoting twice equals quoting once."""
 
     def texts(value):
         return [texts(v) for v in value] if isinstance(value, list) else value if value is None else str(value)
@@ -106,7 +106,7 @@ def test_quoting_changes_types_alone(values):
             before = parse(f"key={line}")
         except Exception:
             continue
-        after = parse(f"key={quoted(line)}")
+        after = parse(f"key={quote_value(line)}")
         assert before.is_sweep_override() == after.is_sweep_override()
         if not before.is_sweep_override():
             kept = texts(after.value())
@@ -119,10 +119,10 @@ def test_quoting_changes_types_alone(values):
                 if isinstance(kept, list)
                 else True
             )
-        assert quoted(quoted(line)) == quoted(line)
+        assert quote_value(quote_value(line)) == quote_value(line)
 
 
-def test_scripts_keep_what_was_typed_too():
+def test_text_fields_keep_their_text_in_compose_config():
     config = compose_config(
         ["corpus=text", "corpus.path=1e3", "corpus.separator=007", "callbacks.sample.prompts=[1e3,true]"]
     )
@@ -142,7 +142,7 @@ def home(tmp_path, monkeypatch):
     return folder
 
 
-def test_data_and_runs_go_to_the_home_directory(home, tmp_path, monkeypatch):
+def test_data_and_runs_can_be_in_the_home_directory(home, tmp_path, monkeypatch):
     monkeypatch.setattr(
         sys, "argv", ["train.py", *NANO, "trainer.max_steps=1", "hydra.run.dir=~/runs/a", "data.root=~/data"]
     )
@@ -151,7 +151,7 @@ def test_data_and_runs_go_to_the_home_directory(home, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
-def test_a_sweep_goes_to_the_home_directory(home, tmp_path, monkeypatch):
+def test_a_sweep_can_be_in_the_home_directory(home, tmp_path, monkeypatch):
     typed = ["-m", "seed=1,2", "trainer.max_steps=1", "hydra.sweep.dir=~/sweeps/a", "data.root=~/data"]
     monkeypatch.setattr(sys, "argv", ["train.py", *NANO, *typed])
     errors.run(train_script.main)
@@ -164,12 +164,12 @@ def test_runs_and_checkpoints_are_found_in_the_home_directory(home, nano):
     assert load("~/run").step == load(Path("~/run/checkpoints/last.ckpt")).step == 12
     for name, typed in (("fork", "trainer.fork=~/run/checkpoints/step_000008.ckpt"), ("child", "init_from=~/run")):
         nano(typed, "trainer.max_steps=16", name=name)
-        nano(typed, "trainer.max_steps=20", name=name)  # the same beginning
+        nano(typed, "trainer.max_steps=20", name=name)  # the same origin
     assert run.exists()
 
 
-def test_no_field_of_a_path_is_forgotten():
-    """Whoever adds a field that holds a path adds it here, with a test that `~` works in it."""
+def test_every_path_field_is_in_this_list():
+    """A new path field must be added to this list, and a test must show that `~` is expanded in it."""
     known = {
         "corpus.path", "corpus.val_path", "corpus.exclude", "corpus.glob", "tokenizer.path", "data.root", "data.mirror",
         "trainer.fork", "init_from",
@@ -188,15 +188,17 @@ def test_no_field_of_a_path_is_forgotten():
     assert found | {key for key in walk(Config, "") if "." not in key} <= known | {"corpus.train.urls"}
 
 
-def test_the_place_for_a_full_disk_is_one_that_can_be_typed(nano, monkeypatch, tmp_path):
-    """name= is a path below outputs/, so it is no way to another disk; hydra.run.dir= is."""
+def test_the_location_suggested_for_a_full_disk_is_valid(nano, monkeypatch, tmp_path):
+    """name= is a path below outputs/ and cannot name another disk, but hydra.run.dir= can."""
     import errno
 
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("lm.run.directory.write_text", full)
-    with pytest.raises(ValueError, match=r"no room in .*: choose another place with hydra.run.dir=/path/of/the/run"):
+    with pytest.raises(
+        ValueError, match=r"not enough disk space in .*: choose another place with hydra.run.dir=/path/of/the/run"
+    ):
         nano()
 
     with pytest.raises(ValueError, match="name='/tmp/x' must be a directory name"):

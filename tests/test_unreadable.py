@@ -1,4 +1,4 @@
-"""Files that are not UTF-8 text: the message says what they are, and the command in it makes text of them."""
+"""Files that are not UTF-8 text: the error says what they are and contains a command that converts them."""
 # ruff: noqa: RUF001 - texts in many scripts
 
 import bz2
@@ -53,14 +53,14 @@ def message(config, root: Path) -> str:
 
 
 def commands(text: str) -> list[str]:
-    """What is to be pasted out of a message: what is indented twice, or what ends its only line."""
+    """Return the commands in an error message: its lines with double indentation, or the end of its only line."""
     if "\n" in text:
         return [line.strip() for line in text.splitlines() if line.startswith("    ")]
     tools = r"iconv|mkdir|7z|'[^']*python'|\S*python|gzip|bzip2|xz|zstd|LC_ALL|file|pdftotext|pandoc"
     return [found[1]] if (found := re.search(rf": ((?:{tools})(?=[ =]).*)", text)) else []
 
 
-def paste(command: str, folder: Path) -> subprocess.CompletedProcess:
+def run_command(command: str, folder: Path) -> subprocess.CompletedProcess:
     for tool in ("iconv", "bzip2", "xz", "zstd", "gzip"):
         if re.search(rf"\b{tool} -", command) and not shutil.which(tool):
             pytest.skip(f"{tool} is not installed")
@@ -76,25 +76,25 @@ def paste(command: str, folder: Path) -> subprocess.CompletedProcess:
     )
 
 
-def made_by(command: str, folder: Path) -> Path:
-    """What the command wrote."""
-    paste(command, folder)
+def output_file(command: str, folder: Path) -> Path:
+    """Run a command and return the file or folder that it wrote."""
+    run_command(command, folder)
     return folder / shlex.split(command)[-1]
 
 
-def placed(name: str, content: bytes) -> Path:
-    """A file in a folder whose name the shell would read otherwise."""
+def write_in_odd_folder(name: str, content: bytes) -> Path:
+    """Write a file in a folder whose name has special characters of the shell, and return its path."""
     Path(FOLDER).mkdir(exist_ok=True)
     Path(FOLDER, name).write_bytes(content)
     return Path(FOLDER, name)
 
 
 @pytest.mark.parametrize(("codec", "text"), TEXTS)
-def test_the_first_command_gives_the_text(here, codec, text):
-    path = placed("-my 'text'.txt", text.encode(codec))
-    told = message(TextConfig(path=str(path)), here)
-    assert told.startswith(f"{path} is ")
-    new = made_by(commands(told)[0], here)
+def test_the_first_command_converts_the_text(here, codec, text):
+    path = write_in_odd_folder("-my 'text'.txt", text.encode(codec))
+    error = message(TextConfig(path=str(path)), here)
+    assert error.startswith(f"{path} is ")
+    new = output_file(commands(error)[0], here)
     assert new.read_bytes().decode() == text and path.read_bytes() == text.encode(codec)
     if len(text) > 9:
         assert TextConfig(path=str(new)).load(Downloads(here / "data")).train.read() in text
@@ -102,72 +102,72 @@ def test_the_first_command_gives_the_text(here, codec, text):
 
 @pytest.mark.parametrize("codec", ["cp1252", "mac_roman"])
 @pytest.mark.parametrize("text", [ENGLISH, PLAIN_ENGLISH])
-def test_what_can_be_read_in_one_way_only_gets_one_command(here, codec, text):
+def test_a_text_with_one_plausible_encoding_gets_one_command(here, codec, text):
     Path("t.txt").write_bytes(text.encode(codec))
     (command,) = commands(message(TextConfig(path="t.txt"), here))
-    assert made_by(command, here).read_text(encoding="utf-8") == text
+    assert output_file(command, here).read_text(encoding="utf-8") == text
 
 
 @pytest.mark.parametrize(
     ("codec", "text"), [("cp1252", HUNGARIAN.replace("ő", "õ").replace("ű", "û")), ("cp1250", HUNGARIAN)]
 )
-def test_what_can_be_read_in_several_ways_is_shown_in_each(here, codec, text):
+def test_a_text_with_several_plausible_encodings_is_shown_in_each(here, codec, text):
     Path("t.txt").write_bytes(text.encode(codec))
-    told = message(TextConfig(path="t.txt"), here)
-    shown = re.findall(r"  reads '(.*)':\n    (.*)", told)
-    assert len(shown) > 1 and len({reading for reading, _ in shown}) == len(shown)
-    texts = {reading: made_by(command, here).read_text(encoding="utf-8") for reading, command in shown}
+    error = message(TextConfig(path="t.txt"), here)
+    candidates = re.findall(r"  reads '(.*)':\n    (.*)", error)
+    assert len(candidates) > 1 and len({reading for reading, _ in candidates}) == len(candidates)
+    texts = {reading: output_file(command, here).read_text(encoding="utf-8") for reading, command in candidates}
     assert all(reading.replace(r"\n", "\n") in found for reading, found in texts.items()) and text in texts.values()
 
 
 @pytest.mark.parametrize("pack", [*PACKS, ".zip"])
 @pytest.mark.parametrize("name", ["my text.txt", "data"])
-def test_the_command_unpacks_too(here, pack, name):
-    path = placed(name + pack, PACKS.get(pack, bytes)(FRENCH.encode("latin1")))
+def test_the_command_also_unpacks(here, pack, name):
+    path = write_in_odd_folder(name + pack, PACKS.get(pack, bytes)(FRENCH.encode("latin1")))
     if pack == ".zip":
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr(f"a b/{name}", FRENCH.encode("latin1"))
     command = commands(message(TextConfig(path=str(path)), here))[0]
-    assert made_by(command, here).read_text(encoding="utf-8") == FRENCH
+    assert output_file(command, here).read_text(encoding="utf-8") == FRENCH
 
 
-def test_a_new_file_never_takes_the_name_of_an_old_one(here):
+def test_the_converted_file_never_replaces_an_existing_one(here):
     Path("t.txt").write_bytes(FRENCH.encode("latin1"))
     for name in ("t.utf8.txt", "t.utf8_2.txt"):
         Path(name).write_text("mine", encoding="utf-8")
-    new = made_by(commands(message(TextConfig(path="t.txt"), here))[0], here)
+    new = output_file(commands(message(TextConfig(path="t.txt"), here))[0], here)
     assert new.name == "t.utf8_3.txt" and new.read_text(encoding="utf-8") == FRENCH
     assert Path("t.utf8.txt").read_text(encoding="utf-8") == Path("t.utf8_2.txt").read_text(encoding="utf-8") == "mine"
 
 
 @pytest.mark.parametrize("bad", [b"\x92", b"\xff", b"\xe9 ", b"\xed\xa0\x80"])
 @pytest.mark.parametrize("at", [0, 40, 300_000])
-def test_utf8_with_a_stray_byte_is_not_to_be_converted(here, bad, at):
+def test_for_utf8_with_one_wrong_byte_no_conversion_is_suggested(here, bad, at):
     text = ("Grüße aus Köln, 日本 und 😀\n" * 20_000).encode()
     at = text.index(b"\n", at) + 1
     Path("t.txt").write_bytes(text[:at] + b"here: " + bad + b"\n" + text[at:])
-    told = message(TextConfig(path="t.txt"), here)
-    assert f"byte 0x{bad[0]:02x} at offset {at + 6}; the rest is UTF-8" in told and "iconv" not in told
-    assert "here: " in paste(commands(told)[0], here).stdout
+    error = message(TextConfig(path="t.txt"), here)
+    assert f"byte 0x{bad[0]:02x} at offset {at + 6}; the rest is UTF-8" in error and "iconv" not in error
+    assert "here: " in run_command(commands(error)[0], here).stdout
 
 
 @pytest.mark.parametrize("text", [b"plain ASCII " * 9000, "Grüße ".encode() * 9000])
-def test_a_byte_far_from_the_beginning_is_explained_as_well(here, text):
+def test_a_wrong_byte_far_from_the_beginning_is_explained_too(here, text):
     Path("t.txt").write_bytes(text * 20 + b"caf\xe9 na\xefve\n")
-    told = message(TextConfig(path="t.txt"), here)
-    assert f"byte 0xe9 at offset {20 * len(text) + 3}; " in told
-    assert ("iconv -f CP1252" in told) == text.isascii()
+    error = message(TextConfig(path="t.txt"), here)
+    assert f"byte 0xe9 at offset {20 * len(text) + 3}; " in error
+    assert ("iconv -f CP1252" in error) == text.isascii()
 
 
 @settings(max_examples=300)
 @given(st.binary(min_size=1, max_size=60))
-def test_readings_lose_nothing(data):
-    codecs = {name: codec for name, codec, _, usual in ENCODINGS if usual is None}
+def test_readings_encode_to_the_same_bytes(data):
+    codecs = {name: codec for name, codec, _, common in ENCODINGS if common is None}
     for name, text in readings(data):
         assert name not in codecs or text.encode(codecs[name]) == data
 
 
-def test_bytes_that_are_no_text_get_no_encoding(here):
+def test_for_bytes_that_are_not_text_no_encoding_is_suggested(here):
     Path("t.txt").write_bytes(bytes(range(128, 256)) * 9)
-    told = message(TextConfig(path="t.txt"), here)
-    assert "iconv -f" not in told and commands(told) == ["file -i - < t.txt"]
+    error = message(TextConfig(path="t.txt"), here)
+    assert "iconv -f" not in error and commands(error) == ["file -i - < t.txt"]

@@ -21,17 +21,17 @@ from lm.analysis.vocabulary.analysis import (
     PARTS,
     Counts,
     composition,
-    count,
-    example,
-    made,
-    once,
-    ranks,
-    shown,
-    take_apart,
-    unused,
-)  # fmt: skip
-from lm.analysis.vocabulary.page import page
-from lm.analysis.vocabulary.sections import Splits, Table, tell
+    count_ids,
+    count_merges,
+    count_rare_merges,
+    example_text,
+    format_token,
+    rank_ids,
+    read_vocabulary,
+    unused_ids,
+)
+from lm.analysis.vocabulary.page import html_page
+from lm.analysis.vocabulary.sections import Splits, Table, print_sections
 from lm.base.files import write_text
 from lm.config import to_dict
 from lm.data.corpus import Split, Text
@@ -54,8 +54,8 @@ def built(config):
 BPE = built(BPEConfig(vocab_size=330, special_tokens=SPECIAL))
 
 
-def counted(split, tokenizer, at_once=1000):
-    return count(encode_split(split, tokenizer, False, at_once), tokenizer.vocab_size)
+def count_split(split, tokenizer, batch_chars=1000):
+    return count_ids(encode_split(split, tokenizer, False, batch_chars), tokenizer.vocab_size)
 
 
 def unigram():
@@ -74,8 +74,8 @@ def word_piece():
     return from_json(hf.to_str())
 
 
-def test_counts_are_those_of_a_counter():
-    counts = counted(TEXT.train, BPE)
+def test_counts_equal_those_of_a_counter():
+    counts = count_split(TEXT.train, BPE)
     expected = Counter(BPE.encode(TEXT.train.read()).tolist())
     assert {i: n for i, n in enumerate(counts.ids.tolist()) if n} == expected
     assert counts.bytes == len(TEXT.train.read().encode()) and counts.tokens == expected.total()
@@ -83,17 +83,18 @@ def test_counts_are_those_of_a_counter():
     p = [n / expected.total() for n in expected.values()]
     assert counts.bits_per_token == pytest.approx(-sum(x * math.log2(x) for x in p))
     assert counts.bits_per_byte == pytest.approx(counts.bits_per_token * counts.tokens / counts.bytes)
-    assert set(unused(take_apart(BPE), counts)) == set(range(BPE.vocab_size - 1)) - set(expected)  # the last is special
+    ordinary = set(range(BPE.vocab_size - 1))  # without the last id, which is special
+    assert set(unused_ids(read_vocabulary(BPE), counts)) == ordinary - set(expected)
 
 
-def test_documents_have_end_of_text_tokens_that_count():
+def test_end_of_text_tokens_of_documents_are_counted():
     text = Text(Split.of("ab", "ba", "aa"), Split.of("ab"))
     tokenizer = ByteConfig().build(text, NOWHERE)
-    counts = count(encode_split(text.train, tokenizer, True), tokenizer.vocab_size)
+    counts = count_ids(encode_split(text.train, tokenizer, True), tokenizer.vocab_size)
     assert counts.ids[tokenizer.end_of_text] == 3 and counts.bytes == 6 and counts.bytes_per_token == 6 / 9
 
 
-def test_entropy_of_known_distributions():
+def test_the_entropy_of_known_distributions_is_exact():
     assert Counts(np.array([5, 5, 5, 5, 0]), 40).bits_per_token == pytest.approx(2)
     assert Counts(np.array([5, 5, 5, 5, 0]), 40).bits_per_byte == pytest.approx(1)
     assert Counts(np.array([7, 0]), 7).bits_per_byte == 0
@@ -101,16 +102,16 @@ def test_entropy_of_known_distributions():
 
 def test_a_text_without_tokens_is_refused():
     with pytest.raises(ValueError, match="no token"):
-        count([(np.zeros(0, np.int64), 3)], 10)
+        count_ids([(np.zeros(0, np.int64), 3)], 10)
 
 
-def test_composition_of_a_vocabulary_made_by_hand():
+def test_the_composition_of_a_small_vocabulary_is_correct():
     tokens = ["a", "Ã", "Ġthe", "ĠcafÃ©", "ing", "Ġ12", "7", "12", "Ġ--", "$.", "ĊĊ", "ĠĠ", "'s", "Ġx1", "âĢ", "ĠÃ"]
     hf = HFTokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=[]))
     hf.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     hf.decoder = decoders.ByteLevel()
     hf.add_special_tokens(["<|user|>"])
-    vocabulary = take_apart(from_json(hf.to_str()))
+    vocabulary = read_vocabulary(from_json(hf.to_str()))
     found = {p.name: [vocabulary.spelling[i] for i in p.examples] for p in composition(vocabulary, None, 99)}
     assert found == {
         "single bytes": [b"a", b"\xc3", b"7"],
@@ -134,8 +135,8 @@ def test_composition_of_a_vocabulary_made_by_hand():
     ],
     ids=lambda x: x if isinstance(x, str) else "",
 )  # fmt: skip
-def test_every_token_is_in_one_part_and_spells_its_bytes(tokenizer, kind):
-    vocabulary = take_apart(tokenizer)
+def test_every_token_belongs_to_one_part_and_has_its_bytes(tokenizer, kind):
+    vocabulary = read_vocabulary(tokenizer)
     assert vocabulary.kind == kind and len(vocabulary) == tokenizer.vocab_size
     assert sum(p.tokens for p in composition(vocabulary, None)) == tokenizer.vocab_size
     ordinary = [i for i in range(len(vocabulary)) if i not in vocabulary.special]
@@ -144,24 +145,24 @@ def test_every_token_is_in_one_part_and_spells_its_bytes(tokenizer, kind):
         assert b"".join(vocabulary.spelling[i] for i in tokenizer.encode(PROSE)) == PROSE.encode()
 
 
-def test_spelling_of_other_vocabularies():
-    assert take_apart(unigram()).spelling == [b"<unk>", b" the", b" ", b"t", b"A"]
-    assert take_apart(unigram()).singles == {4}
-    assert take_apart(unigram()).special == take_apart(word_piece()).special == {0}
-    assert take_apart(word_piece()).spelling == [b"[UNK]", b"un", b"arm", b"s", b"."]
+def test_tokens_of_unigram_and_wordpiece_have_their_bytes():
+    assert read_vocabulary(unigram()).spelling == [b"<unk>", b" the", b" ", b"t", b"A"]
+    assert read_vocabulary(unigram()).singles == {4}
+    assert read_vocabulary(unigram()).special == read_vocabulary(word_piece()).special == {0}
+    assert read_vocabulary(word_piece()).spelling == [b"[UNK]", b"un", b"arm", b"s", b"."]
 
 
-def test_shares_of_the_text_add_up_and_examples_are_what_it_has():
-    counts = counted(TEXT.train, BPE)
-    found = composition(take_apart(BPE), counts)
+def test_shares_of_the_text_add_up_and_examples_occur_in_it():
+    counts = count_split(TEXT.train, BPE)
+    found = composition(read_vocabulary(BPE), counts)
     assert sum(p.text_tokens for p in found) == counts.tokens and sum(p.text_share for p in found) == pytest.approx(1)
-    for part in found[:-1]:  # not special ones
+    for part in found[:-1]:  # without special tokens
         times = counts.ids[part.examples].tolist()
         assert min(times) > 0 and times == sorted(times, reverse=True)
 
 
-def slow_merges(text, merges):
-    """How often each merge is done, one after the other over all words: a Counter of ranks."""
+def perform_merges(text, merges):
+    """Perform the merges one after the other in all words. Return how often each occurs, by position in `merges`."""
     splitter = pre_tokenizers.ByteLevel(add_prefix_space=False)
     words = [list(word) for word, _ in splitter.pre_tokenize_str(text)]
     times = Counter()
@@ -176,49 +177,56 @@ def slow_merges(text, merges):
     return times
 
 
-def test_merges_are_counted_as_they_are_done():
+def test_merge_counts_equal_those_of_performing_the_merges():
     text = PROSE + "zzzyx Zounds mississippi"
-    tokenizer = BPEConfig(vocab_size=900).build(Text(Split.of(text), Split.of("a")), NOWHERE)  # to the last pair
-    vocabulary, counts = take_apart(tokenizer), counted(Split.of(text), tokenizer)
-    expected = slow_merges(text, json.loads(tokenizer.to_json())["model"]["merges"])
-    times = made(vocabulary, counts)
+    config = BPEConfig(vocab_size=900)  # enough for all possible merges
+    tokenizer = config.build(Text(Split.of(text), Split.of("a")), NOWHERE)
+    vocabulary, counts = read_vocabulary(tokenizer), count_split(Split.of(text), tokenizer)
+    expected = perform_merges(text, json.loads(tokenizer.to_json())["model"]["merges"])
+    times = count_merges(vocabulary, counts)
     assert times.tolist() == [expected[i] for i in range(len(times))]
-    assert once(vocabulary, counts) == sum(expected[i] <= 1 for i in range(len(times))) > 20
-    elsewhere = counted(Split.of("zounds"), tokenizer)
-    assert once(vocabulary, elsewhere) == len(times)  # all but never used
+    assert count_rare_merges(vocabulary, counts) == sum(expected[i] <= 1 for i in range(len(times))) > 20
+    elsewhere = count_split(Split.of("zounds"), tokenizer)
+    assert count_rare_merges(vocabulary, elsewhere) == len(times)  # none is used more than once
 
 
-def test_merges_that_cannot_be_told_apart_are_not_guessed():
+def test_ambiguous_merges_are_not_counted():
     vocab = {c: i for i, c in enumerate(["a", "b", "c", "ab", "bc", "abc"])}
     merges = [("a", "b"), ("b", "c"), ("ab", "c"), ("a", "bc")]
     tokenizer = from_json(HFTokenizer(models.BPE(vocab=vocab, merges=merges)).to_str())
-    counts = counted(Split.of("abc"), tokenizer)
-    assert made(take_apart(tokenizer), counts) is None and once(take_apart(tokenizer), counts) is None
-    assert once(take_apart(built(ByteConfig())), counted(TEXT.val, built(ByteConfig()))) is None  # it has none
+    counts = count_split(Split.of("abc"), tokenizer)
+    vocabulary = read_vocabulary(tokenizer)
+    assert count_merges(vocabulary, counts) is None
+    assert count_rare_merges(vocabulary, counts) is None
 
 
-def test_ranks_are_by_count_then_id():
+def test_a_vocabulary_without_merges_has_no_merge_count():
+    tokenizer = built(ByteConfig())
+    assert count_rare_merges(read_vocabulary(tokenizer), count_split(TEXT.val, tokenizer)) is None
+
+
+def test_ids_are_ranked_by_count_and_then_by_number():
     tokenizer = ByteConfig().build(TEXT, NOWHERE)
-    found = ranks(take_apart(tokenizer), counted(Split.of("banana b"), tokenizer))
+    found = rank_ids(read_vocabulary(tokenizer), count_split(Split.of("banana b"), tokenizer))
     assert [(r.rank, r.token, r.count) for r in found[:4]] == [(1, "a", 3), (2, "b", 2), (3, "n", 2), (4, "␣", 1)]
     assert [r.cumulated for r in found[:4]] == pytest.approx([3 / 8, 5 / 8, 7 / 8, 1])
     assert len(found) == 256 and found[-1].count == 0 and found[0].hex == "61"
 
 
-def test_what_people_see_of_a_token():
-    assert shown(b" a\n\t") == "␣a↵→" and shown(b" a\n", " ", "|") == " a|"
-    assert shown("é".encode()[:1] + b"x") == "<C3>x" and shown("ß𝔘".encode()) == "ß𝔘"
-    assert shown(b"\x1b[31m\x00") == "<1B>[31m<00>" and shown("\u202e\xa0".encode()) == "<U+202E><U+00A0>"
+def test_tokens_are_formatted_readably():
+    assert format_token(b" a\n\t") == "␣a↵→" and format_token(b" a\n", " ", "|") == " a|"
+    assert format_token("é".encode()[:1] + b"x") == "<C3>x" and format_token("ß𝔘".encode()) == "ß𝔘"
+    assert format_token(b"\x1b[31m\x00") == "<1B>[31m<00>" and format_token("\u202e\xa0".encode()) == "<U+202E><U+00A0>"
 
 
-def test_an_example_begins_behind_a_newline_and_ends_with_a_word():
-    assert example(Split.of("alf a line\n\n  Then this.\nAnd that.\n")) == "  Then this.\nAnd that."
-    assert example(Split.of("word " * 100), 12) == "word word"
-    assert example(Split.of("x" * 100), 12) == "x" * 12
+def test_an_example_begins_after_a_newline_and_ends_with_a_word():
+    assert example_text(Split.of("alf a line\n\n  Then this.\nAnd that.\n")) == "  Then this.\nAnd that."
+    assert example_text(Split.of("word " * 100), 12) == "word word"
+    assert example_text(Split.of("x" * 100), 12) == "x" * 12
 
 
 class Balanced(HTMLParser):
-    """Raises when tags do not nest; keeps the text, and the tags seen."""
+    """An HTML parser that collects text and tags, and fails if tags are not nested correctly."""
 
     def __init__(self, html):
         super().__init__()
@@ -234,7 +242,7 @@ class Balanced(HTMLParser):
         if tag not in ("meta", "br"):
             self.open.append(tag)
 
-    def handle_startendtag(self, tag, attributes):  # of SVG
+    def handle_startendtag(self, tag, attributes):  # in SVG
         self.tags[tag] += 1
 
     def handle_endtag(self, tag):
@@ -244,57 +252,58 @@ class Balanced(HTMLParser):
         self.text.append(data)
 
 
-def test_a_page_is_whole_and_what_a_text_says_stays_text():
-    vocabulary = take_apart(BPE)
-    counts = counted(TEXT.train, BPE), counted(TEXT.val, BPE)
+def test_a_page_is_self_contained_and_escapes_text():
+    vocabulary = read_vocabulary(BPE)
+    counts = count_split(TEXT.train, BPE), count_split(TEXT.val, BPE)
     text = "<script>alert('x')</script> & \"so\"\non"
-    html = page("<b>", list(report.show("a & b", vocabulary, counts, [text], 30)))
+    html = html_page("<b>", list(report.tokenizer_sections("a & b", vocabulary, counts, [text], 30)))
     seen = Balanced(html)
     assert "script" not in seen.tags and "b" not in seen.tags
-    assert not re.findall(r"(?:src|href)=.(?!#)|url\((?!#)|@import", html)  # a page that needs nothing else
-    assert seen.tags["svg"] == 1 and html.count("training text") and page("<b>", []) == page("<b>", [])
+    assert not re.findall(r"(?:src|href)=.(?!#)|url\((?!#)|@import", html)  # no references to other files
+    assert seen.tags["svg"] == 1 and html.count("training text") and html_page("<b>", []) == html_page("<b>", [])
     assert text.replace("\n", "↵\n") in "".join(seen.text)
     ids = BPE.encode(text).tolist()
-    assert seen.titles == [f"{i}: {shown(vocabulary.spelling[i])}" for i in ids]
+    assert seen.titles == [f"{i}: {format_token(vocabulary.spelling[i])}" for i in ids]
 
 
-def test_pages_of_texts_with_little_to_draw():
+def test_pages_of_very_short_texts_are_valid():
     text = Text(Split.of("aaaa"), Split.of("aa"))
     tokenizer = ByteConfig().build(text, NOWHERE)
-    vocabulary, counts = take_apart(tokenizer), (counted(text.train, tokenizer), counted(text.val, tokenizer))
-    assert Balanced(page("x", report.show("x", vocabulary, counts, ["a"], 5)))
+    vocabulary = read_vocabulary(tokenizer)
+    counts = count_split(text.train, tokenizer), count_split(text.val, tokenizer)
+    assert Balanced(html_page("x", report.tokenizer_sections("x", vocabulary, counts, ["a"], 5)))
     one = report.Candidate("byte", vocabulary, counts, None, 1.0)
-    assert Balanced(page("x", report.compare([one], "a")))
+    assert Balanced(html_page("x", report.comparison_sections([one], "a")))
 
 
-def said(sections, **console):
+def printed(sections, **console):
     out = io.StringIO()
-    tell(sections, Console(file=out, highlight=False, **console))
+    print_sections(sections, Console(file=out, highlight=False, **console))
     return out.getvalue()
 
 
-def test_a_terminal_shows_tokens_in_colour_and_otherwise_dots():
+def test_tokens_are_printed_in_colors_or_separated_by_dots():
     pieces = [(1, b"To"), (2, b" [bold]be"), (3, b".\n\nOr"), (4, b"\xc3")]
     splits = [Splits("T", [("4 tokens", pieces), ("", "cannot spell it")])]
-    assert said(splits) == "T\n4 tokens\nTo· [bold]be·.↵\n↵\nOr·<C3>\ncannot spell it\n\n"
-    coloured = said(splits, force_terminal=True, color_system="truecolor")
-    assert "·" not in coloured and "\x1b[30;48;2;169;205;245mTo\x1b[0m" in coloured and "↵\x1b[0m\n" in coloured
-    assert said(splits, force_terminal=True, color_system="truecolor", no_color=True).count("·") == 3
+    assert printed(splits) == "T\n4 tokens\nTo· [bold]be·.↵\n↵\nOr·<C3>\ncannot spell it\n\n"
+    colored = printed(splits, force_terminal=True, color_system="truecolor")
+    assert "·" not in colored and "\x1b[30;48;2;169;205;245mTo\x1b[0m" in colored and "↵\x1b[0m\n" in colored
+    assert printed(splits, force_terminal=True, color_system="truecolor", no_color=True).count("·") == 3
 
 
-def test_a_narrow_terminal_bends_tokens_not_figures():
+def test_a_narrow_terminal_wraps_tokens_but_not_numbers():
     table = Table("T", "rrl", ["n", "many\nbytes", "tokens"], [["1", "1,234,567", ["abcdef"] * 9], ["20", "8", ["x"]]])
-    assert said([table], width=46) == (
+    assert printed([table], width=46) == (
         "T\n         many\n n      bytes  tokens\n 1  1,234,567  abcdef  abcdef  abcdef  abcdef\n"
         "               abcdef  abcdef  abcdef  abcdef\n               abcdef\n20          8  x\n\n"
     )
     wide = Table("T", "r" * 9, ["figure"] * 9, [["1,234,567,890"] * 9])
-    assert said([wide], width=40).count("1,234,567,890") == 9
+    assert printed([wide], width=40).count("1,234,567,890") == 9
 
 
 @pytest.fixture
 def own(tmp_path):
-    """Settings for a small text of one's own."""
+    """Return settings for a small text."""
     (tmp_path / "my.txt").write_text(PROSE * 30)
     return ["corpus=text", f"corpus.path={tmp_path / 'my.txt'}", f"data.root={tmp_path / 'data'}"]
 
@@ -303,22 +312,24 @@ def run(*args):
     script.main(list(map(str, args)))
 
 
-def test_train_writes_a_tokenizer_and_says_what_it_does(own, tmp_path, capsys):
+def test_train_writes_a_tokenizer_and_prints_its_statistics(own, tmp_path, capsys):
     out = tmp_path / "new" / "my.json"
-    for size in (300, 280):  # the second takes the first one's place
+    for size in (300, 280):  # the second replaces the first
         run("train", *own, "tokenizer=bpe", "--out", out, f"tokenizer.vocab_size={size}")
         tokenizer = from_json(out.read_text())
         assert tokenizer.vocab_size == size
     raw = (PROSE * 30).encode()
     train = raw[: round(len(raw) * 0.9)].decode()
     tokens = len(tokenizer.encode(train))
-    said = capsys.readouterr().out
-    assert f"training  {len(train.encode()):,}   {tokens:,}" in said and f"{len(train.encode()) / tokens:.3f}" in said
-    assert f"tokenizer=file tokenizer.path={out}" in said
+    output = capsys.readouterr().out
+    assert (
+        f"training  {len(train.encode()):,}   {tokens:,}" in output and f"{len(train.encode()) / tokens:.3f}" in output
+    )
+    assert f"tokenizer=file tokenizer.path={out}" in output
     assert [path.name for path in out.parent.iterdir()] == ["my.json"]
 
 
-def test_show_as_json_has_everything_and_nothing_beside(own, tmp_path, capsys):
+def test_show_as_json_prints_everything_as_one_json_text(own, tmp_path, capsys):
     run("show", *own, "tokenizer.vocab_size=300", "--json", "--text", "to be", "--html", tmp_path / "a.html")
     found = json.loads(capsys.readouterr().out)
     assert Balanced((tmp_path / "a.html").read_text()).tags["section"] == 8
@@ -332,7 +343,7 @@ def test_show_as_json_has_everything_and_nothing_beside(own, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_show_looks_at_runs_checkpoints_and_files(own, tmp_path, capsys):
+def test_show_accepts_runs_checkpoints_and_files(own, tmp_path, capsys):
     words = ["corpus=words", "corpus.lines=300", "tokenizer=char", f"data.root={tmp_path / 'data'}"]
     run("train", *words, "--out", tmp_path / "run.1" / "tokenizer.json")
     (tmp_path / "run.1" / "config.yaml").write_text(yaml.safe_dump(to_dict(config_of(*words))))
@@ -344,24 +355,24 @@ def test_show_looks_at_runs_checkpoints_and_files(own, tmp_path, capsys):
         run("show", *args, "--json")
         return json.loads(capsys.readouterr().out) | {"tokenizer": ""}
 
-    found = json_of(*words)  # what a run would be given
+    found = json_of(*words)  # the tokenizer that a run would build
     assert found["kind"] == "characters" and found["train"]["bytes_per_token"] == 1
     for name in ("", "checkpoints/last.ckpt", "tokenizer.json"):
         assert json_of(tmp_path / "run.1" / name) == found
     assert json_of(tmp_path / "run.1", "corpus=words", "corpus.lines=300", words[-1]) == found  # not from the cache
-    other = json_of(tmp_path / "run.1", "corpus=words", "corpus.lines=200", words[-1])  # on another text
+    other = json_of(tmp_path / "run.1", "corpus=words", "corpus.lines=200", words[-1])  # with another text
     assert 0 < other["train"]["bytes"] < found["train"]["bytes"] and other["composition"] != found["composition"]
 
     run("train", *own, "tokenizer.vocab_size=300", "--out", tmp_path / "my.json")
     capsys.readouterr()
-    alone = json_of(tmp_path / "my.json")  # no text, no counts
+    alone = json_of(tmp_path / "my.json")  # without a text there are no counts
     assert alone["ranks"] is None and "train" not in alone and alone["merges"][0]["used"] is None
     run("show", tmp_path / "my.json", *own, "--top", "3")
     assert "\n   3  " in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_compare_has_a_row_for_each_and_one_text_for_all(own, tmp_path, capsys):
+def test_compare_has_a_row_for_each_tokenizer_and_splits_one_text(own, tmp_path, capsys):
     args = [*own, "--vocab-sizes", "256,300", "--tokenizers", "byte,char,bpe", "--text", "to ☃"]
     run("compare", *args, "--json", "--png", tmp_path / "c.png")
     found = json.loads(capsys.readouterr().out)
@@ -378,7 +389,7 @@ def test_compare_has_a_row_for_each_and_one_text_for_all(own, tmp_path, capsys):
     assert Balanced((tmp_path / "c.html").read_text()).tags["svg"] == 1
 
 
-def test_the_picture_of_show_is_a_png(own, tmp_path, capsys):
+def test_show_writes_its_chart_as_a_png(own, tmp_path, capsys):
     run("show", *own, "tokenizer=byte", "--png", tmp_path / "s.png")
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
 
@@ -387,15 +398,15 @@ def test_the_picture_of_show_is_a_png(own, tmp_path, capsys):
     ("args", "message"),
     [
         (["show", "nowhere"], "nowhere: no such run or file"),
-        (["show", "{tmp}"], "holds no tokenizer.json; give a run"),
+        (["show", "{tmp}"], "contains no tokenizer.json; name a run"),
         (["show", "{tmp}/my.txt"], "my.txt: not a tokenizer.json"),
-        (["show", "{tmp}/noise"], "noise: not a tokenizer.json"),
+        (["show", "{tmp}/noise"], "noise: neither a tokenizer.json nor a checkpoint (.ckpt)"),
         (["show", "{tmp}/noise.ckpt"], "noise.ckpt cannot be loaded"),
-        (["show", "{tmp}/my.txt", "{tmp}/noise"], "one run or file at a time"),
-        (["show", "{tmp}/good.json", "tokenizer=char"], "leave out tokenizer="),
+        (["show", "{tmp}/my.txt", "{tmp}/noise"], "name one run or file at a time"),
+        (["show", "{tmp}/good.json", "tokenizer=char"], "remove tokenizer= from the command"),
         (["show", "{tmp}/good.json", "--png", "{tmp}/a.png"], "name one, e.g. corpus=shakespeare"),
-        (["show", "{tmp}/run", "corpus.lines=3"], "needs the corpus named"),
-        (["show", "{tmp}/run"], "does not say what the run's corpus was"),
+        (["show", "{tmp}/run", "corpus.lines=3"], "a setting of the corpus requires corpus=..."),
+        (["show", "{tmp}/run"], "has no valid section 'corpus'"),
         (["show", "corpus=wrods"], "corpus=wrods: there is no such option"),
         (["show", "corpus=words", "corpus.linse=3"], "unknown key corpus.linse; did you mean 'corpus.lines'?"),
         (["show", "corpus=words", "--text", ""], "--text is empty"),
@@ -405,15 +416,15 @@ def test_the_picture_of_show_is_a_png(own, tmp_path, capsys):
         (["train", "corpus=words", "tokenizer.vocab_size=3", "--out", "{tmp}/x"], "tokenizer.vocab_size=3 must be at least 256"),
         (["train", "{own}", "--out", "{tmp}/my.txt/x"], "my.txt"),
         (["train", "{own}", "--out", "/proc/x.json"], "/proc"),
-        (["train", "{own}", "--out", "{tmp}/pipe"], "is no regular file"),
-        (["compare", "corpus=words", "--vocab-sizes", "256,many"], "--vocab-sizes=256,many must be numbers"),
+        (["train", "{own}", "--out", "{tmp}/pipe"], "is not a regular file"),
+        (["compare", "corpus=words", "--vocab-sizes", "256,many"], "--vocab-sizes=256,many must be numbers separated by commas"),
         (["compare", "corpus=words", "--vocab-sizes", "300,255"], "must be at least 256 each"),
         (["compare", "corpus=words", "--tokenizers", "byte,gtp2"], "tokenizer=gtp2: there is no such option"),
         (["compare", "corpus=words", "tokenizer=char", "--vocab-sizes", "300"], "none of these tokenizers has a size"),
         (["compare", "corpus=words", "--text", ""], "--text is empty"),
     ],
 )  # fmt: skip
-def test_errors_are_one_message(args, message, own, tmp_path):
+def test_each_error_is_one_message(args, message, own, tmp_path):
     (tmp_path / "noise").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "noise.ckpt").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "good.json").write_text(BPE.to_json())
@@ -427,7 +438,7 @@ def test_errors_are_one_message(args, message, own, tmp_path):
 
 
 @pytest.mark.slow
-def test_as_a_process_errors_go_to_stderr_with_status_1(tmp_path):
+def test_errors_of_the_process_go_to_stderr_with_status_1(tmp_path):
     command = [sys.executable, str(ROOT / "scripts" / "tokenizer.py"), "show", "nowhere"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "") and done.stderr == "error: nowhere: no such run or file\n"

@@ -1,2 +1,5 @@
-"""Looking into a checkpoint, for scripts/analyze.py: its tokens, its tensors, how far two of them are apart, what of a
-text is hard for it."""
+"""Analyses of a checkpoint, used by scripts/analyze.py.
+
+They cover token embeddings, tensor statistics, the difference between two checkpoints, and the loss on passages of a
+text.
+"""

@@ -1,4 +1,7 @@
-"""Two checkpoints tensor by tensor, head by head, token by token. C width, H heads, D head width (C/H)."""
+"""Difference between two checkpoints by tensor, by head and by token.
+
+Shapes: C is the embedding width, H the number of heads, D the head width (C/H).
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,22 @@ from lm.run.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
-class Compared:
+class TensorDifference:
+    """Cosine and distance of one parameter in both models."""
+
     name: str
     shape: list[int]
-    tokens: int | None  # compared row by row of those that both vocabularies have; None: as it is
+    tokens: int | None  # only the rows of this many shared tokens were compared; None: the whole tensor
     cosine: float
     distance: float  # ||a - b|| / ||a||
 
 
 @dataclass(frozen=True)
-class Head:
-    """Cosines of what one head reads and writes with. Heads that share a key and value head show the same k and v."""
+class HeadDifference:
+    """Cosines of the query, key, value and output weights of one head.
+
+    Heads that share a key and value head have the same k and v.
+    """
 
     block: int
     head: int
@@ -34,7 +42,9 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Turned:
+class TokenDifference:
+    """Cosine of the embeddings of one token in both models."""
+
     token: str
     id: int
     other_id: int
@@ -43,21 +53,25 @@ class Turned:
 
 @dataclass(frozen=True)
 class Difference:
-    tensors: list[Compared]
+    """Difference between two checkpoints."""
+
+    tensors: list[TensorDifference]
     only_run: list[str]
     only_other: list[str]
     other_shape: dict[str, list[list[int]]]
-    heads: list[Head]  # empty where heads are of another number or width
+    heads: list[HeadDifference]  # empty if the models differ in the number or width of their heads
     shared_tokens: int
-    tokens: list[Turned]  # those that turned the most; empty where embeddings are of another width
+    tokens: list[TokenDifference]  # lowest cosine first; empty if the embedding widths differ
 
 
 def compare_checkpoints(a: Checkpoint, b: Checkpoint, shared: tuple[Tensor, Tensor], top: int) -> Difference:
-    """Measure how far `b` is from `a`.
+    """Measure the difference between `a` and `b`.
 
-    `shared` are the ids of the tokens that both have, from `lm.run.init_from.shared_tokens`.
+    If the vocabularies differ, embedding and head are compared only over the rows of the tokens that both have.
 
-    Under another vocabulary, embedding and head are compared over the rows of those tokens.
+    Args:
+        shared: the ids of these tokens in `a` and in `b`, from `lm.run.init_from.shared_tokens`.
+        top: the number of tokens to list whose embeddings differ most.
     """
     mine, other = dict(a.model.named_parameters()), dict(b.model.named_parameters())
     rows, others = shared
@@ -71,39 +85,44 @@ def compare_checkpoints(a: Checkpoint, b: Checkpoint, shared: tuple[Tensor, Tens
             continue
         shape = list(x.shape)
         x, y = (x[rows], y[others]) if by_token else (x, y)
-        same = float(cosine(x.flatten(), y.flatten())), distance(x, y)
-        tensors.append(Compared(name, shape, len(rows) if by_token else None, *same))
-    turned = []
+        tokens = len(rows) if by_token else None
+        tensors.append(TensorDifference(name, shape, tokens, float(cosine(x.flatten(), y.flatten())), distance(x, y)))
+    changed = []
     if a.model.config.n_embd == b.model.config.n_embd:
         cosines = cosine(a.model.wte.weight.detach()[rows], b.model.wte.weight.detach()[others])  # (shared,)
         values, at = cosines.topk(min(top, len(rows)), largest=False)
-        called = token_names(a.tokenizer)
-        found = zip(rows[at].tolist(), others[at].tolist(), values.tolist(), strict=True)
-        turned = [Turned(called[i], i, j, value) for i, j, value in found if value < 1]
+        names = token_names(a.tokenizer)
+        lowest = zip(rows[at].tolist(), others[at].tolist(), values.tolist(), strict=True)
+        changed = [TokenDifference(names[i], i, j, value) for i, j, value in lowest if value < 1]
     return Difference(
         tensors, [n for n in mine if n not in other], [n for n in other if n not in mine], other_shape,
-        heads(a.model, b.model), len(rows), turned,
+        compare_heads(a.model, b.model), len(rows), changed,
     )  # fmt: skip
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """(..., n) -> (...), in fp64: exactly 1 where they are equal, nan where one is zero."""
+    """Return the cosine over the last dimension, (..., n) -> (...), in fp64.
+
+    It is exactly 1 for equal vectors and nan if only one of them is zero.
+    """
     a, b = a.double(), b.double()
     dot, aa, bb = torch.linalg.vecdot(a, b), torch.linalg.vecdot(a, a), torch.linalg.vecdot(b, b)
     return torch.where((a == b).all(-1), 1.0, (dot / (aa * bb).sqrt()).clamp(-1, 1))
 
 
 def distance(a: Tensor, b: Tensor) -> float:
-    """||a - b|| / ||a||: 0 where they are equal, infinite where only a is zero."""
+    """Return ||a - b|| / ||a||: 0 for equal tensors, infinite if only `a` is zero."""
     return 0.0 if torch.equal(a, b) else float((a.double() - b.double()).norm() / a.double().norm())
 
 
-def heads(a: GPT, b: GPT) -> list[Head]:
-    def split(config: GPTConfig) -> tuple[int, ...]:
+def compare_heads(a: GPT, b: GPT) -> list[HeadDifference]:
+    """Compare the heads of the blocks that both models have; return [] if the heads differ in number or width."""
+
+    def head_shape(config: GPTConfig) -> tuple[int, ...]:
         return config.n_embd, config.n_head, config.n_kv_head or config.n_head
 
-    C, H, kv = split(a.config)
-    if split(b.config) != (C, H, kv):
+    C, H, kv = head_shape(a.config)
+    if head_shape(b.config) != (C, H, kv):
         return []
     found = []
     for block in range(min(a.config.n_layer, b.config.n_layer)):
@@ -112,5 +131,5 @@ def heads(a: GPT, b: GPT) -> list[Head]:
         reads = cosine(*(w.view(H + 2 * kv, -1) for w in reading))  # (H + 2 kv)
         q, k, v = (part.tolist() for part in reads.split((H, kv, kv)))
         proj = cosine(*(w.view(C, H, -1).transpose(0, 1).flatten(1) for w in writing)).tolist()  # of (H, C D)
-        found += [Head(block, h, q[h], k[h * kv // H], v[h * kv // H], proj[h]) for h in range(H)]
+        found += [HeadDifference(block, h, q[h], k[h * kv // H], v[h * kv // H], proj[h]) for h in range(H)]
     return found

@@ -1,4 +1,4 @@
-"""A model's tensors in figures."""
+"""Statistics of the parameters of a model."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from lm.model import GPT
 
 
 @dataclass(frozen=True)
-class Stats:
-    """Of one tensor; `std` is of the population, so that rms^2 = mean^2 + std^2."""
+class TensorStats:
+    """Statistics of one tensor.
+
+    `std` is the population standard deviation, so rms^2 = mean^2 + std^2.
+    """
 
     name: str
     shape: list[int]
@@ -25,42 +28,43 @@ class Stats:
     rms: float
     min: float
     max: float
-    zeros: float  # a share
+    zeros: float  # fraction of the numbers
     nan: int
     inf: int
-    spectral_norm: float | None = None  # of matrices: the largest singular value
+    spectral_norm: float | None = None  # the largest singular value; matrices only
     stable_rank: float | None = None  # ||W||_F^2 / ||W||_2^2: at most the rank (Rudelson and Vershynin 2007)
 
 
-def weight_stats(model: GPT) -> list[Stats]:
-    """Of every parameter, a tied one once."""
-    return [stats(name, p.detach()) for name, p in model.named_parameters()]
+def weight_stats(model: GPT) -> list[TensorStats]:
+    """Return the statistics of every parameter; a tied parameter counts once."""
+    return [tensor_stats(name, p.detach()) for name, p in model.named_parameters()]
 
 
-def stats(name: str, tensor: Tensor) -> Stats:
+def tensor_stats(name: str, tensor: Tensor) -> TensorStats:
+    """Compute the statistics of one tensor in fp64; norm and rank are nan if a number is nan or infinite."""
     x = tensor.double()
     nan, inf = int(x.isnan().sum()), int(x.isinf().sum())
     norm = rank = None
     if x.dim() == 2:
         norm = rank = math.nan
         if not nan + inf:
-            gram = x.mT @ x if x.size(0) > x.size(1) else x @ x.mT  # has the squares of the singular values
+            gram = x.mT @ x if x.size(0) > x.size(1) else x @ x.mT  # its eigenvalues are the squared singular values
             norm = float(torch.linalg.eigvalsh(gram)[-1].clamp(min=0).sqrt())
             rank = float(x.square().sum()) / norm**2 if norm else math.nan
-    return Stats(
+    return TensorStats(
         name, list(x.shape), x.numel(), float(x.mean()), float(x.std(correction=0)), float(x.square().mean().sqrt()),
         float(x.min()), float(x.max()), float((x == 0).double().mean()), nan, inf, norm, rank,
     )  # fmt: skip
 
 
-def overall(parts: Sequence[Stats]) -> Stats:
-    """Of all their numbers together."""
+def total_stats(parts: Sequence[TensorStats]) -> TensorStats:
+    """Return the statistics of all numbers of all tensors together."""
     n = np.array([part.numbers for part in parts])
     mean, square, zeros = (
         float(np.dot(n, values) / n.sum())
         for values in ([p.mean for p in parts], [p.rms**2 for p in parts], [p.zeros for p in parts])
     )
-    low, high = float(np.min([p.min for p in parts])), float(np.max([p.max for p in parts]))  # nan where one is
+    low, high = float(np.min([p.min for p in parts])), float(np.max([p.max for p in parts]))  # nan if any is nan
     nan, inf = (sum(values) for values in zip(*((p.nan, p.inf) for p in parts), strict=True))
     std = math.sqrt(max(0.0, square - mean**2)) if math.isfinite(square) else math.nan
-    return Stats("total", [], int(n.sum()), mean, std, math.sqrt(square), low, high, zeros, nan, inf)
+    return TensorStats("total", [], int(n.sum()), mean, std, math.sqrt(square), low, high, zeros, nan, inf)

@@ -1,4 +1,4 @@
-"""What people see in a terminal: log lines above the progress bar, and progress of what takes long."""
+"""Terminal output: log lines above the progress bar, progress of long operations, tables."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 log = logging.getLogger("lm")
-EVERY = 30.0  # seconds between lines, where there is no terminal to draw a bar in
+LOG_INTERVAL = 30.0  # seconds between progress lines when there is no terminal for a progress bar
 
 
 class ConsoleHandler(logging.Handler):
-    """Prints log lines above the progress bar."""
+    """Print log lines above the progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -29,10 +29,10 @@ class ConsoleHandler(logging.Handler):
 
 
 class SafeStream:
-    """A text stream that never raises where it cannot write: what it stands for goes on without it.
+    """A text stream that never raises an error when it cannot write, so that the program continues without it.
 
-    Characters that its encoding lacks are written as escapes. After an error of the system (a closed pipe, a terminal
-    that is gone, a full disk) everything goes to the null device, and the log, hence train.log, says so once.
+    Characters that its encoding lacks are written as escapes. After a system error (a closed pipe, a closed terminal, a
+    full disk) all output goes to the null device, and one warning is logged, which also goes to train.log.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -62,53 +62,56 @@ class SafeStream:
             self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
-        """Send what is still buffered, and all that follows, to the null device."""
+        """Redirect the buffered text and all further output to the null device."""
         name, null = getattr(self._stream, "name", "the console"), os.open(os.devnull, os.O_WRONLY)
         try:
             os.dup2(null, self._stream.fileno())
         except (OSError, ValueError):
             self._stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - for the process's lifetime
         os.close(null)
-        log.warning("warning   %s can no longer be written to (%s): train.log has the messages", name, error)
+        log.warning("warning   %s can no longer be written to (%s); see train.log for further messages", name, error)
 
 
 def protect_console() -> None:
-    """Let no print end this process, whatever becomes of its terminal or pipe."""
+    """Make stdout and stderr safe, so that a closed terminal or pipe does not end this process."""
     for name in ("stdout", "stderr"):
         if not isinstance(stream := getattr(sys, name), SafeStream | None):  # None: closed before Python started
             setattr(sys, name, SafeStream(stream))
 
 
 @contextmanager
-def progress(what: str, total: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """Yields a function that counts so many bytes as done: a bar with speed and time left, or a line now and then."""
+def progress(label: str, total: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Show the progress of an operation in bytes; yields a function to call with the number of bytes just processed.
+
+    In a terminal this is a bar with speed and time left; otherwise a line is logged every LOG_INTERVAL seconds.
+    """
     if sys.stderr.isatty():
-        columns = (TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        columns = (TextColumn(label), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(what, total=total, completed=done)
+            task = bar.add_task(label, total=total, completed=done)
             yield lambda n: bar.advance(task, n)
         return
-    began = said = time.monotonic()
+    start = last_logged = time.monotonic()
     count = 0
 
     def advance(n: int) -> None:
-        nonlocal count, said
+        nonlocal count, last_logged
         count += n
         now = time.monotonic()
-        if now - said >= EVERY:
-            said = now
-            rate = count / (now - began)
+        if now - last_logged >= LOG_INTERVAL:
+            last_logged = now
+            speed = count / (now - start)
             if total:
-                left = (total - done - count) / rate
-                log.info("%s: %.0f %%, %.1f MB/s, %.0f s left", what, 100 * (done + count) / total, rate / 1e6, left)
+                left = (total - done - count) / speed
+                log.info("%s: %.0f %%, %.1f MB/s, %.0f s left", label, 100 * (done + count) / total, speed / 1e6, left)
             else:
-                log.info("%s: %.1f MB, %.1f MB/s", what, (done + count) / 1e6, rate / 1e6)
+                log.info("%s: %.1f MB, %.1f MB/s", label, (done + count) / 1e6, speed / 1e6)
 
     yield advance
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns, the first to the left, the others, figures as a rule, to the right."""
+    """Return a table with aligned columns: the first left-aligned, the others, usually numbers, right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

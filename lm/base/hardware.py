@@ -1,4 +1,4 @@
-"""What this machine is and can do: device, bf16, peak speed, memory."""
+"""Query the hardware of this machine: devices, bf16 support, peak speed, memory."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from lm.base.errors import UserError
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 
-# Dense bf16 peaks in TFLOP/s without sparsity, from the vendors' data sheets. The longest name that occurs in the
-# device's own name counts.
+# Peak dense bf16 TFLOP/s (without sparsity), from the vendors' data sheets. The longest key that occurs in the name of
+# the device applies.
 PEAK_TFLOPS = {
     "B200": 2250, "H200": 989, "H100 PCIe": 756, "H100 NVL": 835, "H100": 989, "A100": 312, "A10": 125, "A40": 150,
     "L40S": 362, "L40": 181, "L4": 121, "RTX 6000 Ada": 364, "RTX A6000": 155, "V100": 125, "T4": 65,
@@ -35,14 +35,14 @@ PEAK_TFLOPS = {
 
 
 def is_main_process() -> bool:
-    """False in the processes that Lightning starts for further devices: they train, and write and say nothing."""
+    """Tell whether this is rank 0. The processes that Lightning starts for further devices write and print nothing."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def device_type(accelerator: str, key: str) -> str:
-    """'cpu', 'cuda' or 'mps' for one of ACCELERATORS; `key` is what the user set it by.
+def resolve_device_type(accelerator: str, key: str) -> str:
+    """Return 'cpu', 'cuda' or 'mps' for one of ACCELERATORS. `key` is the config key or flag that was set to it.
 
-    Raises UserError for anything else, and for a device that this machine lacks.
+    Raises UserError for any other value, and for a device that this machine does not have.
     """
     if accelerator not in ACCELERATORS:
         allowed = f"must be one of {', '.join(ACCELERATORS)}{did_you_mean(accelerator, ACCELERATORS)}"
@@ -53,18 +53,22 @@ def device_type(accelerator: str, key: str) -> str:
     device = {"gpu": "cuda"}.get(accelerator, accelerator)
     if not has[device]:
         raise UserError(
-            f"{key}={accelerator}: torch {torch.__version__} finds no such device here; "
-            f"it finds {', '.join(d for d, found in has.items() if found)}"
+            f"{key}={accelerator}: PyTorch {torch.__version__} finds no such device on this machine; "
+            f"available: {', '.join(d for d, available in has.items() if available)}"
         )
     return device
 
 
 def device_count(device: str) -> float:
-    """Return how many devices of a type a run can use: processes share a CPU, and Metal has one GPU."""
+    """Return the number of devices of a type that a run can use.
+
+    On a CPU this is infinite, because any number of processes can share it. Metal has one GPU.
+    """
     return {"cpu": math.inf, "mps": 1}.get(device, torch.cuda.device_count())
 
 
 def device_name(device: str) -> str:
+    """Return the name of the GPU or CPU, e.g. for run.json."""
     if device == "cuda":
         return torch.cuda.get_device_name()
     if device == "cpu" and (cpuinfo := Path("/proc/cpuinfo")).exists():
@@ -74,9 +78,9 @@ def device_name(device: str) -> str:
     return platform.processor() or device
 
 
-def fast_bf16(device: str) -> bool:
-    """Whether bf16 products are done in hardware; elsewhere bf16 would be slower than fp32."""
-    if device == "cuda":  # one that is not here, which scripts/memory.py may be asked about, is taken for a newer one
+def has_fast_bf16(device: str) -> bool:
+    """Tell whether the hardware multiplies bf16 matrices; without that, bf16 is slower than fp32."""
+    if device == "cuda":  # a GPU that is not in this machine (scripts/memory.py) is assumed to be a recent one
         return not torch.cuda.is_available() or torch.cuda.get_device_capability() >= (8, 0)
     if device == "cpu":
         able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch >= 2.12
@@ -85,45 +89,49 @@ def fast_bf16(device: str) -> bool:
 
 
 def peak_flops(device: str) -> float | None:
-    """Dense bf16 FLOP/s of one device, or None where no data sheet tells."""
+    """Return the peak dense bf16 FLOP/s of one device, or None if it is not in PEAK_TFLOPS."""
     if device != "cuda":
         return None
-    return card_peak(torch.cuda.get_device_name())
+    return gpu_peak_flops(torch.cuda.get_device_name())
 
 
-def card_peak(name: str) -> float | None:
-    """The peak of a card by its full name, e.g. 'NVIDIA H100 PCIe'."""
+def gpu_peak_flops(name: str) -> float | None:
+    """Return the peak dense bf16 FLOP/s of a GPU by its full name, e.g. 'NVIDIA H100 PCIe', or None."""
     known = [key for key in PEAK_TFLOPS if re.search(rf"\b{key}\b(?! (Ti|SUPER|D|Laptop))", name)]
     return PEAK_TFLOPS[max(known, key=len)] * 1e12 if known else None
 
 
 def require_compiler(device: str) -> None:
-    """Raises UserError when torch.compile would find nothing here to compile with."""
+    """Raises UserError if the compiler that torch.compile needs on this device is missing."""
     if device == "cuda" and importlib.util.find_spec("triton") is None:
         raise UserError(
-            f"trainer.compile=true needs triton, which torch compiles for a GPU with: {commands.install('triton')}"
+            f"trainer.compile=true needs triton to compile for a GPU; install it with {commands.install('triton')}"
         )
     compilers = [os.environ.get("CXX", ""), "g++", "clang++", "c++"]
     if device == "cpu" and not any(map(shutil.which, filter(None, compilers))):
-        raise UserError("trainer.compile=true needs a C++ compiler on a CPU, such as g++; CXX may name it")
+        raise UserError(
+            "trainer.compile=true needs a C++ compiler on a CPU; install g++ or set the environment variable CXX"
+        )
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep what tensors on the CPU give back, for the next ones.
+    """Make glibc keep the freed memory of CPU tensors in this process for later tensors.
 
-    glibc returns large blocks to the system at once, and every step would have them given, and zeroed, page by page.
+    By default glibc returns large blocks to the system immediately, so in every step the system would allocate and zero
+    them again page by page.
     """
-    with suppress(OSError, AttributeError):  # another C library
+    with suppress(OSError, AttributeError):  # a C library other than glibc
         libc = ctypes.CDLL(None)
-        trim_threshold, mmap_threshold = -1, -3  # of malloc.h
+        trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in malloc.h
         libc.mallopt(mmap_threshold, 1 << 30)
         libc.mallopt(trim_threshold, 1 << 30)
 
 
 def seed_generators(seed: int, device: str) -> None:
-    """torch.manual_seed for the generators of the CPU and of this type of device alone.
+    """Seed the generators of the CPU and of this type of device only.
 
-    That one notes the seed, with a stack trace, for every kind of device that may yet come: 1.7 ms each time.
+    `torch.manual_seed` also records the seed, with a stack trace, for devices that are not initialized yet, which takes
+    1.7 ms per call.
     """
     torch.default_generator.manual_seed(seed)
     if device == "cuda":
@@ -133,7 +141,7 @@ def seed_generators(seed: int, device: str) -> None:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was given, so that a clock means something."""
+    """Wait until the device has finished all queued work, so that timings are correct."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -141,20 +149,20 @@ def synchronize(device: torch.device) -> None:
 
 
 def memory_bytes(device: str) -> int:
-    """What there is in all: of the GPU, or of the machine, where a container may be given less of it."""
+    """Return the total memory of the GPU, or of the machine or its container, whichever is less."""
     if device == "cuda":
         return torch.cuda.mem_get_info()[1]
     if device == "mps":
         return torch.mps.recommended_max_memory()
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with suppress(OSError, ValueError):  # not Linux, or no limit: "max"
+        with suppress(OSError, ValueError):  # no such file, or no limit ("max")
             limits.append(int(Path(path).read_text(encoding="utf-8")))
     return min(limits)
 
 
 def peak_memory_gb(device: torch.device) -> float:
-    """The most memory used so far, in 1e9 bytes: allocated on the GPU, or resident in this process."""
+    """Return the peak memory used so far, in 1e9 bytes: allocated on the GPU, or resident in this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

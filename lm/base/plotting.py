@@ -1,4 +1,4 @@
-"""Drawing with matplotlib, which not every installation has."""
+"""Import matplotlib, an optional dependency, for drawing."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from lm.base.errors import UserError
 
 
 def pyplot() -> Any:
-    """matplotlib.pyplot, which draws into files. Raises UserError where it is not installed."""
+    """Return matplotlib.pyplot, set up to draw into files. Raises UserError if matplotlib is not installed."""
     try:
         import matplotlib
     except ImportError as error:
-        raise UserError(f"a picture needs matplotlib: {commands.install('.[report]')}") from error
+        raise UserError(f"drawing needs matplotlib; install it with {commands.install('.[report]')}") from error
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 

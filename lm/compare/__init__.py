@@ -1,1 +1,1 @@
-"""Runs beside each other: what their directories tell (reading), as figures (table), as one HTML file (page)."""
+"""Comparison of runs: reading their directories, tables, pictures, and one HTML page."""

@@ -173,7 +173,7 @@ const distinct = (k) => new Set(runs.map((run) => plain(run.row[k]))).size;
 const telling = [...data.keys].sort((a, b) => distinct(b) - distinct(a));
 
 // In what it differs from the others.
-function told(run, without = []) {
+function describe(run, without = []) {
   return telling
     .filter((k) => !without.includes(k) && run.row[k] !== null)
     .map((k) => `${data.short[k]}=${plain(run.row[k])}`)
@@ -185,7 +185,7 @@ function told(run, without = []) {
 function matches(run, words) {
   return words.every((word) => {
     const found = /^([^=<>]+)([=<>])(.*)$/.exec(word);
-    if (!found) return `${run.row.run} ${run.row.status} ${told(run)}`.toLowerCase().includes(word.toLowerCase());
+    if (!found) return `${run.row.run} ${run.row.status} ${describe(run)}`.toLowerCase().includes(word.toLowerCase());
     const column = data.columns.find((c) => c === found[1]) || data.columns.find((c) => data.short[c] === found[1]);
     const value = column && run.row[column];
     if (column === undefined) return false;
@@ -218,27 +218,27 @@ function shownRuns(left) {
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
-// Ten colours, then the same dashed, then hues that no neighbour has.
+// Ten colors, then the same colors dashed, then hues that differ from those of the neighbors.
 function look(index) {
   const palette = dark.matches ? DARK : LIGHT;
   const hue = `hsl(${(index * 137.508) % 360} 65% ${(dark.matches ? 62 : 42) + 8 * ((index % 3) - 1)}%)`;
-  return { colour: index < 40 ? palette[index % 10] : hue, dash: DASHES[Math.floor(index / 10) % 4] };
+  return { color: index < 40 ? palette[index % 10] : hue, dash: DASHES[Math.floor(index / 10) % 4] };
 }
 
-// What a line stands for: a run, or with bands its group.
+// The identity of a line: a run, or its group if bands are drawn.
 const identity = (run) => (state.bands === "each" || run.group === null ? run.row.run : run.group);
 
 function lookOf(run) {
   return look([...new Set(runs.map(identity))].indexOf(identity(run)));
 }
 
-function key({ colour, dash }) {
-  const line = svg("line", { x1: 0, x2: 24, y1: 4, y2: 4, stroke: colour, "stroke-dasharray": dash });
+function key({ color, dash }) {
+  const line = svg("line", { x1: 0, x2: 24, y1: 4, y2: 4, stroke: color, "stroke-dasharray": dash });
   return svg("svg", { class: "key", viewBox: "0 0 24 8", "aria-hidden": "true" }, line);
 }
 
-// What has a line of its own, the best first: runs, or with bands the groups that differ in seed only. `figure` is
-// that of the run, or the mean over those that finished.
+// The lines of the chart, best first: runs, or with bands the groups of runs that only differ in seed. `figure` is
+// that of the run, or the mean over the finished runs of the group.
 function lines(list) {
   const found = new Map();
   for (const run of list) found.set(identity(run), [...(found.get(identity(run)) || []), run]);
@@ -247,12 +247,12 @@ function lines(list) {
     .map((members) => {
       const [run] = members;
       if (members.length === 1)
-        return { runs: members, look: lookOf(run), name: run.row.run, what: told(run), figure: run.row[data.by] };
+        return { runs: members, look: lookOf(run), name: run.row.run, what: describe(run), figure: run.row[data.by] };
       const done = members.filter((member) => member.row.status === "finished");
       const figures = done.map((member) => member.row[data.by]).filter((v) => v !== null);
       const figure = figures.length ? figures.reduce((a, b) => a + b) / figures.length : null;
       const what = `${members.length} seeds: ${members.map((member) => member.row.run).join(", ")}`;
-      return { runs: members, look: lookOf(run), name: told(run, ["seed"]) || "all runs", what, figure };
+      return { runs: members, look: lookOf(run), name: describe(run, ["seed"]) || "all runs", what, figure };
     })
     .sort((a, b) => rank(a) - rank(b) || 0);
 }
@@ -274,7 +274,7 @@ function curve(run, metric, over) {
   return points;
 }
 
-// At the steps that all members have which trained so far: their mean, and what lies around it.
+// The mean and spread of a group, at the steps that all members which reached them have logged.
 function band(members) {
   const curves = members.map((run) => curve(run, state.y, state.x)).filter((c) => c.x.length);
   const at = curves.map((c) => new Map(c.step.map((s, i) => [s, i])));
@@ -297,7 +297,7 @@ function band(members) {
   return out;
 }
 
-// An exponential mean, without the pull towards 0 at its beginning.
+// Exponential mean, corrected for its bias towards 0 at the start.
 function smoothed(values, weight) {
   let sum = 0;
   let count = 0;
@@ -343,7 +343,7 @@ function ticks(low, high, most, log) {
   return found;
 }
 
-let scale = null; // of the chart as drawn: for the pointer
+let scale = null; // the scale of the drawn chart, for the pointer
 
 function drawChart(list) {
   const chart = document.getElementById("chart");
@@ -366,7 +366,7 @@ function drawChart(list) {
     .filter((y) => !state.logy || y > 0);
   scale = null;
   if (!xs.length) {
-    const why = list.length ? `no ${state.y} over ${state.x} here` : "no run is chosen";
+    const why = list.length ? `no ${state.y} over ${state.x} here` : "no run is selected";
     chart.append(svg("text", { class: "title", x: width / 2, y: height / 2, "text-anchor": "middle" }, why));
     return;
   }
@@ -409,7 +409,7 @@ function drawChart(list) {
   const path = (s, values) =>
     values.map((v, i) => `${i ? "L" : "M"}${X.at(s.x[i]).toFixed(1)} ${Y.at(v).toFixed(1)}`).join("");
   for (const s of [...all].reverse()) {
-    // the best on top
+    // draw the best run on top
     if (s.lo) {
       const back = s.lo
         .map((v, i) => `L${X.at(s.x[i]).toFixed(1)} ${Y.at(state.logy ? Math.max(v, Y.low) : v).toFixed(1)}`)
@@ -418,22 +418,22 @@ function drawChart(list) {
       body.append(
         svg("path", {
           d: path(s, s.hi) + back + "Z",
-          style: `fill: ${s.look.colour}; fill-opacity: .18; stroke: none`,
+          style: `fill: ${s.look.color}; fill-opacity: .18; stroke: none`,
         }),
       );
     }
     if (s.raw !== s.y && NOISY.includes(state.y) && Number(state.smooth))
-      body.append(svg("path", { class: "raw", d: path(s, s.raw), stroke: s.look.colour }));
-    s.path = svg("path", { d: path(s, s.y), stroke: s.look.colour, "stroke-dasharray": s.look.dash });
+      body.append(svg("path", { class: "raw", d: path(s, s.raw), stroke: s.look.color }));
+    s.path = svg("path", { d: path(s, s.y), stroke: s.look.color, "stroke-dasharray": s.look.dash });
     body.append(s.path);
-    if (s.x.length === 1) body.append(svg("circle", { cx: X.at(s.x[0]), cy: Y.at(s.y[0]), r: 3, fill: s.look.colour }));
+    if (s.x.length === 1) body.append(svg("circle", { cx: X.at(s.x[0]), cy: Y.at(s.y[0]), r: 3, fill: s.look.color }));
   }
   const over = svg("g");
   chart.append(clip, body, over);
   scale = { X, Y, all, over, margin, width, bottom };
 }
 
-// Of more values than Math.min takes.
+// Math.min fails with very many arguments.
 function min(values) {
   return values.reduce((a, b) => Math.min(a, b));
 }
@@ -481,7 +481,7 @@ function hover(event) {
   const within = (f) => Math.abs(f.px - px) <= least || (X.at(f.s.x[0]) <= px && px <= X.at(f.s.x.at(-1)));
   let here = found.filter((f) => within(f) && f.px >= margin.left - 1 && f.px <= width);
   if (!here.length) return leave();
-  const narrow = width < 500; // a phone's
+  const narrow = width < 500; // a phone
   const most = narrow ? 5 : 12;
   const hidden = here.length - most;
   here.sort((a, b) => Math.abs(a.py - py) - Math.abs(b.py - py));
@@ -489,7 +489,7 @@ function hover(event) {
   here = here.slice(0, most).sort((a, b) => a.py - b.py);
   over.replaceChildren(svg("line", { class: "cross", x1: near.px, x2: near.px, y1: margin.top, y2: bottom }));
   for (const f of here)
-    over.append(svg("circle", { cx: f.px, cy: f.py, r: f === near ? 5 : 3, fill: f.s.look.colour }));
+    over.append(svg("circle", { cx: f.px, cy: f.py, r: f === near ? 5 : 3, fill: f.s.look.color }));
   for (const s of all) s.path.classList.toggle("near", s === near.s);
   const around = ({ s, i }) => {
     if (s.lo) return ` [${exact(s.lo[i])}, ${exact(s.hi[i])}], n=${s.n[i]}`;
@@ -513,7 +513,7 @@ function hover(event) {
   const way = near.s.raw === near.s.y ? "" : "smoothed ";
   const spread = state.bands === "sd" ? "± deviation" : "min, max";
   const wide = near.s.lo ? `${way}mean [${spread}]` : way && `${way}(as logged)`;
-  const said = narrow ? `${way}${near.s.lo ? "mean" : ""}${around(near)}` : wide; // of the nearest line alone
+  const said = narrow ? `${way}${near.s.lo ? "mean" : ""}${around(near)}` : wide; // of the nearest line only
   tip.replaceChildren(
     el("div", { class: "soft" }, where),
     el("table", {}, ...rows),
@@ -533,7 +533,7 @@ function leave() {
   for (const s of scale.all) s.path.classList.remove("near");
 }
 
-// By drawing a range with the mouse; a double click takes it back.
+// Zoom by dragging the mouse over a range; a double click resets it.
 function zoom(chart) {
   let start = null;
   let rect = null;
@@ -652,7 +652,7 @@ function sorted(list) {
   if (!data.columns.includes(column)) return list;
   const rank = (a, b) => {
     const [u, v] = [a.row[column], b.row[column]];
-    if (u === null || v === null) return (u === null) - (v === null); // unknown ones last, either way
+    if (u === null || v === null) return (u === null) - (v === null); // unknown values last in both directions
     if (typeof u === typeof v && typeof u === "number") return down * (u - v);
     return down * plain(u).localeCompare(plain(v), "en", { numeric: true });
   };
@@ -712,7 +712,7 @@ function drawTable(left, shown) {
   put("runs", el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...body));
 }
 
-// The values of each key, with how many runs each would leave.
+// The values of each key, with the number of runs that have each value.
 function drawDifferences() {
   const rows = data.keys.flatMap((k) => {
     const others = words(state.where).filter((w) => !w.startsWith(`${k}=`));
@@ -754,7 +754,7 @@ function drawSamples(shown) {
   const step = counts.has(state.step) || state.step === "last" ? state.step : common.at(-1) || "last";
   const choice = document.getElementById("step");
   choice.replaceChildren(
-    el("option", { value: "last" }, "the last of each"),
+    el("option", { value: "last" }, "the last of each run"),
     ...steps.map((s) =>
       el(
         "option",
@@ -780,7 +780,7 @@ function drawSamples(shown) {
       ...badge(run.row.run),
       run.row.run,
       ...(step === "last" ? [el("span", { class: "soft" }, `step ${at}`)] : []),
-      el("span", { class: "soft what", title: told(run) }, told(run)),
+      el("span", { class: "soft what", title: describe(run) }, describe(run)),
     );
     return el(
       "div",
@@ -797,7 +797,7 @@ function drawSamples(shown) {
 function draw() {
   const left = filtered(),
     shown = shownRuns(left),
-    at = document.activeElement.dataset.key; // who uses keys stays there
+    at = document.activeElement.dataset.key; // keep the keyboard focus
   drawControls(left, shown);
   drawLegend(left, shown);
   drawChart(runs.filter((run) => shown.has(run)));
@@ -809,9 +809,9 @@ function draw() {
 
 function build() {
   const best = runs.find((run) => run.row.run === data.best);
-  const judged = data.by.replace("best ", "");
+  const metric = data.by.replace("best ", "");
   const said = best
-    ? `Best by ${judged}: ${best.row.run}, ${best.row[data.by].toFixed(4)} at step ${best.row["best step"].toLocaleString("en")}`
+    ? `Best by ${metric}: ${best.row.run}, ${best.row[data.by].toFixed(4)} at step ${best.row["best step"].toLocaleString("en")}`
     : "No run has been validated yet";
   const menu = (id, choices, act) =>
     el(
@@ -836,7 +836,7 @@ function build() {
   const failed = runs.filter((run) => run.row.status === "failed" && run.error);
   const why = failed.slice(0, 5).map((run) => el("p", { class: "note" }, `${run.row.run} failed: ${run.error}`));
   if (failed.length > 5)
-    why.push(el("p", { class: "note" }, `${failed.length - 5} others failed too: point at their status`));
+    why.push(el("p", { class: "note" }, `${failed.length - 5} more failed: hover over their status`));
   put(
     "page",
     el("h1", {}, data.title),
@@ -850,7 +850,7 @@ function build() {
         id: "where",
         type: "search",
         placeholder: "status=finished optimizer.lr=0.001 seconds<60",
-        title: "a column=value, < or >, or part of a name; all must hold",
+        title: "column=value, column<value, column>value, or part of a name; a run must match all words",
         oninput: (event) => set({ where: event.target.value }),
       }),
       el("span", { id: "count", class: "soft" }),
@@ -874,7 +874,7 @@ function build() {
         check("logy", "log y"),
         el(
           "label",
-          { title: "exponential mean of noisy curves; the logged points stay behind it" },
+          { title: "exponential mean of noisy curves; the logged points are drawn below it" },
           "smoothing",
           el("input", {
             id: "smooth",
@@ -903,7 +903,7 @@ function build() {
       el(
         "p",
         { class: "soft" },
-        `Drag the mouse over the curves to look closer; a double click goes back.${data.thinned > 1 ? ` Long curves are drawn with some of their points, down to one in ${data.thinned}.` : ""}`,
+        `Drag the mouse over the curves to zoom in; double-click to reset.${data.thinned > 1 ? ` Long curves show only some of their points, down to one in ${data.thinned}.` : ""}`,
       ),
     ),
     el("section", {}, el("h2", {}, "Runs"), el("div", { class: "wide" }, el("table", { id: "runs" })), ...why),
@@ -913,7 +913,7 @@ function build() {
             "section",
             {},
             el("h2", {}, "Differences in configuration"),
-            el("p", { class: "soft" }, "Press a value to see its runs alone."),
+            el("p", { class: "soft" }, "Click a value to show only its runs."),
             el("div", { id: "keys", class: "keys" }),
           ),
         ]
@@ -941,7 +941,7 @@ function build() {
   dark.addEventListener("change", draw);
   let width = innerWidth;
   addEventListener("resize", () => {
-    if (innerWidth !== width) draw(); // a phone's bars change the height alone
+    if (innerWidth !== width) draw(); // the bars of a phone browser only change the height
     width = innerWidth;
   });
   addEventListener("hashchange", () => {

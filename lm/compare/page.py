@@ -1,4 +1,4 @@
-"""Runs as one HTML file that opens from disk: its figures as JSON, page.js to draw them, page.css."""
+"""One HTML file that compares runs and works offline: the data as JSON, page.js to draw it, and page.css."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from lm.compare.table import (
     best_row,
     caveats,
     differing_keys,
+    group_by_seed,
     ranking_column,
     rows_of_runs,
-    seeds,
-    shortened,
-    shorter,
+    short_keys,
+    shorten,
     sort_rows,
 )
 
-# Metrics by the rows of metrics.csv that hold them: of training, of validation.
+# Metrics by the kind of row of metrics.csv that holds them: training or validation.
 METRICS = {
     "train": ("train/loss", "lr", "train/grad_norm", "perf/tokens_per_s"),
     "val": ("val/loss", "val/bpb"),
 }
-POINTS, LEAST, ALL = 400, 100, 32_000  # of a curve at most; where many runs share ALL, at least LEAST
-SAMPLED, TEXT = 12, 1_500_000  # steps whose samples are kept; characters of them all
-SHORT = 6  # significant digits of a point; figures in the table have all of theirs
+# A curve has at most POINTS points. Many runs share ALL points, but each keeps at least LEAST.
+POINTS, LEAST, ALL = 400, 100, 32_000
+SAMPLED, TEXT = 12, 1_500_000  # number of steps whose samples are shown; maximum characters of all samples
+SHORT = 6  # significant digits of a point; the table has full precision
 
 SHELL = """<!doctype html>
 <html lang="en">
@@ -44,7 +45,7 @@ SHELL = """<!doctype html>
 <body>
 <svg id="ink" width="0" height="0" aria-hidden="true"></svg>
 <div id="page"><h1>{title}</h1>
-<noscript>The curves are drawn by JavaScript, which is switched off here.</noscript></div>
+<noscript>The curves need JavaScript, which is turned off here.</noscript></div>
 <script type="application/json" id="data">{data}</script>
 <script>
 {js}</script>
@@ -53,94 +54,96 @@ SHELL = """<!doctype html>
 """
 
 
-def page(runs: Sequence[Run]) -> str:
-    """Raises nothing of its own; a run without curve or samples is in the table alone."""
+def render_page(runs: Sequence[Run]) -> str:
+    """Return the page. A run without a curve or samples is only in the table."""
     here = Path(__file__)
-    title = f"{len(runs)} run{'s' * (len(runs) > 1)}: {parent(runs)}"
-    data = json.dumps(without_nan(content(runs, title)), separators=(",", ":"), allow_nan=False)
-    for mark in "<>&":  # so that no text can end the script that it stands in
+    count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+    title = f"{count}: {common_name(runs)}"
+    data = json.dumps(nan_to_none(page_data(runs, title)), separators=(",", ":"), allow_nan=False)
+    for mark in "<>&":  # so that no text can close the script element that contains it
         data = data.replace(mark, f"\\u{ord(mark):04x}")
     css, js = (here.with_name(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     return SHELL.format(title=escape(title), css=css, js=js, data=data)
 
 
-def parent(runs: Sequence[Run]) -> str:
-    """The name of what all runs lie in, or of the only one."""
+def common_name(runs: Sequence[Run]) -> str:
+    """Return the name of the directory that contains all runs, or of the only run."""
     path = runs[0].path
     return path.name if len(runs) == 1 else path.parents[runs[0].name.count("/")].name
 
 
-def content(runs: Sequence[Run], title: str) -> dict[str, Any]:
-    """What page.js draws: runs, the best first, each with its row of the table, curves and samples."""
+def page_data(runs: Sequence[Run], title: str) -> dict[str, Any]:
+    """Return the data for page.js: the runs, best first, each with its table row, curves and samples."""
     by, keys = ranking_column(runs), differing_keys(runs)
     rows = sort_rows(rows_of_runs(runs), by)
     first = best_row(rows, by)
-    named = {run.name: run for run in runs}
-    groups = [group for group in seeds(runs) if len(group) > 1]
+    runs_by_name = {run.name: run for run in runs}
+    groups = [group for group in group_by_seed(runs) if len(group) > 1]
     group_of = {run.name: i for i, group in enumerate(groups) for run in group}
-    strides = [stride(group, len(runs)) for group in groups]
-    steps = sampled(runs)
+    strides = [thinning_stride(group, len(runs)) for group in groups]
+    steps = sampled_steps(runs)
     most = TEXT // max(1, sum(len(texts) for run in runs for step, texts in run.samples.items() if step in steps))
     entries, thinnest = [], 1
     for row in rows:
-        run = named[row["run"]]
+        run = runs_by_name[row["run"]]
         group = group_of.get(run.name)
-        every = stride([run], len(runs)) if group is None else strides[group]
+        every = thinning_stride([run], len(runs)) if group is None else strides[group]
         thinnest = max(thinnest, *every.values())
         entries.append({
             "row": row, "group": group, "error": run.error, "tokens_per_step": run.tokens_per_step,
-            **{kind: curve(run, kind, every[kind]) for kind in METRICS},
-            "samples": {s: [shortened(text, most) for text in t] for s, t in run.samples.items() if s in steps},
+            **{kind: thinned_curve(run, kind, every[kind]) for kind in METRICS},
+            "samples": {s: [shorten(text, most) for text in t] for s, t in run.samples.items() if s in steps},
         })  # fmt: skip
     columns = list(rows[0])
     return {
         "title": title, "by": by, "best": first and first["run"], "keys": keys, "columns": columns,
-        "short": shorter(keys, columns), "decimals": SPREAD, "metrics": METRICS, "notes": caveats(runs),
+        "short": short_keys(keys, columns), "decimals": SPREAD, "metrics": METRICS, "notes": caveats(runs),
         "thinned": thinnest,
         "runs": entries,
     }  # fmt: skip
 
 
-def points(run: Run, kind: str) -> list[dict[str, float]]:
+def metric_rows(run: Run, kind: str) -> list[dict[str, float]]:
+    """Return the rows of metrics.csv of a kind."""
     return [row for row in run.rows if METRICS[kind][0] in row]
 
 
-def stride(group: Sequence[Run], total: int) -> dict[str, int]:
-    """Every how many-th point of the group's curves is kept: the same of all, so that they meet at the same steps."""
-    most = min(POINTS, max(LEAST, ALL // total)) - 2  # beside the last, and the least of val/loss
-    return {kind: max(1, *(math.ceil(len(points(run, kind)) / most) for run in group)) for kind in METRICS}
+def thinning_stride(group: Sequence[Run], total: int) -> dict[str, int]:
+    """Return by kind the stride of the points to keep: the same for the whole group, so that its steps agree."""
+    most = min(POINTS, max(LEAST, ALL // total)) - 2  # the last point and the lowest val/loss are added
+    return {kind: max(1, *(math.ceil(len(metric_rows(run, kind)) / most) for run in group)) for kind in METRICS}
 
 
-def curve(run: Run, kind: str, every: int) -> dict[str, list[float | None]]:
-    """Columns of a run's rows of a kind, thinned to real points: each `every`-th, the last, and the lowest loss."""
-    rows = points(run, kind)
+def thinned_curve(run: Run, kind: str, every: int) -> dict[str, list[float | None]]:
+    """Return the columns of a curve with every `every`-th point, the last one, and the lowest loss."""
+    rows = metric_rows(run, kind)
     names = METRICS[kind]
     known = [i for i, row in enumerate(rows) if kind == "val" and math.isfinite(row[names[0]])]
     lowest = min(known, key=lambda i: rows[i][names[0]], default=0)
     rows = [row for i, row in enumerate(rows) if i % every == 0 or i in (lowest, len(rows) - 1)]
     steps = [row["step"] for row in rows]
-    found: dict[str, list[float | None]] = {
+    columns: dict[str, list[float | None]] = {
         "step": list(map(int, steps)),
-        "seconds": list(map(digits, run.seconds(steps))),
+        "seconds": list(map(round_digits, run.seconds(steps))),
     }
-    return found | {name: [digits(row[name]) if name in row else None for row in rows] for name in names}
+    return columns | {name: [round_digits(row[name]) if name in row else None for row in rows] for name in names}
 
 
-def digits(value: float) -> float:
+def round_digits(value: float) -> float:
     return float(f"{value:.{SHORT}g}")
 
 
-def sampled(runs: Sequence[Run]) -> set[int]:
-    """Steps whose samples are kept: some, spread over all there are, and each run's last."""
+def sampled_steps(runs: Sequence[Run]) -> set[int]:
+    """Return the steps whose samples are shown: some, evenly spread over all steps, and the last of each run."""
     steps = sorted({step for run in runs for step in run.samples})
     spread = {steps[round(i * (len(steps) - 1) / (SAMPLED - 1))] for i in range(SAMPLED)} if steps else set()
     return spread | {max(run.samples) for run in runs if run.samples}
 
 
-def without_nan(value: Any) -> Any:
-    """With null for what JSON has no number for."""
+def nan_to_none(value: Any) -> Any:
+    """Replace nan and infinite numbers, which JSON lacks, with None."""
     if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
+        return {key: nan_to_none(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [without_nan(item) for item in value]
+        return [nan_to_none(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

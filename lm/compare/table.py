@@ -1,4 +1,4 @@
-"""Figures of runs in rows: what differs between them, what came of it, and which is the best."""
+"""Tables of runs: the config keys in which they differ, their results, and the best run."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from lm.compare.reading import Run
 
 Row = dict[str, Any]
 
-# Keys that tell where a run lies and how often it is looked at: no difference in what it learns.
-ASIDE = (
+# Keys about storage, logging and validation, which do not change what a model learns.
+IGNORED_KEYS = (
     "name", "logger.", "callbacks.sample.", "callbacks.checkpoint.", "callbacks.health.", "trainer.log_every",
     "trainer.val_every", "trainer.save_every", "trainer.check_memory", "trainer.peak_tflops", "data.root",
     "data.offline", "data.mirror", "data.num_workers", "corpus.licence",
 )  # fmt: skip
 LOSS, BPB = "best val/loss", "val/bpb"
 MEANS = ("parameters", "tokens", LOSS, "final val/loss", BPB, "seconds", "tokens/s")
-SPREAD = (LOSS, "final val/loss", BPB)  # of which runs that differ in seed only have a deviation
-MANY = 6  # more keys than these stand behind the figures
-WIDEST = 40  # characters of a name or value in a terminal
+SPREAD = (LOSS, "final val/loss", BPB)  # columns with a standard deviation over runs that only differ in seed
+MANY = 6  # if more keys than this differ, they come after the results
+MAX_WIDTH = 40  # characters of a name or value in a terminal
 
 
 def differing_keys(runs: Sequence[Run]) -> list[str]:
-    """The config keys in which runs differ.
+    """Return the config keys in which runs differ.
 
-    A key that a run lacks because its section is of another kind (momentum under AdamW) is no difference: the kind is.
+    A key that a run lacks because its section has another kind, such as momentum with AdamW, is not a difference. The
+    kind is.
     """
-    keys = dict.fromkeys(key for run in runs for key in run.config if not key.startswith(ASIDE))
+    keys = dict.fromkeys(key for run in runs for key in run.config if not key.startswith(IGNORED_KEYS))
 
     def differs(key: str) -> bool:
         kind = f"{key.partition('.')[0]}.kind"
@@ -45,8 +46,8 @@ def differing_keys(runs: Sequence[Run]) -> list[str]:
     return [key for key in keys if differs(key) and not (follows and key == "trainer.accelerator")]
 
 
-def shorter(keys: Sequence[str], taken: Sequence[str] = ()) -> dict[str, str]:
-    """Each key's shortest tail that no other one has: lr for optimizer.lr. A kind keeps its section."""
+def short_keys(keys: Sequence[str], taken: Sequence[str] = ()) -> dict[str, str]:
+    """Return the shortest unique end of each key, such as lr for optimizer.lr. A `kind` keeps its section."""
 
     def tail(key: str) -> str:
         parts = key.split(".")
@@ -60,17 +61,18 @@ def shorter(keys: Sequence[str], taken: Sequence[str] = ()) -> dict[str, str]:
 
 
 def rows_of_runs(runs: Sequence[Run]) -> list[Row]:
-    """A row for each run. `val/bpb` is that of the best val/loss; a figure that is not known is None."""
+    """Return a row for each run. `val/bpb` is that of the best val/loss. Unknown figures are None."""
     keys = differing_keys(runs)
-    return [row(run.name, {key: run.config.get(key) for key in keys}, figures(run)) for run in runs]
+    return [make_row(run.name, {key: run.config.get(key) for key in keys}, run_figures(run)) for run in runs]
 
 
-def row(name: str, keys: Row, found: Row) -> Row:
-    """Keys before figures, unless they are so many that these would be out of sight."""
-    return {"run": name} | (keys | found if len(keys) <= MANY else found | keys)
+def make_row(name: str, keys: Row, figures: Row) -> Row:
+    """Return a row with the keys before the figures, or after them if there are many keys."""
+    return {"run": name} | (keys | figures if len(keys) <= MANY else figures | keys)
 
 
-def figures(run: Run) -> Row:
+def run_figures(run: Run) -> Row:
+    """Return the results of a run by column."""
     validations = [row for row in run.rows if "val/loss" in row]
     best = min((row for row in validations if math.isfinite(row["val/loss"])), key=lambda r: r["val/loss"], default={})
     speeds = [row["perf/tokens_per_s"] for row in run.rows if "perf/tokens_per_s" in row]
@@ -87,22 +89,25 @@ def figures(run: Run) -> Row:
     }
 
 
-def seeds(runs: Sequence[Run]) -> list[list[Run]]:
-    """The runs by all of their config but `seed`."""
+def group_by_seed(runs: Sequence[Run]) -> list[list[Run]]:
+    """Return groups of runs whose configs only differ in `seed`."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        same = {key: value for key, value in run.config.items() if key != "seed" and not key.startswith(ASIDE)}
+        same = {key: value for key, value in run.config.items() if key != "seed" and not key.startswith(IGNORED_KEYS)}
         groups.setdefault(json.dumps(same, sort_keys=True), []).append(run)
     return list(groups.values())
 
 
 def merge_seeds(runs: Sequence[Run]) -> list[Row]:
-    """A row for each group of runs that differ in seed only: means over the `n` of them that finished, and the
-    deviation of a sample (n - 1), None for a single one. Runs that did not finish count in `status` alone."""
+    """Return a row for each group of runs that only differ in seed: means over its `n` finished runs.
+
+    The standard deviation is that of a sample (n - 1), and None for a single run. Unfinished runs only count in
+    `status`.
+    """
     keys = [key for key in differing_keys(runs) if key != "seed"]
     rows = []
-    for group in seeds(runs):
-        done = [figures(run) for run in group if run.status == "finished"]
+    for group in group_by_seed(runs):
+        done = [run_figures(run) for run in group if run.status == "finished"]
         found: Row = {"n": len(done)}
         for name in MEANS:
             values = [figure[name] for figure in done if figure[name] is not None]
@@ -112,63 +117,65 @@ def merge_seeds(runs: Sequence[Run]) -> list[Row]:
         counts = Counter(run.status for run in group)
         found["status"] = ", ".join(f"{n} {status}" for status, n in counts.items())
         names = ", ".join(run.name for run in group)
-        rows.append(row(names, {key: group[0].config.get(key) for key in keys}, found))
+        rows.append(make_row(names, {key: group[0].config.get(key) for key in keys}, found))
     return rows
 
 
 def ranking_column(runs: Sequence[Run]) -> str:
-    """The column by which runs are ranked: a loss per token says nothing between two tokenizers."""
+    """Return the column that ranks runs. Losses per token cannot be compared between tokenizers, bits per byte can."""
     sections = [{k: v for k, v in run.config.items() if k.startswith("tokenizer.")} for run in runs]
     known = {run.record.get("tokenizer") or json.dumps(s) for run, s in zip(runs, sections, strict=True)}
     return BPB if len(known) > 1 else LOSS
 
 
 def best_row(rows: Sequence[Row], column: str) -> Row | None:
-    known = [row for row in rows if finite(row[column])]
+    """Return the row with the lowest finite value of a column, or None if there is none."""
+    known = [row for row in rows if is_finite(row[column])]
     return min(known, key=lambda row: row[column]) if known else None
 
 
 def caveats(runs: Sequence[Run]) -> list[str]:
-    """Why the losses of these runs might not compare."""
+    """Return the reasons why the losses of these runs may not be comparable."""
     notes = []
     if ranking_column(runs) == BPB:
-        notes.append("tokenizers differ, so losses per token do not compare: val/bpb does")
+        notes.append("tokenizers differ, so losses per token cannot be compared: use val/bpb")
     if len({run.record.get("text") for run in runs}) > 1:
-        notes.append("the runs learnt from different texts, and were validated on different ones")
+        notes.append("the runs were trained and validated on different texts")
     elif len({run.config.get("trainer.val_batches") for run in runs}) > 1:
         notes.append("trainer.val_batches differs: the runs were validated on different parts of the text")
     return notes
 
 
 def filter_runs(runs: Sequence[Run], wheres: Sequence[str]) -> list[Run]:
-    """The runs in which each of `key=value` holds, of a config key or status. Raises UserError when none is left."""
+    """Return the runs that satisfy every `key=value`, of a config key or status. Raises UserError if there are none."""
     for where in wheres:
         key, equals, value = where.partition("=")
         known = list(dict.fromkeys(["status", *(key for run in runs for key in run.config)]))
         if not equals:
             raise UserError(f"--where {where} must be key=value, e.g. optimizer.lr=0.001 or status=finished")
-        name = column(key, known, "--where")
+        name = find_column(key, known, "--where")
         values = [run.status if name == "status" else run.config.get(name) for run in runs]
-        left = [run for run, found in zip(runs, values, strict=True) if same(found, value)]
+        left = [run for run, found in zip(runs, values, strict=True) if matches(found, value)]
         if not left:
-            there = ", ".join(sorted({plain(found) for found in values}))
-            raise UserError(f"--where {where} leaves no run; {name} is {shortened(there, 200)}")
+            existing = ", ".join(sorted({format_value(found) for found in values}))
+            raise UserError(f"--where {where} matches no run; {name} is {shorten(existing, 200)}")
         runs = left
     return list(runs)
 
 
-def same(found: Any, typed: str) -> bool:
+def matches(found: Any, typed: str) -> bool:
+    """Return True if a value equals the text of the command line; 1e-3 equals 0.001."""
     if isinstance(found, int | float) and not isinstance(found, bool):
         try:
-            return float(typed) == found  # 1e-3 is 0.001
+            return float(typed) == found
         except ValueError:
             return False
-    return typed == plain(found)
+    return typed == format_value(found)
 
 
 def sort_rows(rows: Sequence[Row], sort: str) -> list[Row]:
-    """By a column, downwards with `-` in front; what is not known comes last. Raises UserError for no such column."""
-    name = column(sort.removeprefix("-"), list(rows[0]), "--sort")
+    """Sort by a column, descending with a leading `-`, unknown values last. Raises UserError for an unknown column."""
+    name = find_column(sort.removeprefix("-"), list(rows[0]), "--sort")
 
     def unknown(row: Row) -> bool:
         return row[name] is None or row[name] != row[name]
@@ -181,8 +188,8 @@ def sort_rows(rows: Sequence[Row], sort: str) -> list[Row]:
     return known + [row for row in rows if unknown(row)]
 
 
-def column(typed: str, known: Sequence[str], flag: str) -> str:
-    """A column by its name, or by a tail of it that is the only one such."""
+def find_column(typed: str, known: Sequence[str], flag: str) -> str:
+    """Return the column with this name, or the only one whose name ends in it. Raises UserError."""
     found = [name for name in known if name == typed] or [name for name in known if name.endswith(f".{typed}")]
     if len(found) > 1:
         raise UserError(f"{flag} {typed} could be {' or '.join(found)}")
@@ -191,14 +198,14 @@ def column(typed: str, known: Sequence[str], flag: str) -> str:
     return found[0]
 
 
-def finite(value: Any) -> bool:
+def is_finite(value: Any) -> bool:
     return value is not None and math.isfinite(value)
 
 
 def format_rows(rows: Sequence[Row], mark: Row | None, width: int) -> str:
-    """For a terminal: keys by their tails when they would not fit its width; `*` marks the best."""
+    """Format a table for a terminal of this width, with short keys if it is too wide; `*` marks the best row."""
     columns = [name for name in rows[0] if not name.endswith(" sd")]
-    short = shorter([name for name in columns if "." in name], columns)
+    short = short_keys([name for name in columns if "." in name], columns)
     cells = [
         [("* " if row is mark else "  ") + format_cell("run", row), *(format_cell(c, row) for c in columns[1:])]
         for row in rows
@@ -210,23 +217,23 @@ def format_rows(rows: Sequence[Row], mark: Row | None, width: int) -> str:
 
 
 def format_cell(name: str, row: Row) -> str:
-    """A cell as people read it: a mean with its deviation, where it has one."""
+    """Format a cell; a mean is followed by its deviation if it has one."""
     value = row[name]
     if value is None:
         return "-"
     if not isinstance(value, int | float) or isinstance(value, bool):
-        return shortened(plain(value), WIDEST)
+        return shorten(format_value(value), MAX_WIDTH)
     if name in ("parameters", "tokens", "tokens/s") and math.isfinite(value):
         return f"{value:,.0f}"
     if name in SPREAD:
         sd = row.get(f"{name} sd")
         return f"{value:.4f}" + ("" if sd is None else f" ± {sd:.4f}")
-    return f"{value:,.1f}" if name == "seconds" else plain(value)
+    return f"{value:,.1f}" if name == "seconds" else format_value(value)
 
 
-def plain(value: Any) -> str:
+def format_value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def shortened(text: str, most: int) -> str:
+def shorten(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -1,4 +1,4 @@
-"""The configuration: Hydra composes it, and what leaves this package is plain, typed and checked."""
+"""Configuration: Hydra composes it, and this package returns it as plain, typed and checked values."""
 
 from lm.config.help import CONF
 from lm.config.load import compose_config, default_values, load_option, load_section, to_dict

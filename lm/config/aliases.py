@@ -1,4 +1,4 @@
-"""Keys that people know from nanoGPT, PyTorch Lightning and Hugging Face, and what they are called here."""
+"""Keys of nanoGPT, PyTorch Lightning and Hugging Face, and their names in this project."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 VAL_EVERY = "set trainer.val_every, in optimizer steps"
 
-# What is typed elsewhere: the key here. A key with a dot counts at that place only, others at any place.
+# Their key: our key. A key with a dot matches in that section only, other keys match in any section.
 NAMES = {
     # nanoGPT
     "max_iters": "trainer.max_steps", "eval_interval": "trainer.val_every", "eval_iters": "trainer.val_batches",
@@ -35,10 +35,10 @@ NAMES = {
     "data_path": "corpus.path", "train_file": "corpus.path", "device_type": "device",
 }  # fmt: skip
 
-# What has no key here, and why.
+# Keys without an equivalent here, and what to do instead.
 REASONS = {
     "model.vocab_size": "the tokenizer decides the size of the vocabulary: set tokenizer.vocab_size",
-    "model.batch_size": "batches are no part of the model: set data.batch_size",
+    "model.batch_size": "the batch size is not part of the model: set data.batch_size",
     "gradient_accumulation_steps": "it follows from data.batch_size, the sequences of an optimizer step, and "
     "data.micro_batch_size, the sequences of a forward pass",
     "accumulate_grad_batches": "it follows from data.batch_size, the sequences of an optimizer step, and "
@@ -53,7 +53,7 @@ REASONS = {
     "intermediate_size": "set model.mlp_ratio, the hidden units of the MLP per channel",
     "resume": "run the same command with the same name= again: it resumes",
     "resume_from_checkpoint": "run the same command with the same name= again: it resumes",
-    "strategy": "trainer.devices alone decides it",
+    "strategy": "it follows from trainer.devices",
     "fp16": "choose precision=fp16", "bf16": "choose precision=bf16",
     "wandb_log": "metrics go to metrics.csv and TensorBoard: see logger=",
     "eval_only": "scripts/evaluate.py RUN evaluates a run",
@@ -64,20 +64,20 @@ PRECISIONS = {"16": "fp16", "16-mixed": "fp16", "float16": "fp16", "bf16-mixed":
 
 
 def alias(key: str) -> str:
-    """Return what to type instead of a key that another framework has, as the end of a message; or an empty text."""
+    """Return what to use instead of another framework's key, as the end of a message, or an empty string."""
     name = key.rpartition(".")[2]
     if reason := REASONS.get(key) or REASONS.get(name):
         return f"; {reason}"
     ours = NAMES.get(key) or NAMES.get(name)
     if not ours or ours == key:
         return ""
-    value = _typed(key)
+    value = _command_line_value(key)
     if ours == "precision":
         value = PRECISIONS.get(value, value)
-    return f"; here it is {ours}={value}" if value else f"; here it is {ours}"
+    return f"; use {ours}={value}" if value else f"; use {ours}"
 
 
-def _typed(key: str) -> str:
-    """Return the value that the command line gives a key."""
+def _command_line_value(key: str) -> str:
+    """Return the value of a key on the command line, or an empty string."""
     values = [match[1] for word in sys.argv[1:] if (match := re.fullmatch(rf"\+*{re.escape(key)}=(.*)", word))]
     return values[-1] if values else ""

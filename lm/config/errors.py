@@ -1,4 +1,4 @@
-"""Gate one in a user's words: what was typed, what is wrong with it, the nearest thing that exists."""
+"""Turn errors of the configuration into messages: what was typed, what is wrong, and the nearest valid name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
-import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
@@ -23,46 +22,47 @@ from lm.base.checks import did_you_mean
 from lm.base.console import protect_console
 from lm.base.errors import UserError
 from lm.config.aliases import alias
-from lm.config.help import CONF, help_text
-from lm.config.reference import help_for
+from lm.config.help import CONF, help_text, option_names, option_schema
+from lm.config.reference import help_on
 from lm.config.schema import SCHEMAS, Config
-from lm.config.typed import keep_typed
+from lm.config.typed import quote_text
 from lm.run.directory import Pruned
-from lm.run.lock import Owned
+from lm.run.lock import RunLocked
 
 USER_ERRORS = (HydraException, OmegaConfBaseException, UserError, OSError)
 
-
-# What to install for a launcher, by how its name begins: they are no dependencies.
+# The packages of the launchers, by the first part of their names; they are optional dependencies.
 LAUNCHERS = {"joblib": ".[sweep]", "submitit": "hydra-submitit-launcher", "ray": "hydra-ray-launcher"}
 
 
 class Refused(SystemExit):
-    """A user's error, its cause, on the way out of a single run; Hydra adds words of its own to an Exception."""
+    """Exit of a single run; `__cause__` is the user's error. To an Exception Hydra would add its own text."""
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a @hydra.main function; what a user got wrong ends with one message and status 1, without a traceback.
+    """Run a @hydra.main function and show errors that a user can fix as one message, with exit status 1.
 
-    LM_TRACEBACK=1 or HYDRA_FULL_ERROR=1 shows the traceback too. Other errors always show theirs.
+    LM_TRACEBACK=1 or HYDRA_FULL_ERROR=1 shows the traceback too. Other errors always show their traceback.
     """
     protect_console()
-    if {"--help", "-h"} & set(sys.argv[1:]):  # Hydra's own would copy every config twice first
+    if {"--help", "-h"} & set(sys.argv[1:]):  # Hydra's own help would first copy every config twice
         show_help([word for word in sys.argv[1:] if not word.startswith("-")])
-    for typed in sys.argv[1:]:
-        if re.match("--(?!config|cfg|info|package|experimental)[^=]*=", typed):
-            print(f"error: {typed}: settings are typed without dashes, e.g. model.n_layer=8", file=sys.stderr)
+    for word in sys.argv[1:]:
+        if re.match("--(?!config|cfg|info|package|experimental)[^=]*=", word):
+            print(f"error: {word}: write settings without dashes, e.g. model.n_layer=8", file=sys.stderr)
             sys.exit(1)
-    sys.argv[1:] = keep_typed(sys.argv[1:], Config, SCHEMAS)
+    sys.argv[1:] = quote_text(sys.argv[1:], Config, SCHEMAS)
     # Hydra takes flags before or after the overrides; people type -m in between as well
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda typed: typed not in ("-m", "--multirun"))
-    asked = os.environ.get("HYDRA_FULL_ERROR", "0")
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises, instead of printing its own words
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
+    full_error = os.environ.get("HYDRA_FULL_ERROR", "0")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises the error instead of printing its own message
     try:
         main()
-    except (Refused, *USER_ERRORS) as raised:
+    except (Refused, ValueError, *USER_ERRORS) as raised:
+        if not isinstance(raised, (Refused, *USER_ERRORS)) and not raised_by_hydra(raised):
+            raise
         error = raised.__cause__ or raised if isinstance(raised, Refused) else raised
-        if asked == "1" or os.environ.get("LM_TRACEBACK") == "1":
+        if full_error == "1" or os.environ.get("LM_TRACEBACK") == "1":
             raise error from None
         print(f"error: {explain(error)}", file=sys.stderr)
         sys.exit(1)
@@ -70,17 +70,23 @@ def run(main: Callable[[], None]) -> None:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     finally:
-        os.environ["HYDRA_FULL_ERROR"] = asked
+        os.environ["HYDRA_FULL_ERROR"] = full_error
+
+
+def raised_by_hydra(error: BaseException) -> bool:
+    """Tell whether Hydra raised the error: for some malformed overrides, such as `=3`, it raises a plain ValueError."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return bool(frames) and frames[-1][0].f_globals.get("__name__", "").split(".")[0] in ("hydra", "omegaconf")
 
 
 def show_help(topics: list[str]) -> None:
-    """Print the help on the topics, or the overview, and exit."""
+    """Print the help on the topics, or the overview if there are none, and exit."""
     if not topics:
         print(help_text())
         sys.exit(0)
 
     try:
-        print(help_for(topics))
+        print("\n\n".join(map(help_on, topics)))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
@@ -89,20 +95,20 @@ def show_help(topics: list[str]) -> None:
 
 @contextmanager
 def handle_job_errors() -> Iterator[None]:
-    """Around the body of a @hydra.main function: a refused job leaves no directory behind.
+    """Wrap the body of a @hydra.main function: remove the directory of a job that fails before it starts.
 
-    Alone it ends the process; in a sweep only the job fails.
+    A user's error ends the process of a single run; in a sweep only the job fails.
     """
     hydra = HydraConfig.get()
-    protect_console()  # once more: a launcher may have started this process
+    protect_console()  # again, because a launcher may have started this process
     try:
         yield
-    except KeyboardInterrupt:  # before training, which has a handler of its own
+    except KeyboardInterrupt:  # before training, which has its own handler
         remove_empty_directory(Path(hydra.runtime.output_dir))
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except USER_ERRORS as error:
-        if not isinstance(error, Owned):  # then the directory is another's
+        if not isinstance(error, RunLocked):  # else the directory belongs to another process
             remove_empty_directory(Path(hydra.runtime.output_dir))
         if hydra.mode == RunMode.MULTIRUN:
             print(f"error in job {hydra.job.num}: {explain(error)}", file=sys.stderr)
@@ -111,23 +117,23 @@ def handle_job_errors() -> Iterator[None]:
     except Pruned:
         raise
     except Exception:
-        if hydra.mode == RunMode.MULTIRUN:  # which goes on, and would not show what nobody foresaw
+        if hydra.mode == RunMode.MULTIRUN:  # a sweep continues and would not show the traceback
             traceback.print_exc()
         raise
 
 
 def remove_empty_directory(directory: Path) -> None:
-    """Take back what Hydra made for a run that did not begin."""
+    """Remove the directory that Hydra created for a run that did not start."""
     if not (directory / "config.yaml").exists():
         (directory / "train.log").unlink(missing_ok=True)
-        with suppress(OSError, ValueError):  # not empty: then it is not ours to remove
+        with suppress(OSError, ValueError):  # a directory with other files stays
             directory.rmdir()
             for folder in directory.relative_to(Path.cwd()).parents[:-1]:
                 folder.rmdir()
 
 
 def explain(error: BaseException) -> str:
-    """One readable message for an error of Hydra's, OmegaConf's or ours."""
+    """Return a readable message for an error of Hydra, OmegaConf or this project."""
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)
@@ -145,24 +151,24 @@ def explain(error: BaseException) -> str:
 
 
 def unknown_option(error: MissingConfigException) -> str:
+    """Return the message for an option that does not exist, with the options of its group."""
     missing = str(error.missing_cfg_file)
     if missing.startswith("hydra/"):
         group, _, option = missing.rpartition("/")
         plugin = option.partition("_")[0]
         if plugin in LAUNCHERS:
             return f"{group}={option} is not installed: {commands.install(LAUNCHERS[plugin])}"
-        return f"{group}={option} is no option{did_you_mean(option, list(LAUNCHERS))}"
+        return f"{group}={option} is not an option{did_you_mean(option, list(LAUNCHERS))}"
     group, _, option = missing.partition("/")
-    files = (path.relative_to(CONF / group) for path in sorted((CONF / group).rglob("*.yaml")))
-    options = [path.with_suffix("").as_posix() for path in files]
+    options = option_names(group)
     family = [o for o in options if o.startswith(f"{option.partition('/')[0]}/")]
-    shown = family or sorted({o if "/" not in o else f"{o.partition('/')[0]}/..." for o in options})
+    choices = family or sorted({o if "/" not in o else f"{o.partition('/')[0]}/..." for o in options})
     hint = did_you_mean(option, options)
-    return f"{group}={option}: there is no such option; {group} is one of {', '.join(shown)}{hint}"
+    return f"{group}={option}: there is no such option; {group} is one of {', '.join(choices)}{hint}"
 
 
 def bad_key(error: OmegaConfBaseException) -> str:
-    """A key that no schema has, or a value of the wrong type."""
+    """Return the message for a key that no schema has, or for a value of the wrong type."""
     key, owner = str(error.full_key), error.object_type
     first = str(error.msg or error).split("\n")[0]
     if is_dataclass(owner) and re.match(r"Key '.*' not in ", first):
@@ -171,49 +177,49 @@ def bad_key(error: OmegaConfBaseException) -> str:
 
 
 def unknown_key(key: str, known: list[str]) -> str:
-    """What to type instead of a dotted key whose last part is none of the `known` ones."""
+    """Return the message for a dotted key whose last part is not one of the `known` keys."""
     parent, dot, name = key.rpartition(".")
     hint = (
         alias(key)
         or find_key(parent, name)
         or did_you_mean(name, known, parent + dot)
-        or "; there are " + ", ".join(known)
+        or "; known keys: " + ", ".join(known)
     )
     return f"unknown key {key}{hint}"
 
 
 def find_key(group: str, name: str) -> str:
-    """Where a key that stands in the wrong place belongs: corpus.path to corpus=text, lr to optimizer.lr."""
-    for folder in [CONF / group] if group else sorted(path for path in CONF.iterdir() if path.is_dir()):
-        having = []
-        for option in sorted(folder.glob("*.yaml")):
-            schema = (yaml.safe_load(option.read_text(encoding="utf-8")).get("defaults") or [None])[0]
-            if (
-                str(schema).endswith("Config")
-                and name in ConfigStore.instance().load(f"{folder.name}/{schema}.yaml").node
-            ):
-                having.append(option.stem)
-        if having:
-            return f"; {group}={'|'.join(having)} has it" if group else f"; did you mean '{folder.name}.{name}'?"
+    """Suggest where a misplaced key belongs: corpus.path needs corpus=text, and lr is optimizer.lr."""
+    store = ConfigStore.instance()
+    for folder in [group] if group else sorted(path.name for path in CONF.iterdir() if path.is_dir()):
+        options = [
+            option
+            for option in option_names(folder)
+            if "/" not in option
+            and (schema := option_schema(folder, option))
+            and name in store.load(f"{folder}/{schema}.yaml").node
+        ]
+        if options:
+            return f"; it needs {group}={'|'.join(options)}" if group else f"; did you mean '{folder}.{name}'?"
     return ""
 
 
 def source_file(chain: list[BaseException]) -> str:
-    """Which file of conf/ the error stands in, when it was not typed."""
+    """Return the file of conf/ that contains the error, or an empty string if it is on the command line."""
     match = re.search(r"In '([^']+)'", " ".join(map(str, chain)))
     return f" (in conf/{match[1]}.yaml)" if match else ""
 
 
 def hydra_message(text: str) -> str:
-    """Hydra's own words without its pointers to its documentation."""
+    """Return Hydra's own message in plain words, or without the links to its documentation."""
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("See http")]
     if "No match in the defaults list" in text and (match := re.search(r"Could not override '([^']+)'", text)):
         return f"unknown group {match[1]}"
     if text.startswith(("LexerNoViableAlt", "token recognition", "mismatched input", "no viable", "extraneous")):
         return (
-            f"a value has characters that Hydra takes for its grammar ({text.splitlines()[0]}); quote it inside the "
+            f"a value contains characters that Hydra's grammar reserves ({text.splitlines()[0]}); quote it inside the "
             "shell's quotes, e.g. 'corpus.path=\"my file (1).txt\"'"
         )
     if "missing EQUAL" in text and (match := re.search(r"override '([^']*)'", text)):
-        return f"'{match[1]}' sets nothing; type key=value, e.g. model=small or optimizer.lr=1e-3"
+        return f"'{match[1]}' is not a setting; use key=value, e.g. model=small or optimizer.lr=1e-3"
     return "\n".join(lines)

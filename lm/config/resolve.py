@@ -1,4 +1,4 @@
-"""From Hydra's DictConfig to a checked Config: unknown keys, ranges, and the rules that span sections."""
+"""Turn Hydra's DictConfig into a checked Config: unknown keys, ranges, and the rules that span sections."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from omegaconf.errors import OmegaConfBaseException
 from lm.base.checks import Check
 from lm.base.commands import RUN_NAME
 from lm.base.errors import UserError
-from lm.base.hardware import device_count, device_type, require_compiler
+from lm.base.hardware import device_count, require_compiler, resolve_device_type
 from lm.config.errors import explain, unknown_key
 from lm.config.schema import Config
 
 
 def resolve(cfg: DictConfig, here: bool = True) -> Config:
-    """Gates two and three: ranges, then the rules that span sections. Raises one UserError with all that is wrong."""
+    """Return the checked config: first the range of each value, then the rules that span sections.
+
+    With `here=False` the devices of this machine are not checked. Raises one UserError that lists all problems.
+    """
     problems = unknown_keys(cfg)
     values: dict[str, Any] = {}
     for part in fields(Config):
@@ -38,7 +41,7 @@ def resolve(cfg: DictConfig, here: bool = True) -> Config:
 
 
 def check_across_sections(config: Config, here: bool) -> list[str]:
-    """What is wrong between sections, or on this machine with this config."""
+    """Return the problems between sections, and unless `here` is False those of this config on this machine."""
     problems: list[str] = []
 
     def attempt(rule: Callable[..., Any], *args: Any) -> Any:
@@ -47,37 +50,42 @@ def check_across_sections(config: Config, here: bool) -> list[str]:
         except UserError as error:
             problems.append(str(error))
 
-    c, wanted = config, config.trainer.devices
+    c, devices = config, config.trainer.devices
     key = "device" if c.trainer.accelerator == c.device else "trainer.accelerator"
-    if here and (device := attempt(device_type, c.trainer.accelerator, key)):
+    if here and (device := attempt(resolve_device_type, c.trainer.accelerator, key)):
         attempt(c.precision.resolve, device)
-        attempt(c.attention.require, device, c.model.dropped("attn"))
+        attempt(c.attention.require, device, c.model.dropout_at("attn"))
         if c.trainer.compile:
             attempt(require_compiler, device)
-        if wanted > (most := device_count(device)):
-            problems.append(f"trainer.devices={wanted} must be at most {most}, as torch finds {most} {device} here")
-    attempt(c.data.accumulate, wanted)
+        if devices > (available := device_count(device)):
+            problems.append(
+                f"trainer.devices={devices} must be at most {available}: PyTorch finds {available} {device} device(s) "
+                "on this machine"
+            )
+    attempt(c.data.accumulation_steps, devices)
     check = Check("", c)
     for key in ("init_tokenizer", "init_optimizer"):
         check.one_of(key, ("keep", "new"))
-    check.that(c.init_optimizer != "keep" or c.init_from is not None, "init_optimizer", "be new without init_from")
-    check.that(
-        c.trainer.fork is None or c.init_from is None, "init_from", "be null with trainer.fork, which brings all"
-    )
+    check.require(c.init_optimizer != "keep" or c.init_from is not None, "init_optimizer", "be new without init_from")
+    check.require(c.trainer.fork is None or c.init_from is None, "init_from", "be null with trainer.fork")
     problems += [problem.removeprefix(".") for problem in check.problems]
     if not RUN_NAME.fullmatch(config.name):
-        problems.append(f"name={config.name!r} must be a directory name, of letters, digits and any of . _ - + / =")
+        problems.append(
+            f"name={config.name!r} must be a directory name that consists of letters, digits and . _ - + / ="
+        )
     if not 0 <= config.seed < 2**63:
         problems.append(f"seed={config.seed} must be at least 0 and below 2**63")
-    if wanted > 1 and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        problems.append(f"trainer.devices={wanted} must be 1 in a sweep: each job would start the sweep anew")
+    if devices > 1 and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        problems.append(
+            f"trainer.devices={devices} must be 1 in a sweep: each process would start the whole sweep again"
+        )
     return problems
 
 
 def unknown_keys(node: DictConfig, path: str = "") -> list[str]:
-    """Keys that `+key=value` brought past the schema; Hydra lets them through, and nothing would read them."""
+    """Return a message for each key outside the schema: Hydra allows `+key=value`, but nothing would read it."""
     schema: Any = OmegaConf.get_type(node)
-    if schema is dict:  # typed where a value belongs: that field's own check refuses it
+    if schema is dict:  # a dict where a value is expected: the check of that field refuses it
         return []
     known = [field.name for field in fields(schema)]
     problems = []

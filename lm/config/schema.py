@@ -25,6 +25,8 @@ from lm.training.trainer import TrainerConfig
 
 @dataclass
 class Config:
+    """The whole configuration of a run, one field per group and the keys at the top."""
+
     model: GPTConfig = MISSING  # architecture and size of the model
     attention: AttentionConfig = MISSING  # implementation of attention
     corpus: CorpusConfig = MISSING  # text to train on
@@ -64,7 +66,7 @@ SCHEMAS: dict[str, list[type]] = {
 
 
 def register() -> None:
-    """Tell Hydra the schemas, each under its class name: a YAML file begins with `defaults: [GPTConfig]`."""
+    """Register the schemas with Hydra under their class names, so that a YAML file can extend `[GPTConfig]`."""
     store = ConfigStore.instance()
     store.store(name="Config", node=Config)
     for group, schemas in SCHEMAS.items():

@@ -1,4 +1,4 @@
-"""Keep what people type on the command line as they typed it, where Hydra would read something else into it."""
+"""Quote text values of the command line, which Hydra would otherwise parse as numbers, booleans or grammar."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from lm.base.commands import override
 
 OVERRIDE = re.compile(r"(\+{0,2})([A-Za-z_][\w.]*)=(.*)", re.DOTALL)
 PATHS_OF_HYDRA = re.compile(r"(--config-dir|--config-path|hydra\.run\.dir|hydra\.sweep\.dir)=(~.*)", re.DOTALL)
-TEXT_OR_LIST = ("corpus.path", "corpus.val_path")  # fields of type Any, which take a path or a list of paths
+TEXT_OR_LIST = ("corpus.path", "corpus.val_path")  # fields of type Any that accept a path or a list of paths
 
 
-def keep_typed(argv: list[str], schema: type, groups: dict[str, list[type]]) -> list[str]:
-    """Return the command line so that text stays the text that was typed, and `~` is the home directory.
+def quote_text(argv: list[str], schema: type, groups: dict[str, list[type]]) -> list[str]:
+    """Return the command line with quotes around text values where Hydra needs them, and with `~` expanded in paths.
 
-    Hydra reads `1e3`, `true` and `1_000` as a number or a boolean, so that the config would hold `1000.0`, `True` and
-    `1000`, and it refuses `~/x` and `my file (1).txt`. Such values of text fields are put in quotes. `schema` is the
+    Hydra parses `1e3`, `true` and `1_000` as a number or a boolean, so that the config would hold `1000.0`, `True` and
+    `1000`, and it rejects `~/x` and `my file (1).txt`. Such values are quoted if the field holds text. `schema` is the
     root config, and `groups` are the classes that a section can have.
     """
-    return [_kept(word, schema, groups) for word in argv]
+    return [_quote_word(word, schema, groups) for word in argv]
 
 
-def _kept(word: str, schema: type, groups: dict[str, list[type]]) -> str:
+def _quote_word(word: str, schema: type, groups: dict[str, list[type]]) -> str:
     if match := PATHS_OF_HYDRA.fullmatch(word):
         return f"{match[1]}={Path(match[2]).expanduser()}"
     match = OVERRIDE.fullmatch(word)
     if match and _is_text(match[2], schema, groups):
-        return f"{match[1]}{match[2]}={quoted(match[3])}"
+        return f"{match[1]}{match[2]}={quote_value(match[3])}"
     return word
 
 
 def _is_text(key: str, schema: type, groups: dict[str, list[type]]) -> bool:
-    """Tell whether a dotted key is a field of text, or a list of texts, in every class that has it."""
+    """Return True if a dotted key holds text, or a list of texts, in every class that has it."""
     group, _, rest = key.partition(".")
     classes, name = (groups[group], rest) if group in groups else ([schema], key)
-    found = [kind for cls in classes for kind in _types(cls, name)]
-    return key in TEXT_OR_LIST or (bool(found) and all(kind in (str, str | None, list[str]) for kind in found))
+    kinds = [kind for cls in classes for kind in _types(cls, name)]
+    return key in TEXT_OR_LIST or (bool(kinds) and all(kind in (str, str | None, list[str]) for kind in kinds))
 
 
 def _types(cls: type, key: str) -> Iterator[Any]:
-    """Yield the type of a dotted field of a dataclass, if it has that field."""
+    """Yield the type of a dotted field of a dataclass, if it has the field."""
     name, _, rest = key.partition(".")
     kind = get_type_hints(cls).get(name)
     if kind is not None and not rest:
@@ -57,31 +57,31 @@ def _types(cls: type, key: str) -> Iterator[Any]:
             yield from _types(part, rest)  # type: ignore[arg-type]
 
 
-def quoted(value: str) -> str:
-    """Return what was typed for a text with quotes around what Hydra would read otherwise, also in lists and sweeps.
+def quote_value(value: str) -> str:
+    """Return a text value with quotes if Hydra would not read it as that text, also within lists and sweeps.
 
-    These are numbers, booleans, and characters that its grammar has other uses for, as in `~/my file (1).txt`. null
-    stays null, and what has quotes already keeps them.
+    This applies to numbers, booleans, and characters that Hydra's grammar reserves, as in `~/my file (1).txt`. null
+    stays null, and a value that has quotes is returned unchanged.
     """
-    parts = split(value)
+    parts = split_at_commas(value)
     if len(parts) > 1:
-        return ",".join(map(quoted, parts))
+        return ",".join(map(quote_value, parts))
     if value.startswith("[") and value.endswith("]"):
-        return f"[{','.join(map(quoted, split(value[1:-1])))}]" if value[1:-1].strip() else value
+        return f"[{','.join(map(quote_value, split_at_commas(value[1:-1])))}]" if value[1:-1].strip() else value
     try:
-        read = OverridesParser.create().parse_override(f"key={value}").value()
+        parsed = OverridesParser.create().parse_override(f"key={value}").value()
     except HydraException:
         return override("", value).removeprefix("=")
-    return f"'{value.strip()}'" if isinstance(read, bool | int | float) else value
+    return f"'{value.strip()}'" if isinstance(parsed, bool | int | float) else value
 
 
-def split(value: str) -> list[str]:
-    """Split at the commas that stand outside of quotes and brackets."""
+def split_at_commas(value: str) -> list[str]:
+    """Split at the commas that are outside of quotes and brackets."""
     parts, depth, quote, start, i = [], 0, "", 0, 0
     while i < len(value):
         c = value[i]
         if quote:
-            i += c == "\\"  # what follows is escaped
+            i += c == "\\"  # skip the escaped character
             quote = "" if c == quote else quote
         elif c in "'\"":
             quote = c

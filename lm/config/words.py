@@ -1,4 +1,4 @@
-"""Words of a script's command line that may name a file or be a setting."""
+"""Tell files from settings on the command line of a script that accepts both."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from lm.config.help import CONF
 from lm.config.schema import Config
 
 
-def files_and_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Tell files from settings as train.py takes them.
+def split_files_and_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the words that name files, and those that are settings as train.py accepts them.
 
-    What exists is a file, whatever its name. What does not is a setting when it is key=value with a key of the
-    configuration, and a file when it cannot be one. Raises UserError, with both readings, for what might be either.
+    A word that exists as a path is a file. Otherwise it is a setting if it is key=value with a key of the
+    configuration, and a file if it cannot be a setting. Raises UserError, with both readings, if it could be either.
     """
     known = {*(field.name for field in fields(Config)), *(path.name for path in CONF.iterdir() if path.is_dir())}
     files, settings = [], []
     for word in words:
-        typed, equals, _ = word.partition("=")
-        key = typed.lstrip("+~")
-        if os.path.exists(word) or not equals:  # noqa: PTH110  which may be too long for a Path
+        left, equals, _ = word.partition("=")
+        key = left.lstrip("+~")
+        if os.path.exists(word) or not equals:  # noqa: PTH110  a word may be too long for a Path
             files.append(word)
         elif re.split(r"[./@]", key)[0] in {*known, "hydra"}:
             settings.append(word)
         elif re.fullmatch(r"[\w.]+", key):
-            raise UserError(f"{word}: there is no such file (looked in {Path.cwd()}), and it is no setting: "
-                             f"{unknown_key(key, sorted(known))}")  # fmt: skip
+            problem = unknown_key(key, sorted(known))
+            raise UserError(f"{word}: there is no such file in {Path.cwd()}, and it is not a setting: {problem}")
         else:
             files.append(word)
     return files, settings

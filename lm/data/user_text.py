@@ -1,4 +1,4 @@
-"""Text that a user names or types on a command line. It is UTF-8, whatever the locale says."""
+"""Read text that the user gives on the command line. It must be UTF-8; the locale does not matter."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from pathlib import Path
 from lm.base.errors import UserError
 from lm.data.corpus import reading
 from lm.data.corpus.encodings import readings
-from lm.data.corpus.unreadable import has_byte_order_mark, strip_byte_order_mark
+from lm.data.corpus.unreadable import encoding_of_byte_order_mark, guess_utf16_or_utf32
 
 
 def read(name: str | Path) -> str:
-    """Return the text of a file (.gz, .zst and .zip too), or of standard input for "-", without a byte-order mark.
+    """Return the text of a file (also .gz, .zst and .zip), or of standard input for "-", without a byte-order mark.
 
-    Raises UserError, with what to do, for what is not text in UTF-8.
+    Raises UserError, which says what to do, if it is not UTF-8 text.
     """
     if str(name) != "-":
-        return reading.whole(Path(name))
+        return reading.read_all(Path(name))
     data = sys.stdin.buffer.read()
     head = data[:4096]
-    if encoding := has_byte_order_mark(head):
+    if encoding := encoding_of_byte_order_mark(head):
         raise UserError(f"standard input is {encoding}; {_convert(encoding)}")
-    if b"\0" in head and (encoding := strip_byte_order_mark(head)):
+    if b"\0" in head and (encoding := guess_utf16_or_utf32(head)):
         raise UserError(f"standard input is {encoding} without a byte-order mark; {_convert(encoding)}")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         byte, offset = data[error.start], error.start
-        found = readings(data[max(0, offset - 1000) : offset + 1000])
-        cure = f"; {_convert(found[0][0])}" if found else ""
-        raise UserError(f"standard input is not UTF-8: byte 0x{byte:02x} at offset {offset}{cure}") from error
+        candidates = readings(data[max(0, offset - 1000) : offset + 1000])
+        advice = f"; {_convert(candidates[0][0])}" if candidates else ""
+        raise UserError(f"standard input is not UTF-8: byte 0x{byte:02x} at offset {offset}{advice}") from error
     if not text or "\0" in text:
         raise UserError(f"standard input is {'binary, not text' if text else 'empty'}")
     return text
@@ -43,12 +43,12 @@ def _convert(encoding: str) -> str:
 
 
 def lines(text: str) -> list[str]:
-    r"""Split a text at \n and \r\n, and nowhere else: other characters that end a line in Unicode belong to it."""
+    r"""Split a text at \n and \r\n only. The other characters that end a line in Unicode do not separate lines here."""
     return re.split(r"\r?\n", text)
 
 
 def argument(flag: str, typed: str) -> str:
-    """Return the text of a command-line argument. Raises UserError when it was not typed in UTF-8."""
+    """Return the text of a command-line argument. Raises UserError if it is not UTF-8."""
     data = os.fsencode(typed)
     try:
         return data.decode()

@@ -1,0 +1,1 @@
+"""Evaluate a trained model: scores on a text, and the tasks of synthetic corpora."""

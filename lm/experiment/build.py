@@ -1,6 +1,6 @@
-"""Build the parts that train a run from its config, where it begins and its inputs, and train it.
+"""Build the parts of a training run from its config, start and inputs, and train it.
 
-Lightning takes seconds to import, so it is imported when the trainer is built, after everything that can be refused.
+Lightning takes seconds to import, so it is imported late, after the checks that can fail.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ RestoreOptimizer = Callable[[torch.optim.Optimizer], None]
 
 @dataclass
 class Experiment:
-    """Everything that trains a run."""
+    """All parts of a training run."""
 
     config: Config
     start: Start
@@ -50,11 +50,11 @@ class Experiment:
     data: TokenData
     trainer: L.Trainer
     loggers: list[Logger]
-    chosen: dict[str, Any]  # what was chosen for this machine, for run.json: device, precision, horizon, ...
+    chosen: dict[str, Any]  # values resolved for this machine, for run.json: device, precision, horizon, ...
 
 
 def build_data(config: Config, inputs: Inputs) -> TokenData:
-    """Build the batches. Raises UserError when the text is too small for one batch or one validation window."""
+    """Build the batches. Raises UserError if the text is too small for one batch or one validation window."""
     from lm.training.datamodule import TokenData
 
     c, trainer = config, config.trainer
@@ -62,10 +62,11 @@ def build_data(config: Config, inputs: Inputs) -> TokenData:
 
 
 def build_model(config: Config, inputs: Inputs, start: Start) -> tuple[GPT, RestoreOptimizer | None]:
-    """Build the model, from `config.seed` or with the weights of `init_from`.
+    """Build the model, initialized from `config.seed` or with the weights of `init_from`.
 
-    The second value restores the optimizer's state too, where init_optimizer=keep asks for it. A checkpoint that is
-    continued is not loaded here: the trainer restores it. Raises UserError for weights of another shape.
+    The second value restores the optimizer's state too, if init_optimizer=keep asks for it, else it is None. The
+    checkpoint of a resumed or forked run is not loaded here, because the trainer restores it. Raises UserError if the
+    weights do not fit the model.
     """
     torch.manual_seed(config.seed)
     model = GPT(config.model, inputs.vocab_size, config.attention.backend)
@@ -81,22 +82,22 @@ def build_model(config: Config, inputs: Inputs, start: Start) -> tuple[GPT, Rest
 def build(
     config: Config, directory: Path, start: Start, inputs: Inputs, data: TokenData, horizon: int, device: str
 ) -> Experiment:
-    """Build module, callbacks, loggers and trainer of a run that ends after `horizon` optimizer steps.
+    """Build the module, callbacks, loggers and trainer of a run of `horizon` optimizer steps.
 
-    Raises UserError when training would need more memory than the device has.
+    Raises UserError if training would need more memory than the device has.
     """
     from lm.training.module import LanguageModule
 
     c = config
     model, restore_optimizer = build_model(c, inputs, start)
-    precision, accumulate = c.precision.resolve(device), c.data.accumulate(c.trainer.devices)
-    optimizer = c.optimizer.for_width(c.model.n_embd)
-    floor = data.floor(inputs.text.val, inputs.tokenizer, c.corpus.log_prob)
+    precision, accumulate = c.precision.resolve(device), c.data.accumulation_steps(c.trainer.devices)
+    optimizer = c.optimizer.with_default_lr(c.model.n_embd)
+    floor = data.lowest_loss(inputs.text.val, inputs.tokenizer, c.corpus.log_prob)
     module = LanguageModule(
         model, inputs.tokenizer, optimizer=optimizer, schedule=c.schedule, loss=c.loss, horizon=horizon, seed=c.seed,
         accumulate=accumulate, fused=precision != "fp16", floor=floor,
-        respect_documents=c.data.respect_documents and inputs.text.documents, skips=c.trainer.skips,
-        begin=restore_optimizer, forked=start.kind == "fork", averaged=c.callbacks.average.enabled,
+        respect_documents=c.data.respect_documents and inputs.text.documents, skip_limit=c.trainer.skip_limit,
+        restore_optimizer=restore_optimizer, forked=start.kind == "fork", averaged=c.callbacks.average.enabled,
     )  # fmt: skip
     peak = c.trainer.peak_tflops * 1e12 if c.trainer.peak_tflops else peak_flops(device)
     new = start.kind == "new"
@@ -112,7 +113,7 @@ def build(
         "horizon": horizon,
         "lr": optimizer.lr,
         "floor": floor,
-        "micro_batch_size": c.data.micro(c.trainer.devices),
+        "micro_batch_size": c.data.device_batch_size(c.trainer.devices),
         "memory": require_memory(c, inputs.vocab_size, device, memory_bytes(device)).total,
     }
     return Experiment(c, start, inputs, module, data, trainer, loggers, chosen)
@@ -141,21 +142,21 @@ def train_and_record(run: Run, experiment: Experiment, overrides: Sequence[str])
 
 
 def record_finished(run: Run, start: Start, overrides: Sequence[str]) -> float:
-    """Record a run as finished whose checkpoint is at its horizon, and return its val/loss.
+    """Record a run as finished if its checkpoint is already at its last step, and return its val/loss.
 
-    The run was killed before it could record that itself, or was started again with a change that adds no step.
-    Raises UserError when the checkpoint has no validation, and for a fork, which would have no checkpoint of its own.
+    The run was killed before it could record this itself, or was restarted with a change that adds no steps. Raises
+    UserError if the checkpoint has not been validated, and for a fork, which would have no checkpoint of its own.
     """
     source = start.checkpoint
     assert source is not None
     if start.kind == "fork":
         raise UserError(
-            f"trainer.fork={source.path} is at step {source.step}, where the new run is to end: no step is left to "
-            f"train. Ask for more, e.g. trainer.max_steps={2 * source.step}"
+            f"trainer.fork={source.path} is at step {source.step}, and the new run ends at that step: no steps are "
+            f"left to train. Use more steps, e.g. trainer.max_steps={2 * source.step}"
         )
     if "val/loss" not in source.metrics:
-        raise UserError(f"{run.directory} stopped at step {source.step}, before it was validated: ask for more steps")
-    log.info("no step is left to train: the run is at step %d of %d", source.step, source.step)
+        raise UserError(f"{run.directory} stopped at step {source.step} before it was validated: use more steps")
+    log.info("no steps are left to train: the run is at step %d of %d", source.step, source.step)
     best = run.directory / "checkpoints" / "best.ckpt"
     at_best = checkpoint.read(best if best.exists() else source.path)
     run.update(

@@ -1,4 +1,4 @@
-"""What a run trains on: the text, the tokenizer, and the token files."""
+"""The inputs of a run: text, tokenizer and token files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from lm.experiment.start import Start
 
 @dataclass(frozen=True)
 class Inputs:
+    """Text, tokenizer and tokens of a run."""
+
     text: Text
     tokenizer: Tokenizer
-    tokens: Tokens  # memory maps of the splits, as ids of `tokenizer`
+    tokens: Tokens  # memory maps of both splits, as ids of `tokenizer`
 
     @property
     def vocab_size(self) -> int:
@@ -23,14 +25,14 @@ class Inputs:
 
 
 def load_text(config: Config) -> Text:
-    """Download, prepare and cache the corpus, as far as that has not been done. Raises UserError."""
+    """Download, prepare and cache the corpus, unless that is done already. Raises UserError."""
     return config.corpus.load(config.data.downloads())
 
 
 def prepare_inputs(config: Config, text: Text, start: Start) -> Inputs:
-    """Tokenize the text with the tokenizer of the checkpoint, or with the configured one for a new vocabulary.
+    """Tokenize the text with the tokenizer of the checkpoint, or with the configured one if there is none to keep.
 
-    Raises UserError for a text that the tokenizer cannot encode.
+    Raises UserError if the tokenizer cannot encode the text.
     """
     downloads, source = config.data.downloads(), start.checkpoint
     if source and (start.path or config.init_tokenizer == "keep"):

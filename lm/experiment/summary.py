@@ -1,4 +1,4 @@
-"""What a run says at its beginning and at its end."""
+"""The summaries that a run prints at its start and at its end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def start_summary(
     config: Config, model: GPT, tokenizer: Tokenizer, text: Text, data: TokenData, chosen: dict[str, Any]
 ) -> str:
-    """What was composed and what was chosen for this machine, before the first step."""
+    """Return the lines before the first step: the main settings, and what was chosen for this machine."""
     c, batch, horizon, device = model.config, config.data.batch_size, chosen["horizon"], chosen["device"]
     train, val = len(data.tokens.train), len(data.tokens.val)
     tokens = horizon * batch * c.block_size
@@ -38,26 +38,22 @@ def start_summary(
         + f"; vocabulary {tokenizer.vocab_size:,}",
         "training": f"{horizon:,} steps of {batch} x {c.block_size} = {tokens:,} tokens, "
         f"{horizon * batch / data.windows:.1f} passes over the text",
-        "rate": f"{chosen['lr']:g} at its peak, after {warmup} steps of warm-up",
-        "chosen": f"device {device} ({device_name(device)}), precision {chosen['precision']}, attention {attention}",
+        "schedule": f"learning rate {chosen['lr']:g} (peak), after {warmup} warmup steps",
+        "device": f"{device} ({device_name(device)}), precision {chosen['precision']}, attention {attention}",
     }
     micro = chosen["micro_batch_size"]
     sequences = "1 sequence" if micro == 1 else f"{micro} sequences"
     rows["memory"] = (
         f"about {format_bytes(chosen['memory'])} of {format_bytes(memory_bytes(device))} for {sequences} at a time "
-        "(scripts/memory.py says for what)"
+        "(see scripts/memory.py)"
     )
     if chosen["floor"] is not None:
-        rows["floor"] = (
-            f"val/loss {chosen['floor']:.4f}: no model can do better in these windows; val/excess counts from here"
-        )
+        rows["optimum"] = f"lowest possible val/loss {chosen['floor']:.4f}; val/excess is the difference to it"
     lines = [f"{name:<9} {row}" for name, row in rows.items()]
     if config.init_from and config.init_tokenizer == "keep":
-        lines.append(
-            f"note      the tokenizer is that of {config.init_from}, as the weights are; tokenizer= has no say"
-        )
+        lines.append(f"note      the tokenizer comes with the weights of {config.init_from}; tokenizer= is ignored")
     if config.data.respect_documents and not text.documents:
-        lines.append("warning   data.respect_documents=true changes nothing: the corpus is one document")
+        lines.append("warning   data.respect_documents=true has no effect: the corpus is one document")
     if warmup >= horizon:
         lines.append(
             f"warning   schedule.warmup_steps={warmup} is not below the {horizon} steps of the "
@@ -67,41 +63,41 @@ def start_summary(
 
 
 def schedule_change(schedule: ScheduleConfig, step: int, before: int, now: int) -> str:
-    """What another horizon means to a run that has made `step` steps; empty when it is the same."""
+    """Describe what a new number of steps changes for a run at `step`; empty if the number is the same."""
     if now == before:
         return ""
     old, new = ([schedule.factor(s, horizon) for s in range(step + 1)] for horizon in (before, now))
     change = f"{now:,} steps instead of {before:,}: "
     if old[:step] == new[:step]:
-        return change + "the rates so far are those of a run planned so from the start, which this one equals"
+        return change + f"the result is identical to that of a run of {now:,} steps from the start"
     return change + (
-        f"the schedule bends here, from {old[step]:.3g} of its peak to {new[step]:.3g}; a run planned so from the "
-        "start would have had other rates until now"
+        f"the learning rate jumps here from {old[step]:.3g} to {new[step]:.3g} of its peak; a run of {now:,} steps "
+        "from the start would have had other learning rates so far"
     )
 
 
 def end_summary(run: Run, overrides: Sequence[str], seconds: float | None = None) -> str:
-    """Return the final metrics, where the run is, and the commands that people type next, ready to be pasted."""
+    """Return the final metrics, the directory of the run, and commands to paste for the next steps."""
     metrics, best, directory = run.record["metrics"], run.record["best"], commands.shortest_path(run.directory)
-    took = f"finished in {format_duration(seconds)}" if seconds else "finished before"
+    status = f"finished in {format_duration(seconds)}" if seconds else "already finished"
     figures = "  ".join(f"{key} {metrics[key]:.4f}" for key in ("val/loss", "val/ppl", "val/bpb"))
     outputs = "outputs" if Path(directory).parts[0] == "outputs" else directory
-    following = [
+    next_commands = [
         commands.script("generate", directory, "--max-new-tokens", 300),
         commands.tool("tensorboard", "tensorboard.main", "--logdir", outputs),
         commands.resume(run.directory, overrides, extend(run)),
     ]
     return "\n".join([
-        f"{took}: step {metrics['step']}  {figures}  (best val/loss {best['val/loss']:.4f} at step {best['step']})",
-        f"the run is in {directory}; next:",
-        *(f"  {line}" for line in following),
+        f"{status}: step {metrics['step']}  {figures}  (best val/loss {best['val/loss']:.4f} at step {best['step']})",
+        f"the run is in {directory}; next commands:",
+        *(f"  {line}" for line in next_commands),
     ])  # fmt: skip
 
 
 def extend(run: Run) -> dict[str, object]:
-    """Return the change that makes a finished run train on: twice its horizon in the unit that it was set in.
+    """Return the setting that continues a finished run: twice its length, in the unit in which it was set.
 
-    A run that was stopped early has steps left; it needs early stopping to be off.
+    A run that was stopped early has steps left, so it needs early stopping turned off.
     """
     trainer, step = run.config["trainer"], run.record["metrics"]["step"]
     if step < run.record["horizon"]:

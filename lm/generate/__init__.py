@@ -1,4 +1,4 @@
-"""What a trained model writes: how a token is chosen, how rows of tokens grow, and what text they are."""
+"""Text generation: sampling a token, continuing batches of prompts, and decoding the tokens to text."""
 
 from lm.generate.decoding import decode
 from lm.generate.sampling import Sampling
@@ -13,4 +13,4 @@ __all__ = [
     "decode",
     "drawable_tokens",
     "find_special_tokens",
-]  # fmt: skip
+]

@@ -1,4 +1,4 @@
-"""A conversation with a model at a terminal: a prompt in, its text out, settings in between."""
+"""Interactive session: read prompts and commands at a terminal, and write the model's text."""
 
 from __future__ import annotations
 
@@ -11,63 +11,69 @@ from lm.base.checks import did_you_mean
 from lm.base.errors import UserError
 from lm.data.tokenizer import Tokenizer
 from lm.generate.sampling import Sampling
-from lm.generate.writing import GenerationRequest, complete, find_special_tokens
+from lm.generate.writing import Completion, GenerationRequest, complete, find_special_tokens
 from lm.model import GPT
 
 HELP = """\
-Type a prompt, and the model goes on from it. Ctrl-C stops its text, Ctrl-D ends the session.
-A line that ends in \\ goes on in the next; so does all between a line of three quotes and the next such line.
-A prompt that begins with / is typed with //.
-  /more             go on with the last text
-  /again            the last prompt once more, with the next seed
+Type a prompt, and the model continues it. Ctrl-C stops the text, Ctrl-D ends the session.
+End a line with \\ to continue the prompt on the next line, or enclose several lines in lines of three quotes.
+Begin a prompt that starts with / with //.
+  /more             continue the last text
+  /again            repeat the last prompt with the next seed
   /set              show the settings
-  /set KEY VALUE    change one: {keys}
-  /probs [N]        show after each text how likely its tokens were, with the N likeliest (default 5; 0: no more)
-  /help             this
-  /quit             end
+  /set KEY VALUE    change a setting: {keys}
+  /probs [N]        after each text, show its tokens' probabilities and the N most probable tokens (default 5; 0: off)
+  /help             show this help
+  /quit             end the session
 """
-BLOCK = '"""'
+QUOTES = '"""'  # a line that begins or ends a prompt of several lines
 QUIT = ("/quit", "/exit")
+COMMANDS = ("/help", "/set", "/more", "/again", "/probs", "/quit")
 SWITCHES = ("parse_special", "document_start")  # settings that are on or off
 
 
 @dataclass
 class Session:
-    """`read(question)` gives a line as it was typed (EOFError at the end), `say` prints text as it is."""
+    """An interactive session.
+
+    `read(question)` returns a typed line and raises EOFError at the end of input. `write` writes text as it is.
+    `show_alternatives` displays a completion for which the probabilities of its tokens were requested.
+    """
 
     model: GPT
     tokenizer: Tokenizer
-    wanted: GenerationRequest
+    request: GenerationRequest
     read: Callable[[str], str]
-    say: Callable[[str], None]
-    show: Callable[[Any], None] = lambda completion: None  # of a completion whose alternatives were asked for
-    prompt: str | None = None  # the last
-    text: str = ""  # and what came of it
+    write: Callable[[str], None]
+    show_alternatives: Callable[[Completion], None] = lambda completion: None
+    prompt: str | None = None  # the last prompt
+    text: str = ""  # the text generated for it
 
     def run(self) -> None:
-        """Until the end of input, or /quit."""
-        self.say("Type a prompt; /help tells what else there is.\n")
+        """Read and execute entries until the end of input or /quit."""
+        self.write("Type a prompt, or /help for the commands.\n")
         while True:
             try:
-                typed = self.entry()
-            except KeyboardInterrupt:  # a line given up, not the session
-                self.say("\n")
+                entry = self.read_entry()
+            except KeyboardInterrupt:  # discards the line and keeps the session
+                self.write("\n")
                 continue
             except EOFError:
-                self.say("\n")
+                self.write("\n")
                 return
-            if typed.strip() in QUIT:
+            if entry.strip() in QUIT:
                 return
             try:
-                self.obey(typed)
+                self.execute(entry)
             except UserError as error:
-                self.say(f"{error}\n")
+                self.write(f"{error}\n")
 
-    def entry(self) -> str:
+    def read_entry(self) -> str:
+        """Return a prompt or command, which may be typed on several lines."""
         line = self.read("> ")
-        if line.strip() == BLOCK:
+        if line.strip() == QUOTES:
             lines = []
-            while (line := self.read("… ")).strip() != BLOCK:
+            while (line := self.read("… ")).strip() != QUOTES:
                 lines.append(line)
             return "\n".join(lines)
         lines = [line]
@@ -76,98 +82,103 @@ class Session:
             lines.append(self.read("… "))
         return "\n".join(lines)
 
-    def obey(self, typed: str) -> None:
-        """Raises UserError for what cannot be done, with a line to be shown."""
-        if not typed and not self.wanted.document_start:
+    def execute(self, entry: str) -> None:
+        """Continue a prompt or execute a command. Raises UserError for a command that cannot be executed."""
+        if not entry and not self.request.document_start:
             return
-        if not typed.startswith("/") or typed.startswith("//"):
-            self.go_on(typed.removeprefix("/"))
+        if not entry.startswith("/") or entry.startswith("//"):
+            self.continue_text(entry.removeprefix("/"))
             return
-        command, *rest = split(typed)
+        command, *rest = split_words(entry)
         if command == "/help":
-            self.say(HELP.format(keys=", ".join(settings(self.wanted))))
+            self.write(HELP.format(keys=", ".join(list_settings(self.request))))
         elif command == "/set":
             self.set(rest)
         elif command == "/more":
-            self.go_on(self.last() + self.text)
+            self.continue_text(self.last_prompt() + self.text)
         elif command == "/again":
-            prompt = self.last()
-            self.wanted = replace(self.wanted, seed=self.wanted.seed + 1)
-            self.go_on(prompt)
+            prompt = self.last_prompt()
+            self.request = replace(self.request, seed=self.request.seed + 1)
+            self.continue_text(prompt)
         elif command == "/probs":
-            self.wanted = replace(self.wanted, alternatives=whole("/probs", rest[0]) if rest else 5)
+            self.request = replace(self.request, alternatives=parse_integer("/probs", rest[0]) if rest else 5)
         else:
-            known = ("/help", "/set", "/more", "/again", "/probs", "/quit")
             raise UserError(
-                f"there is no {command}{did_you_mean(command, known)}; a prompt that begins with / is typed with //"
+                f"unknown command {command}{did_you_mean(command, COMMANDS)}; begin a prompt that starts with / with //"
             )
 
-    def last(self) -> str:
-        """The last prompt."""
+    def last_prompt(self) -> str:
+        """Return the last prompt. Raises UserError if there is none."""
         if self.prompt is None:
-            raise UserError("there is no text yet to go on with: type a prompt")
+            raise UserError("there is no text to continue yet; type a prompt first")
         return self.prompt
 
-    def go_on(self, prompt: str) -> None:
+    def continue_text(self, prompt: str) -> None:
+        """Generate the continuation of a prompt and write it, until its end or Ctrl-C."""
         self.prompt, self.text = prompt, ""
-        if not self.wanted.parse_special and (names := find_special_tokens(self.tokenizer, [prompt])):
-            self.say(f"[{', '.join(names)} encoded as ordinary text; with /set parse_special on it becomes a token]\n")
+        if not self.request.parse_special and (names := find_special_tokens(self.tokenizer, [prompt])):
+            cure = "use /set parse_special on to encode special tokens"
+            self.write(f"[the prompt contains {', '.join(names)}, encoded as ordinary text; {cure}]\n")
 
-        def watch(row: int, text: str) -> None:
+        def append(row: int, text: str) -> None:
             self.text += text
-            self.say(text)
+            self.write(text)
 
         try:
-            completions = complete(self.model, self.tokenizer, [prompt], self.wanted, watch)
+            completions = complete(self.model, self.tokenizer, [prompt], self.request, append)
         except KeyboardInterrupt:
-            self.say(" [stopped]\n")
+            self.write(" [stopped]\n")
             return
-        self.say("\n")
-        if self.wanted.alternatives:
-            self.show(completions[0])
+        self.write("\n")
+        if self.request.alternatives:
+            self.show_alternatives(completions[0])
 
     def set(self, words: list[str]) -> None:
-        now = settings(self.wanted)
+        """Show all settings, or change the one that `words` names, as KEY VALUE or KEY=VALUE."""
+        current = list_settings(self.request)
         if not words:
-            self.say("".join(f"{key:<20}{shown(value)}\n" for key, value in now.items()))
+            self.write("".join(f"{key:<20}{format_value(value)}\n" for key, value in current.items()))
             return
         words = words[0].split("=", 1) + words[1:] if "=" in words[0] else words
         key = words[0].replace("-", "_")
-        if key not in now:
-            raise UserError(f"there is no setting {words[0]}{did_you_mean(key, list(now))}; there are {', '.join(now)}")
+        if key not in current:
+            guess = did_you_mean(key, list(current))
+            raise UserError(f"unknown setting {words[0]}{guess}; the settings are {', '.join(current)}")
         if len(words) < 2:
-            raise UserError(f"/set {key} needs a value; it is {shown(now[key])}")
-        self.wanted = changed(self.wanted, key, words[1:])
-        self.say(f"{key} {shown(settings(self.wanted)[key])}\n")
+            raise UserError(f"/set {key} needs a value; the current value is {format_value(current[key])}")
+        self.request = change_setting(self.request, key, words[1:])
+        self.write(f"{key} {format_value(list_settings(self.request)[key])}\n")
 
 
-def split(typed: str) -> list[str]:
+def split_words(entry: str) -> list[str]:
+    """Split a command into words as a shell does. Raises UserError for a quote that is not closed."""
     try:
-        return shlex.split(typed)
-    except ValueError as error:  # a quote that is not closed
-        raise UserError(f"{typed}: {error}") from error
+        return shlex.split(entry)
+    except ValueError as error:
+        raise UserError(f"{entry}: {error}") from error
 
 
-def settings(wanted: GenerationRequest) -> dict[str, Any]:
-    sampling = {f.name: getattr(wanted.sampling, f.name) for f in fields(Sampling)}
+def list_settings(request: GenerationRequest) -> dict[str, Any]:
+    """Return the settings that a session can change, with their values."""
+    sampling = {f.name: getattr(request.sampling, f.name) for f in fields(Sampling)}
     others = ("max_new_tokens", "seed", "stop", *SWITCHES)
-    return sampling | {key: getattr(wanted, key) for key in others}
+    return sampling | {key: getattr(request, key) for key in others}
 
 
-def changed(wanted: GenerationRequest, key: str, words: list[str]) -> GenerationRequest:
-    """Raises UserError for a value that is none, or out of range."""
+def change_setting(request: GenerationRequest, key: str, words: list[str]) -> GenerationRequest:
+    """Return the request with another value of one setting. Raises UserError for an invalid value."""
     if key == "stop":
-        return replace(wanted, stop=() if words == ["off"] else stops(words))
+        return replace(request, stop=() if words == ["off"] else parse_stops(words))
     value: Any
     if key in SWITCHES:
         if words[0] not in ("on", "off"):
             raise UserError(f"{key}={words[0]} must be on or off")
         value = words[0] == "on"
-        return replace(wanted, **{key: value})
+        return replace(request, **{key: value})
     if words[0] in ("off", "none", "null"):
         value = 1.0 if key in ("repetition_penalty", "temperature") else None
     elif key in ("top_k", "max_new_tokens", "seed"):
-        value = whole(key, words[0])
+        value = parse_integer(key, words[0])
     else:
         try:
             value = float(words[0])
@@ -176,23 +187,25 @@ def changed(wanted: GenerationRequest, key: str, words: list[str]) -> Generation
     if key in ("max_new_tokens", "seed"):
         if value is None:
             raise UserError(f"{key}={words[0]} must be a whole number")
-        return replace(wanted, **{key: value})
-    return replace(wanted, sampling=replace(wanted.sampling, **{key: value}))
+        return replace(request, **{key: value})
+    return replace(request, sampling=replace(request.sampling, **{key: value}))
 
 
-def stops(typed: Sequence[str]) -> tuple[str, ...]:
-    """Stop strings as they are typed: \\n is a new line."""
-    return tuple(word.replace("\\n", "\n") for word in typed)
+def parse_stops(words: Sequence[str]) -> tuple[str, ...]:
+    """Return the stop strings that are typed as `words`, in which \\n stands for a new line."""
+    return tuple(word.replace("\\n", "\n") for word in words)
 
 
-def whole(key: str, word: str) -> int:
+def parse_integer(key: str, word: str) -> int:
+    """Return the number that a word spells. Raises UserError, naming `key`, if it is not a whole number."""
     try:
         return int(word)
     except ValueError:
         raise UserError(f"{key}={word} must be a whole number") from None
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
+    """Return a setting's value as it is displayed and typed."""
     if isinstance(value, tuple):
         return " ".join(map(repr, value)) or "off"
     if isinstance(value, bool):

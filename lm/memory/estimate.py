@@ -1,4 +1,4 @@
-"""The peak of a training step, and what to change when it does not fit."""
+"""Estimate the peak memory of a training step, and find changes that make it fit."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import torch
 
 from lm.memory.operations import Network, Op, Setup
 from lm.model import GPT, GPTConfig
-from lm.optim import AdamW8bitConfig, OptimizerConfig, kind_of
+from lm.optim import AdamW8bitConfig, OptimizerConfig, parameter_kind
 
 MIB = 2**20
-OVERHEAD = {"cpu": 500 * MIB, "cuda": 700 * MIB, "mps": 700 * MIB}  # the process with torch; a CUDA context
+# Memory outside of tensors: on a CPU the process with torch, on a GPU its context and workspaces.
+OVERHEAD = {"cpu": 500 * MIB, "cuda": 700 * MIB, "mps": 700 * MIB}
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes at the moment of the peak; `full_gradients` is what they come to by the end of backward."""
+    """Bytes of each kind at the moment of the peak. `full_gradients` are those at the end of the backward pass."""
 
     weights: int
     optimizer: int
@@ -25,53 +26,55 @@ class Estimate:
     full_gradients: int
     activations: dict[str, int] = field(default_factory=dict)
     working: int = 0
-    at: str = ""  # the operation whose backward is the peak
-    overhead: int = 0  # the process, or the GPU's context and workspaces: outside of what tensors take
+    at: str = ""  # the operation whose backward pass reaches the peak, or "update"
+    overhead: int = 0  # memory outside of tensors, see OVERHEAD
 
     @property
     def tensors(self) -> int:
+        """The bytes of all tensors."""
         return self.weights + self.optimizer + self.gradients + sum(self.activations.values()) + self.working
 
     @property
     def total(self) -> int:
+        """The bytes of tensors and overhead."""
         return self.tensors + self.overhead
 
 
 def estimate(config: GPTConfig, setup: Setup, optimizer: OptimizerConfig) -> Estimate:
-    """The peak of a training step, once the optimizer has its state."""
+    """Estimate the peak of a training step after the first, when the optimizer has its state."""
     with torch.device("meta"):
         model = GPT(config, setup.vocab_size)
     sizes = [p.numel() for p in model.parameters()]
     copies = 1 + setup.copies + setup.snapshot
-    weights = setup.number * sum(sizes) * copies + sum(b.numel() * b.itemsize for b in model.buffers())
-    matrices = [kind_of(name, p) == "matrix" for name, p in model.named_parameters()]
+    weights = setup.weight_bytes * sum(sizes) * copies + sum(b.numel() * b.itemsize for b in model.buffers())
+    matrices = [parameter_kind(name, p) == "matrix" for name, p in model.named_parameters()]
     state = sum(map(optimizer.state_bytes, sizes, matrices))
-    state = state * setup.number // 4 * (1 + setup.snapshot)
-    base = Estimate(weights, state, 0, setup.number * sum(sizes), overhead=OVERHEAD[setup.device])
+    state = state * setup.weight_bytes // 4 * (1 + setup.snapshot)
+    base = Estimate(weights, state, 0, setup.weight_bytes * sum(sizes), overhead=OVERHEAD[setup.device])
     update = max(optimizer.working_bytes(size, setup.device) for size in sizes)
     peak = replace(base, gradients=base.full_gradients, working=update, at="update")
     operations = list(Network(config, setup).operations())
-    kept = by_kind(operations)
+    saved = saved_by_kind(operations)
     gradients = base.full_gradients if setup.accumulate > 1 else 0
     for op in reversed(operations):
-        now = replace(base, gradients=gradients, activations=dict(kept), working=op.working, at=op.kind)
+        now = replace(base, gradients=gradients, activations=dict(saved), working=op.working, at=op.kind)
         peak = max(peak, now, key=lambda e: e.tensors)
-        kept[op.kind] -= op.kept
+        saved[op.kind] -= op.saved
         if setup.accumulate == 1:
             gradients += op.gradients
     return peak
 
 
-def by_kind(operations: Iterable[Op]) -> dict[str, int]:
-    """What is kept between forward and backward."""
-    kept: dict[str, int] = {}
+def saved_by_kind(operations: Iterable[Op]) -> dict[str, int]:
+    """Add up the bytes saved between forward and backward, by kind of operation."""
+    saved: dict[str, int] = {}
     for op in operations:
-        kept[op.kind] = kept.get(op.kind, 0) + op.kept
-    return kept
+        saved[op.kind] = saved.get(op.kind, 0) + op.saved
+    return saved
 
 
 def largest_micro_batch(config: GPTConfig, setup: Setup, optimizer: OptimizerConfig, capacity: int) -> int:
-    """The largest micro-batch whose training takes at most `capacity` bytes; 0 if not even one sequence does."""
+    """Return the largest micro-batch that trains in at most `capacity` bytes; 0 if not even one sequence fits."""
 
     def fits(micro: int) -> bool:
         return estimate(config, replace(setup, micro_batch=micro), optimizer).total <= capacity
@@ -88,12 +91,15 @@ def largest_micro_batch(config: GPTConfig, setup: Setup, optimizer: OptimizerCon
 def ways_to_fit(
     config: GPTConfig, setup: Setup, optimizer: OptimizerConfig, batch: int, capacity: int
 ) -> Iterator[tuple[str, Estimate]]:
-    """What to change, each on top of those before, until it fits `capacity`: first what changes no result, then what
-    costs time, then the optimizer, then the model. `batch` is that of one device and optimizer step."""
+    """Yield changes, each on top of those before, with the estimate after each, until it fits in `capacity` bytes.
+
+    Changes that do not affect the result come first, then those that cost time, then the optimizer, then the model.
+    `batch` is the number of sequences per device and optimizer step.
+    """
     c, s, o = config, setup, optimizer
     now = estimate(c, s, o)
 
-    def rungs() -> Iterator[tuple[str, GPTConfig, Setup, OptimizerConfig]]:  # each from where we stand
+    def candidates() -> Iterator[tuple[str, GPTConfig, Setup, OptimizerConfig]]:  # each changes the current c, s, o
         if s.backend == "manual":
             yield "attention=sdpa", c, replace(s, backend="sdpa"), o
         if s.precision == "fp32" and s.device == "cuda":
@@ -114,7 +120,7 @@ def ways_to_fit(
             yield f"model.block_size={context}", replace(c, block_size=context, window=None), s, o
 
     while now.total > capacity:
-        for change, c_, s_, o_ in rungs():
+        for change, c_, s_, o_ in candidates():
             after = estimate(c_, s_, o_)
             if after.total < 0.98 * now.total:
                 c, s, o, now = c_, s_, o_, after

@@ -1,4 +1,4 @@
-"""GPT: a decoder-only transformer, usable from a bare REPL.
+"""GPT: a decoder-only transformer, usable without the rest of the package.
 
 >>> model = GPT(GPTConfig(n_layer=4, n_head=4, n_embd=128, block_size=128), vocab_size=65)
 """

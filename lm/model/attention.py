@@ -1,4 +1,4 @@
-"""Causal attention behind one signature; `auto` picks the backend that is faster on this device."""
+"""Causal attention in three implementations with one signature; `auto` picks the faster one for the device."""
 
 from __future__ import annotations
 
@@ -30,41 +30,44 @@ class AttentionConfig:
         check.done()
 
     def resolve(self, device: str, precision: str, block_size: int) -> str:
-        """'manual', 'sdpa' or 'flex'."""
+        """Return 'manual', 'sdpa' or 'flex'."""
         return choose_backend(device, DTYPES[precision], block_size) if self.backend == "auto" else self.backend
 
     def require(self, device: str, dropout: float) -> None:
-        """Raises UserError when the backend cannot train on this type of device, saying what is missing."""
+        """Check that the backend can train on this type of device. Raises UserError that lists what is missing."""
         if self.backend != "flex":
             return
         missing = []
         if device != "cuda":
-            missing.append(f"a CUDA GPU, and this run is on {device} (torch has no backward of it elsewhere)")
+            missing.append(f"a CUDA GPU, and this run is on {device} (torch has no backward pass for it elsewhere)")
         elif importlib.util.find_spec("triton") is None:
-            missing.append("triton, which torch compiles it with")
+            missing.append("triton, with which torch compiles it")
         if dropout:
             missing.append(f"attention without dropout, which is {dropout:g} here (model.dropout_attn=0)")
         if missing:
-            raise UserError(f"attention=flex needs {' and '.join(missing)}; attention=sdpa does without")
+            raise UserError(f"attention=flex needs {' and '.join(missing)}; attention=sdpa works without them")
 
 
 def choose_backend(device: str, dtype: torch.dtype, block_size: int) -> str:
-    """The faster backend, as measured (docs/performance.md): in bf16 on a CPU, plain matrix products up to a
-    context of 512; torch's fused kernel everywhere else."""
+    """Return the backend that was faster in measurements (docs/performance.md).
+
+    In bf16 on a CPU, and up to a context of 512, it is `manual`. Everywhere else it is torch's fused kernel, `sdpa`.
+    """
     return "manual" if device == "cpu" and dtype == torch.bfloat16 and block_size <= 512 else "sdpa"
 
 
 def make_mask(
     backend: str, queries: int, keys: int, device: torch.device, window: int | None, documents: Tensor | None
 ) -> Any:
-    """What `attend` is given to know which keys a query may look at; None where plain causal attention is meant.
+    """Return the mask for `attend`, which says what keys a query attends to; None for plain causal attention.
 
-    The queries are the last of the keys' positions. A `window` reaches back over so many positions, the query's own
-    among them; `documents` (B, keys) numbers the document of each, and none looks into another.
+    The queries are the last positions of the keys. With a `window`, a query attends to that many positions, its own
+    included. `documents` (B, keys) is the number of the document of each position; a query attends only to its own
+    document.
     """
     window = None if window is None or window >= keys else window
-    plain = window is None and documents is None
-    if plain and (queries == 1 or (queries == keys and backend != "flex")):  # flex without a mask sees the future
+    causal = window is None and documents is None
+    if causal and (queries == 1 or (queries == keys and backend != "flex")):  # without a mask, flex is not causal
         return None
     if backend == "flex":
         return _block_mask(queries, keys, device, window, documents)
@@ -82,8 +85,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, backend: str = "auto", dropout: floa
     """Scaled dot-product attention (Vaswani et al. 2017): q (B, H, Tq, D), k, v (B, Hkv, Tk, D) -> (B, H, Tq, D).
 
     Each of the Hkv key and value heads serves H / Hkv query heads (Ainslie et al. 2023). The queries are the last Tq of
-    the Tk positions. `mask` is what `make_mask` made for the same backend; without one, attention is causal. `dropout`
-    is the probability of dropping an attention weight; pass 0 outside training.
+    the Tk positions. `mask` is the result of `make_mask` for the same backend; without a mask, attention is causal.
+    `dropout` is the probability of dropping an attention weight; pass 0 outside training.
     """
     if backend == "auto":
         backend = choose_backend(q.device.type, q.dtype, k.size(2))
@@ -101,7 +104,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, backend: str = "auto", dropout: floa
 
 
 def _manual(q: Tensor, k: Tensor, v: Tensor, dropout: float, mask: Tensor | None) -> Tensor:
-    """The readable reference: scores, mask, softmax, weighted sum."""
+    """Compute attention step by step: scores, mask, softmax, weighted sum. This is the reference."""
     B, H, Tq, D = q.shape
     Tk = k.size(2)
     if k.size(1) != H:
@@ -121,7 +124,7 @@ def _manual(q: Tensor, k: Tensor, v: Tensor, dropout: float, mask: Tensor | None
 def _flex() -> Any:
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention)  # as it is, it computes all scores
+    return torch.compile(flex_attention)  # without compilation it computes all scores
 
 
 def _block_mask(queries: int, keys: int, device: torch.device, window: int | None, documents: Tensor | None) -> Any:

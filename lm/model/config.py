@@ -1,4 +1,4 @@
-"""GPTConfig: every choice of the architecture."""
+"""GPTConfig: all settings of the architecture."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from lm.base.checks import Check
 
 @dataclass
 class GPTConfig:
-    """The defaults are GPT-2's choices; the vocabulary is no field, as the tokenizer decides it."""
+    """Settings of the architecture. The defaults are those of GPT-2.
+
+    The size of the vocabulary is not among them, because the tokenizer determines it.
+    """
 
     n_layer: int = 12  # number of transformer blocks
     n_head: int = 12  # attention heads in each block; must divide n_embd
@@ -73,28 +76,30 @@ class GPTConfig:
     def check_shape(self, check: Check) -> None:
         multiple = self.n_head * max(1, round(self.n_embd / self.n_head))
         divisible = self.n_embd % self.n_head == 0
-        check.that(divisible, "n_embd", f"be divisible by model.n_head={self.n_head}, e.g. {multiple}")
+        check.require(divisible, "n_embd", f"be divisible by model.n_head={self.n_head}, e.g. {multiple}")
         even = not divisible or self.position != "rope" or self.n_embd // self.n_head % 2 == 0
-        check.that(even, "n_embd", f"give heads of even width under rope, e.g. {2 * multiple}")
+        check.require(even, "n_embd", f"give heads of even width with position=rope, e.g. {2 * multiple}")
         even = self.position != "sinusoidal" or self.n_embd % 2 == 0
-        check.that(even, "n_embd", "be even under sinusoidal positions")
+        check.require(even, "n_embd", "be even with position=sinusoidal")
         groups = [n for n in range(1, self.n_head + 1) if self.n_head % n == 0]
-        check.that(self.n_kv_head in (None, *groups), "n_kv_head", f"divide model.n_head={self.n_head}: be in {groups}")
+        check.require(
+            self.n_kv_head in (None, *groups), "n_kv_head", f"divide model.n_head={self.n_head}: be in {groups}"
+        )
         untied = self.init != "unit" or not self.tie_embeddings
-        check.that(untied, "tie_embeddings", "be false under model.init=unit, which begins with a head of zeros")
+        check.require(untied, "tie_embeddings", "be false with model.init=unit, which initializes the head with zeros")
         gained = self.norm_gain or not self.bias_norm
-        check.that(gained, "bias_norm", "be false or null without model.norm_gain")
+        check.require(gained, "bias_norm", "be false or null without model.norm_gain")
 
-    def rows(self, vocab_size: int) -> int:
-        """Of the embedding and the head: the vocabulary, padded."""
+    def padded_vocab_size(self, vocab_size: int) -> int:
+        """Return the number of rows of the embedding and of the head: the vocabulary, padded to vocab_multiple."""
         return self.vocab_multiple * -(-vocab_size // self.vocab_multiple)
 
-    def dropped(self, place: str) -> float:
-        """The dropout at embd, attn or resid."""
+    def dropout_at(self, place: str) -> float:
+        """Return the dropout probability at `place`: embd, attn or resid."""
         own = getattr(self, f"dropout_{place}")
         return self.dropout if own is None else own
 
-    def biased(self, place: str) -> bool:
-        """Whether qkv, proj, mlp or norm has a bias."""
+    def has_bias(self, place: str) -> bool:
+        """Return True if `place` (qkv, proj, mlp or norm) has a bias."""
         own = getattr(self, f"bias_{place}")
         return self.bias if own is None else own

@@ -1,4 +1,4 @@
-"""GPT above its blocks.
+"""The GPT model.
 
 Shapes: B batch, T time, C width (n_embd), H heads, D head width (C/H), V vocabulary.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import overload
 
 import torch
 import torch.nn.functional as F
@@ -16,36 +16,35 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lm.base.errors import UserError
-from lm.model.attention import attend, make_mask
+from lm.model.attention import make_mask
+from lm.model.block import Block
 from lm.model.config import GPTConfig
 from lm.model.kv_cache import KVCache
-from lm.model.layers import MLP, SwiGLU, make_norm, rope_tables, rotate, sinusoids
-from lm.model.loss import LossConfig, head_loss, softcapped
+from lm.model.layers import make_norm, rope_tables, sinusoids
+from lm.model.loss import LossConfig, apply_softcap, head_loss
 
-Rope = tuple[Tensor, Tensor] | None  # cosines and sines
-
-
-MOST = 1 << 32  # numbers in a table of positions, which is in no file
+# Limit on the size of a table of positions. Such a table is not in the file, so the file does not limit it.
+MAX_POSITION_NUMBERS = 1 << 32
 
 
 class GPT(nn.Module):
-    """ids (B, T) -> logits (B, T, V), with T <= config.block_size.
+    """A decoder-only transformer: ids (B, T) -> logits (B, T, V), with T <= config.block_size.
 
-    `backend` is how attention is computed (lm/model/attention.py); it changes no parameter.
+    `backend` is the implementation of attention (lm/model/attention.py). It does not affect the parameters.
     """
 
-    cos: Tensor  # (T, D/2), under rope
+    cos: Tensor  # (T, D/2), with position=rope
     sin: Tensor
-    sinusoids: Tensor  # (T, C), under sinusoidal positions
+    sinusoids: Tensor  # (T, C), with position=sinusoidal
 
     def __init__(self, config: GPTConfig, vocab_size: int, backend: str = "auto") -> None:
         super().__init__()
         self.config, self.vocab_size, self.backend = config, vocab_size, backend
         C, T = config.n_embd, config.block_size
-        rows = config.rows(vocab_size)
+        rows = config.padded_vocab_size(vocab_size)
         self.wte = nn.Embedding(rows, C)
         self.wpe = nn.Embedding(T, C) if config.position == "learned" else None
-        self.drop = nn.Dropout(config.dropped("embd"))
+        self.drop = nn.Dropout(config.dropout_at("embd"))
         self.blocks = nn.ModuleList(Block(config, layer, backend) for layer in range(config.n_layer))
         self.norm = make_norm(config)
         self.head = nn.Linear(C, rows, bias=config.bias_head)
@@ -56,11 +55,20 @@ class GPT(nn.Module):
             self.register_buffer("cos", cos, persistent=False)
             self.register_buffer("sin", sin, persistent=False)
         if config.position == "sinusoidal":
-            # at full strength, as in the paper, which scales its embeddings up instead, an embedding of a few
-            # hundredths would not be heard beside them
-            usual = math.sqrt(2) * (1.0 if config.init == "unit" else 0.02)
-            self.register_buffer("sinusoids", (config.position_scale or usual) * sinusoids(T, C), persistent=False)
+            # The paper adds unscaled sinusoids to embeddings that it scales up. Our embeddings are initialized to a few
+            # hundredths, so unscaled sinusoids would drown them.
+            default_scale = math.sqrt(2) * (1.0 if config.init == "unit" else 0.02)
+            scale = config.position_scale or default_scale
+            self.register_buffer("sinusoids", scale * sinusoids(T, C), persistent=False)
         self.init_weights()
+
+    @overload
+    def forward(self, ids: Tensor, documents: Tensor | None = None) -> Tensor: ...
+
+    @overload
+    def forward(
+        self, ids: Tensor, documents: Tensor | None, targets: Tensor, loss: LossConfig | None = None
+    ) -> tuple[Tensor, Tensor]: ...
 
     def forward(
         self,
@@ -68,10 +76,12 @@ class GPT(nn.Module):
         documents: Tensor | None = None,
         targets: Tensor | None = None,
         loss: LossConfig | None = None,
-    ) -> Any:
-        """Return logits, or with `targets` (B, T) the objective and the sum of nats, without making all logits.
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the logits (B, T, V), or with `targets` (B, T) the loss.
 
-        `documents` (B, T), the number of the document that a token belongs to, keeps attention within it.
+        The loss is a pair: the objective, a mean in nats per target, and the cross-entropy, a sum in nats. It is
+        computed without holding all logits at once (see lm/model/loss.py). `documents` (B, T) is the number of the
+        document that each token belongs to; attention stays within a document.
         """
         x = self.features(ids, documents)  # (B, T, C)
         if targets is None:
@@ -82,11 +92,11 @@ class GPT(nn.Module):
         )  # fmt: skip
 
     def logits(self, x: Tensor) -> Tensor:
-        """(..., C) -> (..., V)."""
-        return softcapped(self.head(x)[..., : self.vocab_size], self.config.logit_softcap)
+        """Apply the output head: (..., C) -> (..., V)."""
+        return apply_softcap(self.head(x)[..., : self.vocab_size], self.config.logit_softcap)
 
     def features(self, ids: Tensor, documents: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
-        """What the head reads: ids (B, T) -> (B, T, C). With a `cache`, ids go on from the tokens it holds."""
+        """Return the input of the head: ids (B, T) -> (B, T, C). With a `cache`, the ids follow the tokens in it."""
         c, T = self.config, ids.size(1)
         start = cache.length if cache else 0
         end = start + T
@@ -114,7 +124,9 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self) -> None:
-        """Start at a loss within 2 % of ln V, with a residual stream that does not grow with depth (`init=normal`).
+        """Initialize all parameters according to `config.init`.
+
+        With `normal` the first loss is within 2 % of ln V, and the residual stream does not grow with depth.
 
         | tensor        | normal                         | zero_proj | unit            | he_uniform                   |
         |---------------|--------------------------------|-----------|-----------------|------------------------------|
@@ -124,13 +136,15 @@ class GPT(nn.Module):
         | c_proj        | N(0, 0.02 / sqrt(2 n_layer))   | 0         | 0               | U(-a, a), a = sqrt(2/fan in) |
         | biases, gains | 0, 1                           | as normal | as normal       | as normal                    |
 
-        s: logits of variance C s^2 cost half of it in loss. c_proj: 2 n_layer branches add into the stream; from zero
-        each block begins as the identity. unit is for Muon: what is read is of unit size, what is written zero, so
-        that the first loss is ln V exactly (after nanochat, 2025). he_uniform is feste's: it begins some 0.3 nats above
-        ln V. femtogpt draws everything from N(0, 0.02), gains too, but for biases, which are zero.
+        s is limited because logits of variance C s^2 raise the first loss by C s^2 / 2. c_proj is scaled down because
+        2 n_layer branches add to the stream; with zeros, each block starts as the identity. unit is meant for Muon:
+        inputs of a block have unit size and outputs are zero, so that the first loss is exactly ln V (after nanochat,
+        2025). he_uniform is the initialization of feste; its first loss is about 0.3 nats above ln V. femtogpt draws
+        all parameters from N(0, 0.02), gains included; only the biases are zero.
         """
         c = self.config
-        cost = 0.012 * math.log(self.vocab_size)  # nats above ln V; smaller logits than need be would learn slower
+        # Nats above ln V. Logits that are smaller than necessary would slow down learning.
+        cost = 0.012 * math.log(self.vocab_size)
         s = min(0.02, math.sqrt(2 * cost / c.n_embd))
         for name, p in self.named_parameters():
             embedding = name.startswith(("wte", "wpe", "head"))
@@ -145,7 +159,8 @@ class GPT(nn.Module):
                 p.uniform_(-a, a)
             elif c.init == "unit":
                 zero = name.startswith("head") or name.endswith("c_proj.weight")
-                p.normal_(0.0, 0.0 if zero else 1.0 if embedding else c.n_embd**-0.5)
+                std = 1.0 if embedding else c.n_embd**-0.5
+                p.normal_(0.0, 0.0 if zero else std)
             elif embedding:
                 p.normal_(0.0, s)
             elif name.endswith("c_proj.weight"):
@@ -157,15 +172,16 @@ class GPT(nn.Module):
 
     @property
     def num_params(self) -> int:
-        """Trainable numbers, a tied matrix counted once."""
+        """Return the number of trainable parameters. A tied matrix counts once."""
         return sum(p.numel() for p in self.parameters())
 
     @property
     def flops_per_token(self) -> int:
-        """Floating-point operations of forward and backward for one token of a full context.
+        """Return the floating-point operations of forward and backward for one token of a full context.
 
-        Six for every weight that multiplies (Kaplan et al. 2020; a lookup multiplies nothing, the head does), and 12
-        L C T for the two attention products over T positions, masked ones included (PaLM, Chowdhery et al. 2022).
+        Six for each weight of a matrix product (Kaplan et al. 2020), which includes the head but not the embeddings,
+        and 12 L C T for the two attention products over T positions, masked ones included (PaLM, Chowdhery et al.
+        2022).
         """
         c = self.config
         matrices = sum(p.numel() for n, p in self.named_parameters() if p.dim() == 2 and n.startswith("blocks"))
@@ -174,64 +190,19 @@ class GPT(nn.Module):
 
 
 def with_weights(config: GPTConfig, vocab_size: int, weights: Mapping[str, Tensor]) -> GPT:
-    """A model with these weights, by their names.
+    """Build a model with the given weights, a mapping from parameter names to tensors.
 
-    Raises UserError when they are not those of the model, and before anything is allocated that they do not fill: a
-    file may claim what it likes.
+    Raises UserError if names or shapes do not match the model. This is checked before memory is allocated, because a
+    damaged or malicious file could describe an enormous model.
     """
-    stored = all(t.numel() * t.itemsize <= t.untyped_storage().nbytes() for t in weights.values())
+    complete = all(t.numel() * t.itemsize <= t.untyped_storage().nbytes() for t in weights.values())
     shapes: dict[str, torch.Size] = {}
-    if stored and config.n_layer <= len(weights):
-        with torch.device("meta"), suppress(RuntimeError):  # sizes beyond what can be counted
+    if complete and config.n_layer <= len(weights):
+        with torch.device("meta"), suppress(RuntimeError):  # sizes that overflow
             shapes = {name: t.shape for name, t in GPT(config, vocab_size).state_dict().items()}
-    if shapes != {name: t.shape for name, t in weights.items()} or config.block_size * config.n_embd > MOST:
-        raise UserError("its weights are not those of the model that it describes")
+    too_large = config.block_size * config.n_embd > MAX_POSITION_NUMBERS
+    if too_large or shapes != {name: t.shape for name, t in weights.items()}:
+        raise UserError("its weights do not match the model that it describes")
     model = GPT(config, vocab_size)
     model.load_state_dict(weights)
     return model
-
-
-class Block(nn.Module):
-    """Each branch reads the stream normalised, and adds to the stream as it was. With `norm_stream` it adds to the
-    normalised one: nothing reaches the next block but through a norm and its gain (docs/tasks.md shows what it costs).
-    """
-
-    def __init__(self, config: GPTConfig, layer: int, backend: str) -> None:
-        super().__init__()
-        self.norm_stream = config.norm_stream
-        self.norm_1 = make_norm(config)
-        self.attn = Attention(config, layer, backend)
-        self.norm_2 = make_norm(config)
-        self.mlp = (SwiGLU if config.mlp == "swiglu" else MLP)(config)
-        self.drop = nn.Dropout(config.dropped("resid"))
-
-    def forward(self, x: Tensor, rope: Rope, mask: Any = None, cache: KVCache | None = None) -> Tensor:
-        read = self.norm_1(x)  # (B, T, C)
-        x = (read if self.norm_stream else x) + self.drop(self.attn(read, rope, mask, cache))
-        read = self.norm_2(x)
-        return (read if self.norm_stream else x) + self.drop(self.mlp(read))
-
-
-class Attention(nn.Module):
-    def __init__(self, config: GPTConfig, layer: int, backend: str) -> None:
-        super().__init__()
-        C = config.n_embd
-        self.layer, self.backend = layer, backend
-        self.n_head, self.n_kv_head = config.n_head, config.n_kv_head or config.n_head
-        self.D = C // config.n_head
-        self.dropout, self.qk_norm = config.dropped("attn"), config.qk_norm
-        self.c_attn = nn.Linear(C, C + 2 * self.n_kv_head * self.D, bias=config.biased("qkv"))
-        self.c_proj = nn.Linear(C, C, bias=config.biased("proj"))
-
-    def forward(self, x: Tensor, rope: Rope, mask: Any = None, cache: KVCache | None = None) -> Tensor:
-        B, T, C = x.shape
-        qkv = self.c_attn(x).view(B, T, -1, self.D).transpose(1, 2)  # (B, H + 2 Hkv, T, D)
-        q, k, v = qkv.split((self.n_head, self.n_kv_head, self.n_kv_head), dim=1)
-        if rope is not None:
-            q, k = rotate(q, *rope), rotate(k, *rope)
-        if self.qk_norm:
-            q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])
-        if cache is not None:
-            k, v = cache.extend(self.layer, k, v)  # (B, Hkv, all T, D)
-        y = attend(q, k, v, self.backend, self.dropout if self.training else 0.0, mask)  # (B, H, T, D)
-        return self.c_proj(y.transpose(1, 2).reshape(B, T, C))

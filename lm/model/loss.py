@@ -1,9 +1,9 @@
-"""Cross-entropy over a large vocabulary without ever holding all logits.
+"""Cross-entropy over a large vocabulary without holding all logits in memory.
 
-The head and the loss are one operation: it goes over the tokens in chunks, and in the same pass as the loss it
-computes the loss's gradients, so that a chunk's logits are forgotten before the next chunk's are made (as Hsu et al.
-2024, Liger Kernel, do on a GPU). What is kept for backward is the gradient of the features and of the head, of C and
-not of V numbers a token. Where one chunk would do, autograd is left to it.
+The head and the loss are one operation, which processes the tokens in chunks. It computes the gradients in the same
+pass as the loss, so that the logits of a chunk can be freed before those of the next are computed (Hsu et al. 2024,
+Liger Kernel, do this on a GPU). Only the gradients of the features and of the head are saved for the backward pass,
+which are C instead of V numbers per token. If one chunk is enough, autograd computes the gradients.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from torch import Tensor
 from lm.base.checks import Check
 from lm.data.batches import IGNORE
 
-CHUNK = 1 << 22  # logits at a time, where the config does not say,
-TOKENS = 1024  # but no fewer tokens: products of fewer rows leave a device idle
+CHUNK = 1 << 22  # default number of logits in a chunk
+TOKENS = 1024  # lowest default number of tokens in a chunk: smaller matrix products do not use the device fully
 
 
 @dataclass
 class LossConfig:
-    """What is minimised. train/loss and val/loss are plain cross-entropy whatever this says, so that runs compare."""
+    """Settings of the training objective.
+
+    train/loss and val/loss are always plain cross-entropy, so that runs can be compared.
+    """
 
     label_smoothing: float = 0.0  # share of the target that is spread over all tokens (Szegedy et al. 2016)
     # weight of log^2 Z in the loss, which keeps logits from drifting (Chowdhery et al. 2022 use 1e-4)
@@ -39,8 +42,8 @@ class LossConfig:
         check.at_least("chunk", 0)
         check.done()
 
-    def tokens(self, vocab_size: int) -> int | None:
-        """Tokens of a chunk; None: one chunk for all."""
+    def tokens_per_chunk(self, vocab_size: int) -> int | None:
+        """Return the number of tokens in a chunk; None means a single chunk for all tokens."""
         return max(TOKENS, CHUNK // vocab_size) if self.chunk is None else self.chunk or None
 
 
@@ -53,15 +56,16 @@ def head_loss(
     vocab_size: int,
     softcap: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The objective, a mean in nats per target, and the cross-entropy, a sum in nats; only the first has a gradient.
+    """Return the objective, a mean in nats per target, and the cross-entropy, a sum in nats.
 
-    x (N, C) are the features that the head reads, weight (rows, C) with rows >= vocab_size the head's, targets (N,)
-    with IGNORE for what does not count. Under autocast its products run in autocast's dtype, all else in fp32.
+    Only the objective has a gradient. `x` (N, C) is the input of the head, `weight` (rows, C) with rows >= vocab_size
+    and `bias` (rows,) are its parameters. `targets` (N,) is IGNORE for tokens that do not count. Under autocast, matrix
+    products run in autocast's dtype and everything else in fp32.
     """
-    size = config.tokens(vocab_size) or len(x)
+    size = config.tokens_per_chunk(vocab_size) or len(x)
     if len(x) <= size or not torch.is_grad_enabled():
         parts = [
-            _plain(F.linear(xs, weight, bias)[:, :vocab_size], ys, config, softcap)
+            _sum_losses(F.linear(xs, weight, bias)[:, :vocab_size], ys, config, softcap)
             for xs, ys in zip(x.split(size), targets.split(size), strict=True)
         ]
         objective, nats = (torch.stack(sums).sum() for sums in zip(*parts, strict=True))
@@ -72,14 +76,14 @@ def head_loss(
         return _Chunked.apply(x, weight, bias, targets, config, vocab_size, softcap, dtype, size)
 
 
-def softcapped(logits: Tensor, cap: float | None) -> Tensor:
-    """Bent so that none exceeds the cap (Gemma 2, 2024)."""
+def apply_softcap(logits: Tensor, cap: float | None) -> Tensor:
+    """Limit logits smoothly to plus or minus `cap` (Gemma 2, 2024). None leaves them unchanged."""
     return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
-def _plain(logits: Tensor, targets: Tensor, config: LossConfig, softcap: float | None) -> tuple[Tensor, Tensor]:
-    """Sums of the objective and of the cross-entropy, left to autograd: logits (n, V), targets (n,)."""
-    logits = softcapped(logits.to(torch.promote_types(logits.dtype, torch.float32)), softcap)
+def _sum_losses(logits: Tensor, targets: Tensor, config: LossConfig, softcap: float | None) -> tuple[Tensor, Tensor]:
+    """Return the sums of the objective and of the cross-entropy, for autograd. Logits (n, V), targets (n,)."""
+    logits = apply_softcap(logits.to(torch.promote_types(logits.dtype, torch.float32)), softcap)
     nats = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
     objective = nats
     if config.label_smoothing or config.z_loss:
@@ -91,13 +95,15 @@ def _plain(logits: Tensor, targets: Tensor, config: LossConfig, softcap: float |
 
 
 class _Chunked(torch.autograd.Function):
+    """The loss in chunks of `size` tokens, with the gradients computed in the forward pass."""
+
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, config: LossConfig,
         V: int, softcap: float | None, dtype: torch.dtype, size: int,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         eps, z = config.label_smoothing, config.z_loss
-        wide = torch.promote_types(dtype, torch.float32)  # of sums and of the softmax
+        wide = torch.promote_types(dtype, torch.float32)  # dtype of sums and of the softmax
         w = weight[:V].to(dtype)  # (V, C)
         b = None if bias is None else bias[:V].to(dtype)
         real = targets != IGNORE  # (N,)
@@ -113,14 +119,14 @@ class _Chunked(torch.autograd.Function):
             logits = F.linear(xs, w, b)  # (n, V)
             if softcap is not None:
                 logits = logits.to(wide).div(softcap).tanh_().mul_(softcap)
-            grad = F.log_softmax(logits, 1, dtype=wide)  # (n, V): log-probabilities so far
+            grad = F.log_softmax(logits, 1, dtype=wide)  # (n, V): log-probabilities at this point
             nll = -grad.gather(1, at[part])[:, 0]  # (n,)
             log_z = logits[:, 0].to(wide) - grad[:, 0]
             loss = nll if not eps else (1 - eps) * nll - eps * grad.mean(1)
             loss = loss if not z else loss + z * log_z.square()
             nats = nats + torch.where(mask, nll, 0).sum()
             objective = objective + torch.where(mask, loss, 0).sum()
-            grad.exp_()  # of the logits: probabilities, less the target's distribution
+            grad.exp_()  # gradient of the logits: probabilities minus the distribution of the target
             if z:
                 grad *= (1 + 2 * z * log_z)[:, None]
             if eps:
@@ -128,7 +134,7 @@ class _Chunked(torch.autograd.Function):
             grad.scatter_add_(1, at[part], grad.new_full((1, 1), eps - 1).expand(len(grad), 1))
             if softcap is not None:
                 grad *= logits.div_(softcap).square_().neg_().add_(1)
-            del logits  # here and below: a chunk's, before more is made
+            del logits  # here and below: free the memory before more is allocated
             g = grad.to(dtype).mul_(mask[:, None])
             del grad
             torch.mm(g, w, out=dx[part])

@@ -1,5 +1,8 @@
-"""Number formats. Weights and optimizer state stay fp32; bf16 and fp16 are what matrix products run in (autocast).
-Under bf16_true all is bf16: half the memory, and updates below a 256th of a weight are lost."""
+"""Number formats of training.
+
+With bf16 and fp16, matrix products run in that format (autocast), while weights and optimizer state stay in fp32. With
+bf16_true everything is bf16, which takes half the memory, but updates smaller than 1/256 of a weight are lost.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import torch
 
 from lm.base.checks import Check
 from lm.base.errors import UserError
-from lm.base.hardware import fast_bf16
+from lm.base.hardware import has_fast_bf16
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "bf16_true": torch.bfloat16}
 
@@ -25,12 +28,13 @@ class PrecisionConfig:
         check.done()
 
     def resolve(self, device: str) -> str:
-        """'fp32', 'bf16', 'fp16' or 'bf16_true'. `auto` takes bf16 where the device has it, else fp16 on a GPU.
+        """Return 'fp32', 'bf16', 'fp16' or 'bf16_true'.
 
-        Raises UserError for fp16 off a GPU: a CPU has no fast fp16, and Lightning would silently run bf16.
+        `auto` is bf16 if the device computes it fast, otherwise fp16 on a GPU and fp32 elsewhere. Raises UserError for
+        fp16 on another device than a CUDA GPU, where Lightning would silently run bf16 instead.
         """
         if self.dtype == "auto":
-            if fast_bf16(device):
+            if has_fast_bf16(device):
                 return "bf16"
             return "fp16" if device == "cuda" else "fp32"
         if self.dtype == "fp16" and device != "cuda":
@@ -38,10 +42,13 @@ class PrecisionConfig:
         return self.dtype
 
     def apply(self) -> None:
-        """Set what is global to the process; a sweep's next job sets it anew."""
+        """Set the process-wide precision of fp32 matrix products. The next job of a sweep sets it again."""
         torch.set_float32_matmul_precision("high" if self.tf32 else "highest")
 
 
 def autocast(device: str, precision: str) -> torch.autocast:
-    """What Lightning trains in, for loops without it. A bf16_true model is to be cast by whoever makes it."""
+    """Return the autocast context that Lightning uses, for loops without Lightning.
+
+    It does nothing for bf16_true, where the caller converts the model itself.
+    """
     return torch.autocast(device, DTYPES[precision], enabled=precision in ("bf16", "fp16"))

@@ -1,9 +1,9 @@
-"""Optimizers and which parameters they decay."""
+"""Optimizers, their parameter groups, and learning-rate schedules."""
 
-from lm.optim.base import OptimizerConfig, kind_of
+from lm.optim.base import OptimizerConfig, parameter_kind
 from lm.optim.classic import AdamConfig, AdamWConfig, Lion, LionConfig, RMSpropConfig, SGDConfig
 from lm.optim.eightbit import AdamW8bitConfig, PagedAdamW8bitConfig
-from lm.optim.muon import Muon, MuonConfig, orthogonal
+from lm.optim.muon import Muon, MuonConfig, orthogonalize
 
 OPTIMIZERS: list[type] = [
     AdamWConfig, AdamConfig, SGDConfig, RMSpropConfig, LionConfig, AdamW8bitConfig, PagedAdamW8bitConfig, MuonConfig,
@@ -11,6 +11,17 @@ OPTIMIZERS: list[type] = [
 
 __all__ = [
     "OPTIMIZERS",
-    "AdamConfig", "AdamW8bitConfig", "AdamWConfig", "Lion", "LionConfig", "Muon", "MuonConfig", "OptimizerConfig",
-    "PagedAdamW8bitConfig", "RMSpropConfig", "SGDConfig", "kind_of", "orthogonal",
+    "AdamConfig",
+    "AdamW8bitConfig",
+    "AdamWConfig",
+    "Lion",
+    "LionConfig",
+    "Muon",
+    "MuonConfig",
+    "OptimizerConfig",
+    "PagedAdamW8bitConfig",
+    "RMSpropConfig",
+    "SGDConfig",
+    "orthogonalize",
+    "parameter_kind",
 ]  # fmt: skip

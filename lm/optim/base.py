@@ -1,4 +1,4 @@
-"""What every optimizer has: a rate, decay, clipping, and which parameters learn at which rate."""
+"""Settings that all optimizers share: learning rate, weight decay, clipping, and parameter groups."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from lm.base.errors import UserError
 
 @dataclass
 class OptimizerConfig:
-    """A kind of optimizer adds its fields, `default_lr` and `build`."""
+    """Base class of the settings of optimizers.
+
+    A subclass adds its fields, and implements `default_lr`, `build` and `state_bytes`.
+    """
 
     # peak learning rate, shaped by schedule=; null: a default for this optimizer and model.n_embd
     lr: float | None = None
@@ -34,48 +37,49 @@ class OptimizerConfig:
         check.done()
 
     def check(self, check: Check) -> None:
-        """Range checks of the fields an optimizer adds."""
+        """Check the fields that a subclass adds."""
 
     def default_lr(self, n_embd: int) -> float:
-        """The peak rate when none is given."""
+        """Return the peak learning rate to use if `lr` is not set."""
         raise NotImplementedError
 
-    def for_width(self, n_embd: int) -> Self:
-        """This config with a peak rate."""
+    def with_default_lr(self, n_embd: int) -> Self:
+        """Return this config with `lr` set, to its default if necessary."""
         return self if self.lr is not None else replace(self, lr=self.default_lr(n_embd))
 
     def build(self, model: nn.Module, fused: bool = True) -> torch.optim.Optimizer:
-        """Needs a peak rate, see `for_width`. `fused` is one kernel a step; no gradient scaler (fp16) works with it.
+        """Build the optimizer. `lr` must be set, see `with_default_lr`.
 
-        Raises UserError when a group has a rate of its own and the model has no such parameters.
+        `fused` runs a step as one kernel, which does not work with a gradient scaler (fp16). Raises UserError if a
+        group has its own learning rate and the model has no parameters of this group.
         """
         raise NotImplementedError
 
     def state_bytes(self, numel: int, matrix: bool) -> int:
-        """What it keeps of a tensor of so many numbers. `matrix`: of a block's matrices."""
+        """Return the bytes of state for a tensor of `numel` numbers. `matrix` is True for matrices of the blocks."""
         raise NotImplementedError
 
     def working_bytes(self, numel: int, device: str) -> int:
-        """What its update of a tensor needs in passing: nothing, in one kernel."""
+        """Return the bytes of temporary memory for the update of a tensor. A fused kernel needs none."""
         return 0
 
-    def groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """Every trainable parameter once: the blocks' matrices, embeddings, the head, and vectors, which do not decay.
+    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """Return the parameter groups: matrices of the blocks, embeddings, the head, and vectors, which do not decay.
 
-        `lr_ratio` is what the trainer multiplies the scheduled rate by. Raises UserError for a ratio without
-        parameters.
+        Each trainable parameter is in exactly one group. The trainer multiplies the scheduled learning rate by the
+        `lr_ratio` of the group. Raises UserError for a ratio of a group without parameters.
         """
-        usual = type(self)()
+        defaults = type(self)()
         kinds: dict[str, list[tuple[str, Tensor]]] = {"matrix": [], "embedding": [], "head": [], "vector": []}
-        for name, p in model.named_parameters():  # a tied head is an embedding
+        for name, p in model.named_parameters():  # a tied head counts as an embedding
             if p.requires_grad:
-                kinds[kind_of(name, p)].append((name, p))  # torch keeps the names in what it saves
+                kinds[parameter_kind(name, p)].append((name, p))  # torch saves the names in checkpoints
         groups = []
         for kind, params in kinds.items():
             ratio = getattr(self, f"{kind}_lr_ratio", 1.0)
-            if not params and ratio != getattr(usual, f"{kind}_lr_ratio", 1.0):
+            if not params and ratio != getattr(defaults, f"{kind}_lr_ratio", 1.0):
                 why = "its head is tied to the embedding" if kind == "head" else f"it has no {kind}s"
-                raise UserError(f"optimizer.{kind}_lr_ratio={ratio:g} is for nothing in this model: {why}")
+                raise UserError(f"optimizer.{kind}_lr_ratio={ratio:g} has no effect on this model: {why}")
             decay = 0.0 if kind == "vector" else self.weight_decay
             assert self.lr is not None
             if params:
@@ -85,16 +89,16 @@ class OptimizerConfig:
         return groups
 
 
-def evaluated(closure: Callable[[], Any] | None) -> Any:
-    """What torch wants of an optimizer's step first of all: the loss, made anew where it is told how."""
+def evaluate_closure(closure: Callable[[], Any] | None) -> Any:
+    """Return the loss of the closure, which torch allows an optimizer's step to receive; None without a closure."""
     if closure is None:
         return None
     with torch.enable_grad():
         return closure()
 
 
-def kind_of(name: str, p: Tensor) -> str:
-    """matrix, embedding, head or vector."""
+def parameter_kind(name: str, p: Tensor) -> str:
+    """Return the group of a parameter: matrix, embedding, head or vector."""
     if p.dim() < 2:
         return "vector"
     if name.startswith(("wte", "wpe")):
@@ -104,7 +108,7 @@ def kind_of(name: str, p: Tensor) -> str:
 
 @dataclass
 class AdamLikeConfig(OptimizerConfig):
-    """Two averages of each gradient, of itself and of its square."""
+    """Settings of optimizers that keep running averages of each gradient and of its square."""
 
     beta1: float = 0.9  # decay of the average of gradients
     beta2: float = 0.95  # decay of the average of squared gradients
@@ -116,8 +120,10 @@ class AdamLikeConfig(OptimizerConfig):
             check.within(key, 0, 1)
 
     def default_lr(self, n_embd: int) -> float:
-        """1e-3 at nanoGPT's baby width of 384 and 5e-4 at GPT-2's 768, close to what is used there; matrices of Adam
-        want rates in inverse proportion to width (Yang et al. 2022)."""
+        """Return a learning rate in inverse proportion to the width (Yang et al. 2022).
+
+        It is 1e-3 at width 384 (nanoGPT's baby model) and 5e-4 at width 768 (GPT-2), close to what these use.
+        """
         return 0.384 / n_embd
 
     def state_bytes(self, numel: int, matrix: bool) -> int:

@@ -1,4 +1,4 @@
-"""Torch's own optimizers, and Lion, which it lacks."""
+"""Optimizers of torch, and Lion, which torch does not have."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import torch
 from torch import nn
 
 from lm.base.checks import Check
-from lm.optim.base import AdamLikeConfig, OptimizerConfig, evaluated
+from lm.optim.base import AdamLikeConfig, OptimizerConfig, evaluate_closure
 
 
 @dataclass
 class AdamWConfig(AdamLikeConfig):
-    """Loshchilov and Hutter 2019. Fused, it is the cheapest step on a CPU and on a GPU."""
+    """AdamW (Loshchilov and Hutter 2019). Its fused step is the fastest one on a CPU and on a GPU."""
 
     def build(self, model: nn.Module, fused: bool = True) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.groups(model), fused=fused, **self.moments)
+        return torch.optim.AdamW(self.parameter_groups(model), fused=fused, **self.moments)
 
 
 @dataclass
 class AdamConfig(AdamLikeConfig):
-    """Kingma and Ba 2015: decay is part of the gradient, and so is divided by its size like the rest."""
+    """Adam (Kingma and Ba 2015). Weight decay is part of the gradient, so it is divided by the gradient's size too."""
 
     weight_decay: float = 0.0
 
     def build(self, model: nn.Module, fused: bool = True) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.groups(model), fused=fused, **self.moments)
+        return torch.optim.Adam(self.parameter_groups(model), fused=fused, **self.moments)
 
 
 @dataclass
 class SGDConfig(OptimizerConfig):
-    """Gradient descent with momentum. A transformer's gradients differ so much in size that it learns slowly."""
+    """Gradient descent with momentum. It learns slowly, because gradients of a transformer differ widely in size."""
 
     weight_decay: float = 0.0
     momentum: float = 0.9  # decay of the average of gradients
@@ -41,13 +41,15 @@ class SGDConfig(OptimizerConfig):
 
     def check(self, check: Check) -> None:
         check.within("momentum", 0, 1)
-        check.that(self.momentum > 0 or not self.nesterov, "nesterov", "be false without optimizer.momentum")
+        check.require(self.momentum > 0 or not self.nesterov, "nesterov", "be false without optimizer.momentum")
 
     def default_lr(self, n_embd: int) -> float:
         return 0.3
 
     def build(self, model: nn.Module, fused: bool = True) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.groups(model), momentum=self.momentum, nesterov=self.nesterov, fused=fused)
+        return torch.optim.SGD(
+            self.parameter_groups(model), momentum=self.momentum, nesterov=self.nesterov, fused=fused
+        )
 
     def state_bytes(self, numel: int, matrix: bool) -> int:
         return 4 * numel if self.momentum else 0
@@ -55,7 +57,7 @@ class SGDConfig(OptimizerConfig):
 
 @dataclass
 class RMSpropConfig(OptimizerConfig):
-    """Hinton's lecture of 2012: each gradient is divided by the root of its squares' average."""
+    """RMSprop (Hinton's lecture of 2012): each gradient is divided by its running root mean square."""
 
     weight_decay: float = 0.0
     alpha: float = 0.99  # decay of the average of squared gradients
@@ -71,7 +73,7 @@ class RMSpropConfig(OptimizerConfig):
         return 0.128 / n_embd
 
     def build(self, model: nn.Module, fused: bool = True) -> torch.optim.Optimizer:
-        return torch.optim.RMSprop(self.groups(model), alpha=self.alpha, momentum=self.momentum, eps=self.eps)
+        return torch.optim.RMSprop(self.parameter_groups(model), alpha=self.alpha, momentum=self.momentum, eps=self.eps)
 
     def state_bytes(self, numel: int, matrix: bool) -> int:
         return 4 * numel * (2 if self.momentum else 1)
@@ -82,8 +84,10 @@ class RMSpropConfig(OptimizerConfig):
 
 @dataclass
 class LionConfig(OptimizerConfig):
-    """The sign of an average of gradients (Chen et al. 2023): half of Adam's memory. Rates are a third to a tenth of
-    Adam's, and decay as much larger."""
+    """Lion (Chen et al. 2023): the update is the sign of an average of gradients. It needs half of Adam's memory.
+
+    Learning rates are a third to a tenth of Adam's, and weight decay is larger by the same factor.
+    """
 
     weight_decay: float = 1.0
     beta1: float = 0.9  # weight of the average in the update's direction
@@ -97,7 +101,7 @@ class LionConfig(OptimizerConfig):
         return 0.18 / n_embd
 
     def build(self, model: nn.Module, fused: bool = True) -> torch.optim.Optimizer:
-        return Lion(self.groups(model), self.beta1, self.beta2)
+        return Lion(self.parameter_groups(model), self.beta1, self.beta2)
 
     def state_bytes(self, numel: int, matrix: bool) -> int:
         return 4 * numel
@@ -107,14 +111,14 @@ class LionConfig(OptimizerConfig):
 
 
 class Lion(torch.optim.Optimizer):
-    """Over groups that each have their `lr` and `weight_decay`."""
+    """The Lion optimizer. Each parameter group has its own `lr` and `weight_decay`."""
 
     def __init__(self, groups: Any, beta1: float, beta2: float) -> None:
         super().__init__(groups, {"beta1": beta1, "beta2": beta2})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        loss = evaluated(closure)
+        loss = evaluate_closure(closure)
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is None:

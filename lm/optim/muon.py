@@ -1,4 +1,4 @@
-"""Muon for the blocks' matrices, AdamW for the rest, in one optimizer."""
+"""Muon for the matrices of the blocks and AdamW for all other parameters, in one optimizer."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from lm.base.checks import Check
-from lm.base.hardware import fast_bf16
-from lm.optim.base import AdamLikeConfig, evaluated
+from lm.base.hardware import has_fast_bf16
+from lm.optim.base import AdamLikeConfig, evaluate_closure
 
-# The odd polynomial whose iteration takes singular values to about 1 (Jordan et al. 2024).
+# Coefficients of an odd polynomial. Iterating it moves singular values close to 1 (Jordan et al. 2024).
 QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
 @dataclass
 class MuonConfig(AdamLikeConfig):
-    """Momentum whose matrices are made orthogonal (Jordan et al. 2024): every direction of a matrix learns alike.
+    """Muon (Jordan et al. 2024): orthogonalized momentum, so that all directions of a matrix learn at the same speed.
 
-    `lr` is that of the matrices; the ratios give embeddings, head and vectors theirs, which AdamW trains.
+    `lr` is the learning rate of the matrices. AdamW trains embeddings, head and vectors; their learning rates follow
+    from the ratios.
     """
 
     weight_decay: float = 0.0
@@ -44,14 +45,14 @@ class MuonConfig(AdamLikeConfig):
 
     def build(self, model: nn.Module, fused: bool = True) -> torch.optim.Optimizer:
         groups: list[dict[str, Any]] = []
-        for group in self.groups(model):
+        for group in self.parameter_groups(model):
             if group["kind"] != "matrix":
                 groups.append(group | {"muon": False})
                 continue
-            same: dict[Any, list[tuple[str, Tensor]]] = {}  # one batch of products for all matrices of a shape
+            by_shape: dict[Any, list[tuple[str, Tensor]]] = {}  # matrices of one shape share a batch of matrix products
             for name, p in group["params"]:
-                same.setdefault((p.shape, pieces_of(model, name)), []).append((name, p))
-            for (_, count), params in same.items():
+                by_shape.setdefault((p.shape, count_pieces(model, name)), []).append((name, p))
+            for (_, count), params in by_shape.items():
                 groups.append(group | {"params": params, "muon": True, "pieces": count})
         return Muon(groups, momentum=self.momentum, ns_steps=self.ns_steps, fused=fused, **self.moments)
 
@@ -62,8 +63,8 @@ class MuonConfig(AdamLikeConfig):
         return 16 * numel
 
 
-def pieces_of(model: nn.Module, name: str) -> int:
-    """Of how many matrices of one shape a weight is made: queries, keys and values; gate and values."""
+def count_pieces(model: nn.Module, name: str) -> int:
+    """Return how many matrices of the same shape a weight consists of: query, key and value; gate and value."""
     config: Any = getattr(model, "config", None)
     if name.endswith("attn.c_attn.weight") and config.n_kv_head in (None, config.n_head):
         return 3
@@ -71,7 +72,7 @@ def pieces_of(model: nn.Module, name: str) -> int:
 
 
 class Muon(torch.optim.AdamW):
-    """Groups with `muon` are Muon's, the others AdamW's, whose code they run."""
+    """The Muon optimizer. Groups with muon=True take an orthogonalized step; torch's AdamW updates the others."""
 
     def __init__(self, groups: Any, *, momentum: float, ns_steps: int, **adamw: Any) -> None:
         super().__init__(groups, **adamw)
@@ -79,7 +80,7 @@ class Muon(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        loss = evaluated(closure)
+        loss = evaluate_closure(closure)
         everything = self.param_groups
         for group in everything:
             if group["muon"]:
@@ -98,29 +99,30 @@ class Muon(torch.optim.AdamW):
         for p in params:
             if not self.state[p]:
                 self.state[p]["momentum"] = torch.zeros_like(p)
-                self.state[p]["step"] = torch.zeros(())  # AdamW's loader looks for one
+                self.state[p]["step"] = torch.zeros(())  # AdamW expects it when it loads a state
         grads = [p.grad for p in params]
         averages = [self.state[p]["momentum"] for p in params]
         torch._foreach_lerp_(averages, grads, 1 - self.momentum)
-        ahead = torch._foreach_lerp(grads, averages, self.momentum)  # Nesterov's
+        ahead = torch._foreach_lerp(grads, averages, self.momentum)  # Nesterov momentum
         rows, columns = params[0].shape
         pieces = group["pieces"]
         batch = torch.stack(list(ahead)).view(-1, rows // pieces, columns)
-        update = orthogonal(batch, self.ns_steps).reshape(len(params), rows, columns)
-        # a tall matrix of orthonormal columns is as loud a map as a square one only if scaled up (Jordan et al. 2024)
+        update = orthogonalize(batch, self.ns_steps).reshape(len(params), rows, columns)
+        # scale up tall matrices, so that their outputs are as large as those of square ones (Jordan et al. 2024)
         size = max(1.0, rows / pieces / columns) ** 0.5
         if group["weight_decay"]:
             torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
         torch._foreach_add_(params, list(update.to(params[0].dtype).unbind()), alpha=-group["lr"] * size)
 
 
-def orthogonal(batch: Tensor, steps: int) -> Tensor:
-    """The nearest matrices with singular values near 1: (K, rows, columns), by Newton and Schulz in bf16.
+def orthogonalize(batch: Tensor, steps: int) -> Tensor:
+    """Move the singular values of matrices (K, rows, columns) close to 1, with `steps` Newton-Schulz iterations.
 
-    In fp32 where bf16 would be emulated. Singular values end between 0.7 and 1.2, which is near enough.
+    It computes in bf16, or in fp32 if the device emulates bf16. The singular values end up between 0.7 and 1.2, which
+    is close enough.
     """
     a, b, c = QUINTIC
-    x = batch.bfloat16() if fast_bf16(batch.device.type) else batch
+    x = batch.bfloat16() if has_fast_bf16(batch.device.type) else batch
     tall = x.size(1) > x.size(2)
     if tall:
         x = x.mT

@@ -1,4 +1,4 @@
-"""What may differ between the sessions of a run, and how differences are shown."""
+"""Rules for which config keys may change when a run is resumed or forked, and the report of such changes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from lm.base.errors import UserError
 
-# What may change when a run goes on: how long, on which hardware, and what is shown or kept of it.
+# Keys that may change when a run is resumed: its length, the hardware, and what is logged or saved.
 CHANGEABLE_KEYS = (
     "name", "init_from", "device", "attention.", "callbacks.", "logger.", "trainer.max_", "trainer.accelerator",
     "trainer.devices", "trainer.log_every", "trainer.save_every", "trainer.val_every", "trainer.peak_tflops",
@@ -19,34 +19,35 @@ CHANGEABLE_KEYS = (
 )  # fmt: skip
 
 
-# What a fork may have otherwise than the run that it leaves, which holds all else of it.
+# Keys that may differ between a fork and the run it is forked from; all other keys must be equal.
 FORKABLE_KEYS = (*CHANGEABLE_KEYS, "schedule.", "loss.", "trainer.", "optimizer.lr", "optimizer.grad_clip")
 
-# What a change of FREE keys does to the rest of a run, where it does something.
+# Effects of changing some of CHANGEABLE_KEYS on the rest of a run: space-separated keys -> effect.
 EFFECTS = {
-    "callbacks.average.": "validations, samples and best.ckpt see other weights from here on",
-    "data.micro_batch_size trainer.devices": "the same batches in other portions: sums round otherwise, dropout falls "
-    "otherwise",
-    "device trainer.accelerator attention. trainer.deterministic": "other kernels, which round otherwise",
-    "trainer.val_every": "early stopping, a plateau and best.ckpt see other validations",
+    "callbacks.average.": "validations, samples and best.ckpt use different weights from here on",
+    "data.micro_batch_size trainer.devices": "the same batches are split differently, so sums round differently and "
+    "dropout masks differ",
+    "device trainer.accelerator attention. trainer.deterministic": "different kernels, which round differently",
+    "trainer.val_every": "early stopping, the plateau schedule and best.ckpt are based on different validations",
 }
 
 
 def restore_origin(config: dict[str, Any], old: dict[str, Any], directory: Path) -> dict[str, Any]:
-    """Return the config with what the run in `directory` began with, which need not be typed again.
+    """Return `config` with `init_from` and `trainer.fork` as recorded in `old`, the config of the run in `directory`.
 
-    Raises UserError when another beginning is typed: it would have no effect on a run that has begun.
+    When a run is resumed, these two keys can be left out. Raises UserError if either is set to a different value,
+    because it would have no effect on a run that has already started.
     """
     before = {"init_from": old.get("init_from"), "trainer.fork": (old.get("trainer") or {}).get("fork")}
-    typed = {"init_from": config["init_from"], "trainer.fork": config["trainer"]["fork"]}
-    for key, value in typed.items():
+    requested = {"init_from": config["init_from"], "trainer.fork": config["trainer"]["fork"]}
+    for key, value in requested.items():
         if value is not None and not same_path(value, before[key]):
-            began = [f"from {k}={v}" for k, v in before.items() if v is not None] or ["from scratch"]
+            origins = [f"from {k}={v}" for k, v in before.items() if v is not None] or ["from scratch"]
             raise UserError(
-                f"{directory} has begun already, {began[0]}, and would be resumed: {key}={value} has no effect on it. "
-                "Choose another name="
+                f"{directory} was already started {origins[0]} and would be resumed, so {key}={value} would have no "
+                "effect. To start a new run, choose another name="
             )
-    if (old.get("tokenizer") or {}).get("kind") == "InitFrom":  # which tokenizer it is has been decided
+    if (old.get("tokenizer") or {}).get("kind") == "InitFrom":  # the tokenizer was chosen when the run started
         parsing = {"parse_special": True} if config["tokenizer"].get("parse_special") else {}
         config = config | {"tokenizer": {"kind": "InitFrom"} | parsing}
     trainer = config["trainer"] | {"fork": before["trainer.fork"]}
@@ -54,11 +55,12 @@ def restore_origin(config: dict[str, Any], old: dict[str, Any], directory: Path)
 
 
 def same_path(a: str, b: str | None) -> bool:
-    """Tell whether two paths, as they were typed, stand for the same place. `hf:` may stand before a path."""
+    """Tell whether two paths, as given by the user, refer to the same place. A path may start with `hf:`."""
     return b is not None and (a == b or Path(a).expanduser().resolve() == Path(b).expanduser().resolve())
 
 
-def effects(changes: dict[str, Any]) -> list[str]:
+def describe_effects(changes: dict[str, Any]) -> list[str]:
+    """Return a line for each entry of EFFECTS that the changed keys touch."""
     return [
         f"  {', '.join(changed)}: {effect}"
         for keys, effect in EFFECTS.items()
@@ -67,21 +69,25 @@ def effects(changes: dict[str, Any]) -> list[str]:
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{'model': {'n_layer': 4}} -> {'model.n_layer': 4}."""
+    """Flatten a nested config: `{'model': {'n_layer': 4}}` becomes `{'model.n_layer': 4}`."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
 
 
-def changed_keys(old: dict[str, Any], new: dict[str, Any], usual: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Key -> (old value, new value), of every key in which two configs differ."""
+def find_changes(old: dict[str, Any], new: dict[str, Any], defaults: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return `{key: (old value, new value)}` for every key in which two configs differ.
+
+    A key that `old` lacks, because it was written by an earlier version, has its value in `defaults`.
+    """
     b = flatten(new)
-    a = {key: value for key, value in flatten(usual).items() if key in b} | flatten(old)
+    a = {key: value for key, value in flatten(defaults).items() if key in b} | flatten(old)
     return {key: (a.get(key), b.get(key)) for key in (a | b) if a.get(key) != b.get(key)}
 
 
 def format_changes(changes: dict[str, tuple[Any, Any]]) -> str:
+    """Return an aligned table with one line per changed key."""
     rows = [(key, f"was {old}", f"now {new}") for key, (old, new) in changes.items()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)

@@ -1,4 +1,7 @@
-"""Checkpoints as scripts need them: path -> model + tokenizer. Nothing is unpickled but plain values and tensors."""
+"""Write, verify and load checkpoints.
+
+Loading unpickles only plain values and tensors (`torch.load(weights_only=True)`), never code.
+"""
 
 from __future__ import annotations
 
@@ -16,35 +19,38 @@ from safetensors import SafetensorError, safe_open
 from lm import __version__
 from lm.base import commands
 from lm.base.errors import UserError
-from lm.base.files import replacing
+from lm.base.files import atomic_replace
 from lm.data.tokenizer import Tokenizer, from_json
 from lm.model import GPT, GPTConfig, huggingface, with_weights
+from lm.run.integrity import CompressedCheckpoint, require_uncompressed, verify
 from lm.run.lock import current_owner
 
 log = logging.getLogger("lm")
-FORMAT = 2  # 1: the optimizer's state without the names of its parameters, which no run can go on from
+FORMAT = 2  # Format 1 lacks the parameter names in the optimizer state, so it cannot be resumed.
 
 
 @dataclass(frozen=True)
 class Checkpoint:
+    """A model with its tokenizer, as loaded from a checkpoint or an exported model."""
+
     path: Path
     model: GPT  # in eval mode, on the CPU
     tokenizer: Tokenizer
     step: int
-    metrics: dict[str, float]  # the newest of each when it was saved
+    metrics: dict[str, float]  # the latest value of each metric when the checkpoint was saved
 
     def __post_init__(self) -> None:
-        """The vocabulary of the model may be larger than that of the tokenizer, as in padded models, never smaller."""
+        """Raises UserError if the model has fewer rows than the tokenizer has ids. More rows are padding."""
         rows, ids = self.model.vocab_size, self.tokenizer.vocab_size
         if rows < ids:
             raise UserError(
-                f"{self.path} cannot be loaded: its tokenizer has {ids:,} ids, but its model only has {rows:,} rows "
-                "for them; the tokenizer must be the one that the model was trained with"
+                f"{self.path} cannot be loaded: its tokenizer has {ids:,} ids, but its model has only {rows:,} "
+                "embedding rows; use the tokenizer that the model was trained with"
             )
 
 
 def describe(model: GPT, tokenizer: Tokenizer) -> dict[str, Any]:
-    """What a checkpoint says of itself, in plain values, beside what Lightning writes."""
+    """Return the metadata that is stored under the key `lm` of a checkpoint, in addition to Lightning's own content."""
     return {
         "format_version": FORMAT,
         "version": __version__,
@@ -55,131 +61,104 @@ def describe(model: GPT, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def write(data: dict[str, Any], path: Path) -> None:
-    """Save so that the name never stands for half a file, even when the power fails."""
-    with replacing(path) as aside, aside.open("wb") as file:
+    """Save a checkpoint atomically: `path` is never a partial file, even after a power failure."""
+    with atomic_replace(path) as temporary, temporary.open("wb") as file:
         try:
             torch.save(data, file)
         except RuntimeError as error:
-            if isinstance(error.__context__, OSError):  # a full disk: torch's writer goes on, and wonders where it is
+            # On a full disk torch's writer continues, then fails on its own file position; report the first error.
+            if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
         file.flush()
         os.fsync(file.fileno())
 
 
-def verify(path: Path) -> None:
-    """Raises UserError unless every byte is as it was written.
+def find_newest_valid(folder: Path) -> Path | None:
+    """Return the checkpoint in `folder` to resume from.
 
-    torch writes a zip archive with the checksum of each record, and does not look at them when it reads.
-    """
-    try:
-        require_stored(path)
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-        raise UserError(f"{path} is cut off, or no checkpoint") from error
-    if damaged:
-        raise UserError(f"{path} is damaged: the checksum of {damaged} is another")
-
-
-class Compressed(UserError):
-    pass
-
-
-def require_stored(path: Path) -> None:
-    """Raises Compressed unless what is in the archive takes as much room as its file, as torch writes it."""
-    with zipfile.ZipFile(path) as archive:
-        records = archive.infolist()
-    if (
-        any(r.compress_type != zipfile.ZIP_STORED for r in records)
-        or sum(r.file_size for r in records) > path.stat().st_size
-    ):
-        raise Compressed(f"{path} cannot be loaded: it is compressed, as no checkpoint is")
-
-
-def newest_valid(folder: Path) -> Path | None:
-    """The checkpoint of `folder` to go on from: last.ckpt, or if that is damaged or gone, the latest that is whole.
-
-    None where there is none at all. Raises UserError when there are some, and all are damaged.
+    This is last.ckpt or, if that is corrupted or missing, the newest valid checkpoint. Returns None if there are no
+    checkpoints. Raises UserError if there are some and all are corrupted.
     """
     last = folder / "last.ckpt"
-    found = sorted(path for path in folder.glob("*.ckpt") if path != last)
-    whole: dict[Path, int] = {}
-    for path in [last, *found]:
+    others = sorted(path for path in folder.glob("*.ckpt") if path != last)
+    valid: dict[Path, int] = {}  # path -> step
+    for path in [last, *others]:
         try:
             verify(path)
-            whole[path] = read(path)["global_step"]
+            valid[path] = read(path)["global_step"]
         except UserError as error:
             if path.exists():
                 log.warning("%s", error)
-        if path in whole and path == last:
+        if path in valid and path == last:
             return last
-    if not whole:
-        if found or last.exists():
-            raise UserError(f"{folder}: every checkpoint is damaged; remove them to begin this run anew")
+    if not valid:
+        if others or last.exists():
+            raise UserError(f"{folder}: every checkpoint is corrupted; remove them to start this run from scratch")
         return None
-    latest = max(whole, key=whole.__getitem__)
-    log.warning("going on from %s instead of last.ckpt", latest.name)
-    return latest
+    newest = max(valid, key=valid.__getitem__)
+    log.warning("resuming from %s instead of last.ckpt", newest.name)
+    return newest
 
 
 def find(path: Path) -> Path:
-    """Return the checkpoint that a run directory or a file stands for: of a run, the best one, else the last.
+    """Return the checkpoint file to load for a run directory or a file.
 
-    Of a run that is still training it is the last: its best may be old, and soon another. Raises UserError where there
-    is none.
+    For a run directory this is best.ckpt, or last.ckpt if there is no best one. While the run is still training it is
+    last.ckpt, because the best one may be old and may soon be replaced. Raises UserError if there is no checkpoint.
     """
     path = path.expanduser()
     if not path.exists():
-        meant = Path("outputs") / path
-        raise UserError(f"{path}: no such run or checkpoint" + (f"; did you mean {meant}?" if meant.exists() else ""))
+        suggestion = Path("outputs") / path
+        hint = f"; did you mean {suggestion}?" if suggestion.exists() else ""
+        raise UserError(f"{path}: no such run or checkpoint{hint}")
     if not path.is_dir():
         return path
     for name in ("last.ckpt", "best.ckpt") if current_owner(path) else ("best.ckpt", "last.ckpt"):
         if (path / "checkpoints" / name).exists():
             return path / "checkpoints" / name
-    raise UserError(f"{path} holds no checkpoint yet (looked for checkpoints/best.ckpt and last.ckpt)")
+    raise UserError(f"{path} has no checkpoint yet (looked for checkpoints/best.ckpt and checkpoints/last.ckpt)")
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return the raw content of a checkpoint file. Raises UserError unless it is a whole one of ours."""
+    """Return the raw content of a checkpoint file. Raises UserError if it is not a valid checkpoint of this project."""
     path = find(path)
     try:
         if zipped := zipfile.is_zipfile(path):
-            require_stored(path)
+            require_uncompressed(path)
         data = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except Compressed:
+    except CompressedCheckpoint:
         raise
-    except Exception as error:  # torch raises whatever its readers raise
+    except Exception as error:  # torch.load raises many types of exception
         code = "Unsupported global" in str(error) or "Unsupported class" in str(error)
-        why = "it holds pickled code, which is never run" if code else "it is truncated or no checkpoint"
-        raise UserError(f"{path} cannot be loaded: {why}") from error
+        reason = "it contains pickled code, which is never run" if code else "it is truncated or is not a checkpoint"
+        raise UserError(f"{path} cannot be loaded: {reason}") from error
     if not isinstance(data, dict) or "lm" not in data:
-        raise UserError(f"{path} cannot be loaded: it is no checkpoint of this project")
+        raise UserError(f"{path} cannot be loaded: it is not a checkpoint of this project")
     about = data["lm"]
-    about["format_version"] = about.pop("format", about.get("format_version"))  # as it was called in the first
+    about["format_version"] = about.pop("format", about.get("format_version"))  # the key was `format` at first
     if about["format_version"] > FORMAT:
-        raise UserError(f"{path} was written by a newer version ({about['version']}) than this ({__version__})")
+        raise UserError(f"{path} was written by version {about['version']}, which is newer than {__version__}")
     return data
 
 
-def require_names(data: dict[str, Any], path: Path) -> None:
-    """Raises UserError for a checkpoint whose optimizer's state cannot be told to parameters."""
+def require_param_names(data: dict[str, Any], path: Path) -> None:
+    """Raises UserError if the optimizer state of a checkpoint cannot be matched to parameters by name."""
     for state in data["optimizer_states"]:
         if any("param_names" not in group for group in state["param_groups"]):
             about = data["lm"]
             raise UserError(
-                f"{path} was written by version {about['version']}, format {about['format_version']}, and this version "
-                f"({__version__}) cannot resume its optimizer; a new run can start from its weights: "
+                f"{path} was written by version {about['version']} in format {about['format_version']}, and this "
+                f"version ({__version__}) cannot resume its optimizer; to start a new run from its weights, use "
                 f"{commands.shell(commands.override('init_from', path))}"
             )
 
 
 def load(path: Path | str) -> Checkpoint:
-    """Model and tokenizer of a run directory, a checkpoint file, or what scripts/export.py has made of one: a directory
-    (which can be written hf:<directory> too) or a .safetensors file.
+    """Load the model and tokenizer of a run directory, a checkpoint file, or an output of scripts/export.py.
 
-    Raises UserError with one clear line. Logs a warning when the run is still training.
+    Such an output is a directory in Hugging Face format, which may be written `hf:<directory>`, or a .safetensors file.
+    Raises UserError with a message of one line. Logs a warning if the run is still training.
     """
     folder = Path(str(path).removeprefix("hf:")).expanduser()
     if str(path).startswith("hf:") or (folder / huggingface.CONFIG).exists():
@@ -189,21 +168,22 @@ def load(path: Path | str) -> Checkpoint:
     path = find(folder)
     data = read(path)
     if folder.is_dir() and current_owner(folder):
-        log.warning("%s is still training: this is its latest checkpoint, of step %d", folder, data["global_step"])
+        log.warning("%s is still training; using its latest checkpoint, from step %d", folder, data["global_step"])
     return from_data(data, path)
 
 
 def from_data(data: dict[str, Any], path: Path) -> Checkpoint:
-    """Build the model and tokenizer of a checkpoint's content, as `read` returned it. Raises UserError."""
+    """Build the model and tokenizer from the content of a checkpoint, as returned by `read`. Raises UserError."""
     about = data["lm"]
-    prefix = "model."  # of the LightningModule's attribute
+    prefix = "model."  # the attribute of the LightningModule that holds the GPT
     weights = {k.removeprefix(prefix): v for k, v in data["state_dict"].items() if k.startswith(prefix)}
     try:
         model = with_weights(GPTConfig(**about["model"]), about["vocab_size"], weights)
-    except (ValueError, TypeError) as error:  # a field that this version does not know
+    except (ValueError, TypeError) as error:  # e.g. a field that this version does not know
         raise UserError(f"{path} cannot be loaded: {error}") from error
-    for name, p in model.named_parameters() if about.get("average") else ():
-        p.data.copy_(about["average"][name])  # that is what was validated
+    if average := about.get("average"):
+        for name, p in model.named_parameters():
+            p.data.copy_(average[name])  # validation used the averaged weights
     try:
         tokenizer = from_json(about["tokenizer"])
     except UserError as error:
@@ -212,14 +192,14 @@ def from_data(data: dict[str, Any], path: Path) -> Checkpoint:
 
 
 def load_safetensors(path: Path) -> Checkpoint:
-    """What scripts/export.py --format safetensors wrote, as `load` does."""
+    """Load a file written by `scripts/export.py --format safetensors`. Raises UserError."""
     try:
         with safe_open(path, "pt") as file:
             about, weights = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} cannot be loaded: it is truncated, or no safetensors file") from error
+        raise UserError(f"{path} cannot be loaded: it is truncated or is not a safetensors file") from error
     if not {"model", "vocab_size", "tokenizer", "step"} <= about.keys():
-        raise UserError(f"{path} cannot be loaded: it was not exported from this project")
+        raise UserError(f"{path} cannot be loaded: it was not exported by scripts/export.py of this project")
     try:
         config = GPTConfig(**json.loads(about["model"]))
         if config.tie_embeddings and "wte.weight" in weights:
@@ -232,13 +212,13 @@ def load_safetensors(path: Path) -> Checkpoint:
 
 
 def set_step_count(checkpoint: dict[str, Any]) -> None:
-    """Correct Lightning's count of optimizer steps, which is sometimes one too high or too low after a restart."""
+    """Correct Lightning's count of optimizer steps, which can be off by one after a restart."""
     loops = checkpoint["loops"]["fit_loop"]
     loops["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"]
 
 
 def set_batch_counts(checkpoint: dict[str, Any], accumulate: int) -> None:
-    """Derive Lightning's counts of micro-batches from the step, as they depend on data.micro_batch_size.
+    """Recompute Lightning's counts of micro-batches from the step, because data.micro_batch_size may have changed.
 
     Checkpoints are written between optimizer steps, after the validation of the step.
     """

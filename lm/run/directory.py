@@ -1,4 +1,4 @@
-"""The run directory: one config for life, and run.json, the record of what was done there."""
+"""The run directory: config.yaml, the one config of the run, and run.json, the record of its sessions."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from lm.run import lock
 from lm.run.changes import (
     CHANGEABLE_KEYS,
     FORKABLE_KEYS,
-    changed_keys,
-    effects,
+    describe_effects,
+    find_changes,
     flatten,
     format_changes,
     restore_origin,
@@ -40,7 +40,10 @@ log = logging.getLogger("lm")
 
 
 class Interrupted(BaseException):
-    """The run was asked to stop, and has saved. `status` is what the process exits with: 128 + the signal's number."""
+    """The run was asked to stop and has saved a checkpoint.
+
+    `status` is the exit status of the process: 128 + the number of the signal.
+    """
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}")
@@ -49,16 +52,17 @@ class Interrupted(BaseException):
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Make signals that end a process raise Interrupted, so that whatever is prepared is cleaned up.
+    """Raise Interrupted inside the block when the process is asked to end, so that cleanup runs.
 
-    Training has handlers of its own (lm/training/callbacks/signals.py). SIGHUP stays ignored under nohup.
+    Training installs its own handlers (lm/training/callbacks/signals.py). SIGHUP stays ignored under nohup.
     """
 
     def stop(signum: int, frame: FrameType | None) -> None:
         raise Interrupted(signum)
 
     numbers = [signal.SIGINT, signal.SIGTERM]
-    numbers += [signal.SIGHUP] * (signal.getsignal(signal.SIGHUP) != signal.SIG_IGN)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     before = {signum: signal.signal(signum, stop) for signum in numbers}
     try:
         yield
@@ -68,18 +72,20 @@ def interruptible() -> Iterator[None]:
 
 
 class Diverged(UserError):
-    """A loss or gradient is infinite or nan: the run cannot go on."""
+    """A loss or gradient is infinite or NaN, so the run cannot continue."""
 
 
 class Pruned(Exception):
-    """A search has seen enough of the run (lm/training/callbacks/pruning.py)."""
+    """A search has stopped the run early (lm/training/callbacks/pruning.py)."""
 
 
 @dataclass
 class Run:
+    """A run directory with its config and record."""
+
     directory: Path
     config: dict[str, Any]
-    record: dict[str, Any]  # what run.json holds
+    record: dict[str, Any]  # the content of run.json
 
     @property
     def finished(self) -> bool:
@@ -87,76 +93,77 @@ class Run:
 
     @contextmanager
     def session(self, step: int, **facts: Any) -> Iterator[None]:
-        """Around the training that takes the run on from `step`; how it ends is recorded in run.json."""
+        """Record a session in run.json: training inside the block starts at `step`, and its outcome is recorded."""
         self.write("config.yaml", yaml.safe_dump(self.config, sort_keys=False))
         command = shlex.join(["python", *sys.argv])
         session = {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "command": command, "from_step": step}
         self.update(
             name=self.directory.name,
             status="running",
-            **environment(),
+            **collect_environment(),
             **facts,
             sessions=[*self.record.get("sessions", []), session],
         )
         try:
             yield
         except BaseException as error:
-            with suppress(OSError):  # a full disk, which is the error perhaps
+            with suppress(OSError):  # the disk may be full, which may also be the error itself
                 status = {Interrupted: "stopped", Pruned: "pruned"}.get(type(error), "failed")
                 self.update(status=status, error=str(error))
             raise
         self.update(status="finished", error=None)
 
     def update(self, **fields: Any) -> None:
-        """Merge fields into run.json, which is always whole on disk."""
+        """Merge fields into run.json, which is replaced atomically."""
         self.record.update(fields)
         self.write("run.json", json.dumps(self.record, indent=2) + "\n")
 
     def require_text(self, digest: str) -> None:
-        """Raises UserError when the run was trained on another text than the one with this digest."""
+        """Raises UserError if the run was trained on a text with a different digest."""
         if self.record.get("text", digest) != digest:
             raise UserError(
-                f"{self.directory} was trained on another text than this corpus now holds; choose another name= (a run "
-                "of an older version may need corpus.whole_documents=true, or its files named one by one with "
+                f"{self.directory} was trained on a different text than this corpus now contains; choose another name= "
+                "(a run started by an older version may need corpus.whole_documents=true, or every file listed in "
                 "corpus.path)"
             )
 
     def write(self, name: str, text: str) -> None:
-        """A file of the run, whole or not at all."""
+        """Write a file of the run atomically, on rank 0 only."""
         if is_main_process():
             write_text(self.directory / name, text)
 
 
 def open_run(
-    directory: Path, config: dict[str, Any], usual: dict[str, Any] | None = None, fork: Path | None = None
+    directory: Path, config: dict[str, Any], defaults: dict[str, Any] | None = None, fork: Path | None = None
 ) -> Run:
-    """The run in `directory`, to be started, continued, or forked from another's checkpoint; nothing is written yet.
+    """Return the run in `directory`, to be started, resumed, or forked from another run's checkpoint.
 
-    `usual` holds the defaults: what a run did whose version did not know a choice yet. Raises UserError, with the
-    difference, when that one was trained with another config, FREE keys aside; of a fork's origin, FORKED keys. A
-    directory without a checkpoint has nothing to lose and is started anew.
+    Nothing is written yet. A directory without a checkpoint is started from scratch. `defaults` gives the values of
+    keys that did not exist in the version that started the run. Raises UserError, with the differences, if the run was
+    trained with another config (except CHANGEABLE_KEYS), or if a fork differs from its origin (except FORKABLE_KEYS).
     """
     run = Run(directory, config, {})
     if has_begun(directory):
         run.record = read_record(directory / "run.json")
         old = read_config(directory / "config.yaml")
         run.config = config = restore_origin(config, old, directory)
-        changes = changed_keys(old, config, usual or {})
+        changes = find_changes(old, config, defaults or {})
         if refused := {key: pair for key, pair in changes.items() if not key.startswith(CHANGEABLE_KEYS)}:
             raise UserError(
-                f"{directory} was trained with another config; to continue it, type what it was trained with, "
+                f"{directory} was trained with a different config; to resume it, use the values it was trained with, "
                 f"or choose another name=\n{format_changes(refused)}"
             )
         if changes:
-            log.info("continuing with changes:\n%s", "\n".join([format_changes(changes), *effects(changes)]))
-            run.record["status"] = "changed"  # finished by its old config perhaps, but not by this one
+            log.info("resuming with changes:\n%s", "\n".join([format_changes(changes), *describe_effects(changes)]))
+            run.record["status"] = "changed"  # it may be finished under its old config, but not under this one
     elif fork is not None:
         old = read_config(fork.parent.parent / "config.yaml")
-        changes = changed_keys(old, config, usual or {})
+        changes = find_changes(old, config, defaults or {})
         if refused := {key: pair for key, pair in changes.items() if not key.startswith(FORKABLE_KEYS)}:
             raise UserError(
-                f"trainer.fork={fork} may go on with another schedule, rate, loss or horizon, and what may always "
-                f"change; not with this (init_from= takes the weights alone):\n{format_changes(refused)}"
+                f"trainer.fork={fork}: a fork may change the schedule, learning rate, loss, number of steps and all "
+                "that may change on resuming, but not the keys below. To start a new run from the weights alone, use "
+                f"init_from=\n{format_changes(refused)}"
             )
         run.record["forked_from"] = str(fork)
     return run
@@ -168,13 +175,14 @@ def has_begun(directory: Path) -> bool:
 
 
 def read_config(path: Path) -> dict[str, Any]:
+    """Read the config.yaml of a run. Raises UserError if it is missing."""
     if not path.exists():
-        raise UserError(f"{path} is missing, which says how the run was trained")
+        raise UserError(f"{path} is missing; it contains the config that the run was trained with")
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def find_run(path: Path) -> Path | None:
-    """Return the directory of the run that a checkpoint, or what was exported of it, is in."""
+    """Return the run directory that contains a checkpoint or an exported model, or None."""
     return next((folder for folder in path.absolute().parents[:2] if (folder / "run.json").exists()), None)
 
 
@@ -186,29 +194,33 @@ def parses_special(directory: Path | None) -> bool:
 
 
 def read_record(path: Path) -> dict[str, Any]:
+    """Read a run.json; a missing one is an empty record. Raises UserError if it is corrupted."""
     try:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except json.JSONDecodeError as error:
-        raise UserError(f"{path} is damaged ({error}); remove it to go on without its record") from error
+        raise UserError(f"{path} is corrupted ({error}); remove it to continue without the record") from error
 
 
 def run_status(directory: Path, record: dict[str, Any]) -> str:
-    """preparing | running | paused | killed, or how the record says that it ended."""
-    said = record.get("status", "not begun")
-    if living := lock.current_owner(directory):
-        return "paused" if living.paused else "preparing" if said == "not begun" else "running"
-    return "killed" if said == "running" else said
+    """Return the status of a run: preparing, running, paused, killed, or the status in its record, e.g. finished."""
+    recorded = record.get("status", "not begun")
+    owner = lock.current_owner(directory)
+    if owner is None:
+        return "killed" if recorded == "running" else recorded
+    if owner.paused:
+        return "paused"
+    return "preparing" if recorded == "not begun" else "running"
 
 
-def environment() -> dict[str, Any]:
-    """What a run depends on beside its config and text: code and versions."""
+def collect_environment() -> dict[str, Any]:
+    """Return the facts that a run depends on besides its config and text: commit, uncommitted changes, versions."""
     names = ("torch", "lightning", "hydra-core", "omegaconf", "tokenizers", "numpy")
     versions = {"lm": __version__, "python": platform.python_version()} | {name: version(name) for name in names}
-    return {"git_commit": git("rev-parse", "HEAD"), "git_diff": git_diff(), "versions": versions}
+    return {"git_commit": run_git("rev-parse", "HEAD"), "git_diff": git_diff(), "versions": versions}
 
 
-def git(*command: str) -> str | None:
-    """What git says of this checkout; None outside git."""
+def run_git(*command: str) -> str | None:
+    """Return the output of a git command in this checkout, or None outside a git repository."""
     try:
         root = str(Path(__file__).parents[2])
         return subprocess.run(["git", "-C", root, *command], capture_output=True, text=True, check=True).stdout.strip()
@@ -217,6 +229,6 @@ def git(*command: str) -> str | None:
 
 
 def git_diff() -> str | None:
-    """A hash of what differs from the commit in the files it knows; None where nothing does, and outside git."""
-    diff = git("diff", "HEAD")
+    """Return a hash of the uncommitted changes to tracked files, or None if there are none or outside git."""
+    diff = run_git("diff", "HEAD")
     return hashlib.sha256(diff.encode()).hexdigest()[:20] if diff else None

@@ -1,4 +1,4 @@
-"""One process at a time owns a run directory; others learn who does, and may send it signals."""
+"""The lock of a run directory: one process owns it at a time, and other processes can find it and send it signals."""
 
 from __future__ import annotations
 
@@ -20,23 +20,25 @@ from lm.base.files import is_alive, remove, write_text
 from lm.base.hardware import is_main_process
 
 LOCK, OWNER = ".lock", ".owner.json"
-LINGER = 10.0  # seconds for which the loader processes of one that was killed may still hold its lock
+LOCK_WAIT_SECONDS = 10.0  # the data loader processes of a killed run may hold its lock for this long
 
-# What a run does at the end of the optimizer step at hand, by the signal that asks for it.
+# Actions that a run performs at the end of the current optimizer step, and the signals that request them.
 SIGNALS = {
-    "save": "SIGUSR1",  # a checkpoint, and on
-    "pause": "SIGUSR2",  # wait, until the same signal comes again
+    "save": "SIGUSR1",  # save a checkpoint and continue
+    "pause": "SIGUSR2",  # wait until the signal is sent again
     "resume": "SIGUSR2",
-    "stop": "SIGTERM",  # a checkpoint, and end
+    "stop": "SIGTERM",  # save a checkpoint and end
 }
 
 
-class Owned(UserError):
-    """Another process has the run."""
+class RunLocked(UserError):
+    """Another process owns the run directory."""
 
 
 @dataclass
 class Owner:
+    """The process that trains a run, as written to its run directory."""
+
     pid: int
     host: str
     since: str
@@ -45,46 +47,48 @@ class Owner:
 
 @contextmanager
 def acquire(directory: Path) -> Iterator[Owner]:
-    """Own a run directory while the block lasts. Raises Owned while another process does.
+    """Own a run directory for the duration of the block. Raises RunLocked if another process owns it.
 
-    The system lets go of the lock when a process ends, however it ends: nothing stale is left to be removed. The
-    processes that Lightning starts for further devices train under the main one's.
+    The operating system releases the lock when the process ends for any reason, so a lock is never stale. The
+    processes that Lightning starts for further devices share the lock of the main process.
     """
     if not is_main_process():
         yield Owner(os.getpid(), platform.node(), "")
         return
     directory.mkdir(parents=True, exist_ok=True)
-    lock, began = FileLock(directory / LOCK, timeout=0), time.monotonic()
+    lock, start = FileLock(directory / LOCK, timeout=0), time.monotonic()
     while True:
         try:
             lock.acquire()
             break
         except Timeout:
-            other = read(directory)
+            other = read_owner(directory)
             dead = other is None or (other.host == platform.node() and not is_alive(other.pid))
-            if not dead or time.monotonic() - began > LINGER:
+            if not dead or time.monotonic() - start > LOCK_WAIT_SECONDS:
                 who = f"process {other.pid} ({other.host}, since {other.since})" if other and not dead else "a process"
                 status = commands.script("control", commands.shortest_path(directory), "status")
-                raise Owned(
-                    f"{directory} is already being trained by {who}. Choose another name=, or look at it:\n  {status}"
+                raise RunLocked(
+                    f"{directory} is already being trained by {who}. Choose another name=, or see its status with\n"
+                    f"  {status}"
                 ) from None
             time.sleep(0.1)
     owner = Owner(os.getpid(), platform.node(), time.strftime("%Y-%m-%dT%H:%M:%S%z"))
     try:
-        write(directory, owner)
+        write_owner(directory, owner)
         yield owner
     finally:
         remove(directory / OWNER)
-        remove(directory / LOCK)  # while it is held: who waits for it sees that it is gone, and makes another
+        remove(directory / LOCK)  # while it is still held: a process that waits for it notices and creates a new one
         lock.release()
 
 
-def write(directory: Path, owner: Owner) -> None:
+def write_owner(directory: Path, owner: Owner) -> None:
+    """Write the owner to the run directory."""
     write_text(directory / OWNER, json.dumps(asdict(owner)) + "\n")
 
 
-def read(directory: Path) -> Owner | None:
-    """Who wrote that it owns the directory; it may be dead."""
+def read_owner(directory: Path) -> Owner | None:
+    """Return the owner as last written, or None. Its process may have ended."""
     try:
         return Owner(**json.loads((directory / OWNER).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -92,30 +96,35 @@ def read(directory: Path) -> Owner | None:
 
 
 def current_owner(directory: Path) -> Owner | None:
-    """The owner of a run directory, if one trains there now, on this machine or another."""
+    """Return the process that is training in the run directory now, on this machine or another, or None."""
     if not (directory / LOCK).exists():
         return None
     try:
         with FileLock(directory / LOCK, timeout=0):
             return None
     except Timeout:
-        return read(directory)
+        return read_owner(directory)
 
 
-def send(directory: Path, action: str) -> Owner:
-    """Ask the run for one of SIGNALS. Raises UserError when none is trained there, or not on this machine."""
+def send_signal(directory: Path, action: str) -> Owner:
+    """Send the signal for an action of SIGNALS to the process that trains a run, and return that process.
+
+    Raises UserError if the run is not being trained, or is being trained on another machine.
+    """
     owner = current_owner(directory)
     if owner is None:
         raise UserError(f"{directory} is not being trained now")
     if owner.host != platform.node():
-        raise UserError(f"{directory} is trained by process {owner.pid} on {owner.host}: say it there")
+        raise UserError(
+            f"{directory} is being trained by process {owner.pid} on {owner.host}; run this command on that machine"
+        )
     if action in ("pause", "resume") and owner.paused == (action == "pause"):
-        return owner  # it is so already
+        return owner  # already in the requested state; the signal would toggle it
     os.kill(owner.pid, getattr(signal, SIGNALS[action]))
     return owner
 
 
 def set_paused(directory: Path, paused: bool) -> None:
-    """Let others know that the run, which this process owns, is paused or not."""
-    if owner := read(directory):
-        write(directory, replace(owner, paused=paused))
+    """Record that the run, which this process owns, is paused or not."""
+    if owner := read_owner(directory):
+        write_owner(directory, replace(owner, paused=paused))

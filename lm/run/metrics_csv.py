@@ -1,4 +1,4 @@
-"""metrics.csv as figures, also of a run that is still being trained, or was killed."""
+"""Read metrics.csv, including that of a run that is still training or was killed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pathlib import Path
 
 from lm.base.errors import UserError
 
-Row = dict[str, float]  # "step", and what was logged there
+Row = dict[str, float]  # "step" and the metrics that were logged at this step
 
 
 def read_metrics(directory: Path) -> list[Row]:
-    """The rows of a run's metrics.csv; a last one that is being written, or was cut by a kill, is left out.
+    """Return the rows of a run's metrics.csv, or an empty list if the file does not exist.
 
-    None where there is no such file. Raises UserError when it is damaged.
+    An incomplete last row, which is being written or was cut off by a kill, is skipped. Raises UserError if the file is
+    corrupted.
     """
     path = directory / "metrics.csv"
     if not path.exists():
@@ -26,13 +27,15 @@ def read_metrics(directory: Path) -> list[Row]:
             rows.append({key: float(value) for key, value in row.items() if value})
             rows[-1]["step"]
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path} is damaged: its row {len(rows) + 1} is not figures by step") from error
+            raise UserError(
+                f"{path} is corrupted: row {len(rows) + 1} must contain numbers only and have a step"
+            ) from error
     return rows
 
 
-def training_seconds(rows: Sequence[Row], begin: float = 0.0) -> tuple[list[float], list[float]]:
-    """Steps, and the seconds of training until each since step `begin`: sums of steps x perf/step_ms."""
-    steps, seconds = [begin], [0.0]
+def training_seconds(rows: Sequence[Row], start: float = 0.0) -> tuple[list[float], list[float]]:
+    """Return steps and the seconds of training from step `start` to each: the sum of steps times perf/step_ms."""
+    steps, seconds = [start], [0.0]
     for row in rows:
         if "perf/step_ms" in row:
             seconds.append(seconds[-1] + (row["step"] - steps[-1]) * row["perf/step_ms"] / 1e3)

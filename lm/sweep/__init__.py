@@ -1,1 +1,1 @@
-"""Several runs by one command: a grid, a search, or a population."""
+"""Start several runs with one command: a grid, a search, or a population."""

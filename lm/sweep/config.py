@@ -1,4 +1,4 @@
-"""Settings of the sweepers. Hydra imports this module at every press of the tab key, so it imports no sweeper."""
+"""Settings of the sweepers. Hydra imports this module at every tab completion, so it does not import the sweepers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ METRICS = ("val/loss", "val/bpb")
 
 @dataclass
 class SweepConfig:
-    """What the sweepers of this folder read; a single run has no use for it, and config.yaml does not hold it."""
+    """Settings of the sweepers. A single run does not use them, so config.yaml does not contain them."""
 
     metric: str = "val/loss"  # metric to compare runs by, at its lowest value over all validations: val/loss | val/bpb
     fail_fast: bool = False  # end the sweep at the first job that fails
@@ -40,5 +40,5 @@ class SweepConfig:
             check.at_least(key, 1)
         for key in ("warmup", "startup"):
             check.at_least(key, 0)
-        check.that(self.survivors <= self.population, "survivors", f"be at most sweep.population={self.population}")
+        check.require(self.survivors <= self.population, "survivors", f"be at most sweep.population={self.population}")
         check.done()

@@ -1,9 +1,11 @@
-"""python train.py sweep=population: several seeds start, and round by round the best are trained on by several others.
+"""Population training: several seeds compete, and each round continues from the best.
 
-(After femtoGPT's train.py, which ranked by the loss of one training step; here validation decides.) A child begins with
-the weights and the optimizer's averages of its parent's last checkpoint: by init_from= and init_optimizer=keep, not by
-trainer.fork=, which holds a run to its parent's seed, and so to the same batches for all children, and to its depth.
-Each round is a whole schedule, from warm-up to its end.
+    python train.py sweep=population
+
+The method is that of femtoGPT's train.py, which ranks by the loss of one training step; here val/loss decides. A child
+starts from the weights and the optimizer state of its parent's last checkpoint, by init_from= and init_optimizer=keep.
+It does not use trainer.fork=, because a fork keeps the seed of its parent, which would give all children the same
+batches, and its number of layers. Each round is a whole schedule, from warm-up to its end.
 """
 
 from __future__ import annotations
@@ -20,41 +22,43 @@ from lm.sweep.jobs import Job
 
 
 class Population(Grid):
-    """Nothing is kept but the runs: who survived follows from their figures, so the same command goes on."""
+    """Train rounds of runs. The survivors follow from the results of the runs, so the same command resumes it."""
 
     kind: ClassVar[str] = "population"
-    free: ClassVar[str] = ", with more sweep.rounds if you like"
+    allowed_change: ClassVar[str] = ", with more sweep.rounds if you like"
 
     def plan(self) -> list[Job]:
         if self.swept:
             raise UserError(
-                f"a population is made of seeds, and all else is the same: give {next(iter(self.swept))} one value"
+                f"the runs of a population differ only in their seed: give {next(iter(self.swept))} one value"
             )
         first = [self.child(i, None) for i in range(self.settings.population)]
         self.validate_batch_is_legal([self.overrides_of(first[0])])
         return first
 
     @property
-    def total(self) -> int:
+    def job_count(self) -> int:
         return self.settings.population * self.settings.rounds
 
-    def asked(self) -> dict[str, Any]:
+    def fixed_settings(self) -> dict[str, Any]:
         keys = ("population", "survivors", "steps", "grow", "metric")
         return {key: getattr(self.settings, key) for key in keys}
 
     def child(self, number: int, parent: Job | None) -> Job:
+        """Return the job of this number, which starts from its parent if there is one."""
         overrides = {"seed": str(self.config.seed + number), "trainer.max_steps": str(self.settings.steps)}
         if parent is None:
             return Job(number, overrides)
         origin = self.directory / str(parent.number) / "checkpoints" / "last.ckpt"
         if self.settings.grow:
-            origin, layers = self.grown(origin, parent.number)
+            origin, layers = self.grow_checkpoint(origin, parent.number)
             overrides["model.n_layer"] = str(layers)
-        begun = {"init_from": f"'{origin}'", "init_optimizer": "keep"}  # a name may have what Hydra takes for grammar
-        return Job(number, overrides | begun, parent=parent.number)
+        # quoted, because a name may contain characters of Hydra's grammar
+        overrides |= {"init_from": f"'{origin}'", "init_optimizer": "keep"}
+        return Job(number, overrides, parent=parent.number)
 
-    def grown(self, origin: Path, number: int) -> tuple[Path, int]:
-        """A copy of the checkpoint with a layer more, in the middle; and how many it has."""
+    def grow_checkpoint(self, origin: Path, number: int) -> tuple[Path, int]:
+        """Write a copy of the checkpoint with one more layer in the middle; return its path and number of layers."""
         data = checkpoint.read(origin)
         layers, path = data["lm"]["model"]["n_layer"], self.directory / "grown" / f"{number}.ckpt"
         if not path.exists():
@@ -62,21 +66,21 @@ class Population(Grid):
             checkpoint.write(insert_layer(data, layers // 2), path)
         return path, layers + 1
 
-    def explore(self, jobs: list[Job]) -> None:
+    def run_jobs(self, jobs: list[Job]) -> None:
         parents: list[Job] = []
         for r in range(self.settings.rounds):
             size = self.settings.population
             if r:
                 jobs += [self.child(r * size + i, parents[i % len(parents)]) for i in range(size)]
-            self.work(jobs[-size:], jobs)
-            ranked = sorted((job for job in jobs[-size:] if job.status == "finished"), key=self.final)
+            self.run_in_batches(jobs[-size:], jobs)
+            ranked = sorted((job for job in jobs[-size:] if job.status == "finished"), key=self.final_metric)
             parents = ranked[: self.settings.survivors]
-            if self.given_up(jobs) or not parents:
+            if self.should_end(jobs) or not parents:
                 break
-            print(f"round {r}: {', '.join(f'job {job.number}' for job in parents)} did best", flush=True)
+            print(f"round {r}: best: {', '.join(f'job {job.number}' for job in parents)}", flush=True)
 
-    def final(self, job: Job) -> float:
-        """What a job had at its end, where its children begin."""
+    def final_metric(self, job: Job) -> float:
+        """Return the metric at the end of a job, where its children start."""
         return read_record(self.directory / str(job.number) / "run.json")["metrics"][self.settings.metric]
 
     def labels(self, job: Job) -> dict[str, str]:

@@ -11,21 +11,22 @@ from pathlib import Path
 from types import FrameType
 
 from lm.base.files import is_alive
-from lm.run.lock import Owner, current_owner, send
+from lm.run.lock import Owner, current_owner, send_signal
 
-GRACE = 30.0  # seconds in which the jobs of other processes may save when a sweep is asked to stop
+GRACE_SECONDS = 30.0  # time for the jobs in other processes to save when a sweep is stopped
 
 
 @contextmanager
 def stop_on_signals(directory: Path) -> Iterator[None]:
-    """Make SIGINT, SIGTERM and SIGHUP end a sweep whose jobs run in processes of their own, once they have saved."""
+    """Make SIGINT, SIGTERM and SIGHUP end a sweep whose jobs run in other processes, after the jobs have saved."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        stop_jobs(directory, tell=signum != signal.SIGINT)  # a terminal sends SIGINT to all processes itself
+        stop_jobs(directory, send_stop=signum != signal.SIGINT)  # a terminal sends SIGINT to all processes
         raise SystemExit(128 + signum)
 
     signals = [signal.SIGINT, signal.SIGTERM]
-    signals += [signal.SIGHUP] * (signal.getsignal(signal.SIGHUP) != signal.SIG_IGN)  # nohup has it ignored
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it
+        signals.append(signal.SIGHUP)
     before = {signum: signal.signal(signum, stop) for signum in signals}
     try:
         yield
@@ -34,19 +35,22 @@ def stop_on_signals(directory: Path) -> Iterator[None]:
             signal.signal(signum, handler)
 
 
-def stop_jobs(directory: Path, tell: bool = True) -> list[Owner]:
-    """Wait for the jobs of other processes to save, which they are told to do or know; returns whose they were."""
+def stop_jobs(directory: Path, send_stop: bool = True) -> list[Owner]:
+    """Stop the jobs in other processes, wait until they have saved, and return their owners.
+
+    With `send_stop=False` the jobs have received a signal already.
+    """
     running = {path.parent: owner for path in directory.glob("*/.owner.json") if (owner := current_owner(path.parent))}
-    for job in running if tell else ():
-        send(job, "stop")
+    for job in running if send_stop else ():
+        send_signal(job, "stop")
     began = time.monotonic()
-    while any(map(current_owner, running)) and time.monotonic() - began < GRACE:
+    while any(map(current_owner, running)) and time.monotonic() - began < GRACE_SECONDS:
         time.sleep(0.1)
     return list(running.values())
 
 
 def kill_strays(directory: Path) -> None:
-    """End the jobs that a killed command has left running. Raises UserError when they run on another machine."""
+    """Stop the jobs that a killed sweep has left running. Raises UserError if they run on another machine."""
     for owner in stop_jobs(directory):
-        if is_alive(owner.pid):  # and would take the next job
+        if is_alive(owner.pid):  # it would start the next job
             os.kill(owner.pid, signal.SIGKILL)

@@ -1,7 +1,9 @@
-"""python train.py sweep=search 'optimizer.lr=tag(log,interval(1e-4,1e-1))': Optuna chooses each run by those before it.
+"""A search: Optuna chooses the values of each run by the results of the runs before it.
 
-(Hydra's own Optuna sweeper keeps no study with an Optuna of these years, and cannot end a trial early.) The study is a
-journal in outputs/<name>/, and trial n is the run outputs/<name>/n: so the same command goes on.
+    python train.py sweep=search 'optimizer.lr=tag(log,interval(1e-4,1e-1))'
+
+Hydra's own Optuna sweeper cannot store a study with current versions of Optuna, and cannot end a trial early. Here the
+study is a journal in outputs/<name>/, and trial n is the run outputs/<name>/n, so the same command resumes the search.
 """
 
 from __future__ import annotations
@@ -29,102 +31,109 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 JOURNAL = "study.journal"
-ENOUGH = 10  # finished trials, to say what mattered
+MIN_TRIALS_FOR_IMPORTANCE = 10  # finished trials
 
 
 class Search(Grid):
-    """Trial after trial, or as many at a time as the launcher runs. With one at a time, a search that was stopped and
-    continued makes the trials that it would have made."""
+    """Run trials one after the other, or as many at a time as the launcher runs.
+
+    One at a time, a search that was stopped and resumed makes the same trials as an uninterrupted one.
+    """
 
     kind: ClassVar[str] = "search"
-    free: ClassVar[str] = ", with another sweep.trials if you like"
+    allowed_change: ClassVar[str] = " (sweep.trials may change)"
 
     def plan(self) -> list[Job]:
         require_optuna()
         if not self.swept:
-            raise UserError("a search needs something to search, e.g. 'optimizer.lr=tag(log,interval(1e-4,1e-2))'")
+            raise UserError(
+                "a search needs a range or a list of values, e.g. 'optimizer.lr=tag(log,interval(1e-4,1e-2))'"
+            )
         self.space = {key: distribution(override) for key, override in self.swept.items()}
-        ends = {key: example(space) for key, space in self.space.items()}
-        self.validate_batch_is_legal([self.overrides_of(Job(0, ends))])
-        return []  # a job is known when its turn comes
+        examples = {key: example_value(space) for key, space in self.space.items()}
+        self.validate_batch_is_legal([self.overrides_of(Job(0, examples))])
+        return []  # Optuna chooses each job when it is started
 
     def choices(self) -> dict[str, list[str]]:
         return {key: [override.get_value_string()] for key, override in self.swept.items()}
 
-    def asked(self) -> dict[str, Any]:
+    def fixed_settings(self) -> dict[str, Any]:
         return {"sampler": self.settings.sampler, "metric": self.settings.metric}
 
     def overrides_of(self, job: Job) -> list[str]:
         return [*super().overrides_of(job), f"sweep.trial={job.number}"]
 
     @property
-    def total(self) -> int:
+    def job_count(self) -> int:
         return self.settings.trials
 
     def labels(self, job: Job) -> dict[str, str]:
         return {key: f"{float(v):.4g}" if re.fullmatch(r"[\d.e-]{8,}", v) else v for key, v in job.overrides.items()}
 
-    def explore(self, jobs: list[Job]) -> None:
+    def run_jobs(self, jobs: list[Job]) -> None:
         from optuna.trial import TrialState
 
         self.study = study = open_study(self.directory)
-        told = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
-        for trial in study.get_trials(states=tuple(told)):
-            job = Job(trial.number, shown(trial.params), told[trial.state])
-            self.measure(job)
+        statuses = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+        for trial in study.get_trials(states=tuple(statuses)):
+            params = {key: str(value) for key, value in trial.params.items()}
+            job = Job(trial.number, params, statuses[trial.state])
+            self.read_best(job)
             jobs.append(job)
         done = len(jobs)
         if done:
             print(f"{done} of {self.settings.trials} trials are done")
-        width = self.width or self.settings.trials
-        while not self.given_up(jobs[done:]):
-            # what was under way when an earlier command ended comes first, as it was
-            under_way = [trial.number for trial in study.get_trials(states=(TrialState.RUNNING,))]
+        batch_size = self.parallel_jobs or self.settings.trials
+        while not self.should_end(jobs[done:]):
+            # first the trials that were running when an earlier command was stopped, with the same values
+            interrupted = [trial.number for trial in study.get_trials(states=(TrialState.RUNNING,))]
             known = len(study.get_trials(deepcopy=False))
-            numbers = under_way or range(known, self.settings.trials)
-            batch = [self.begin(number) for number in numbers[:width]]
+            numbers = interrupted or range(known, self.settings.trials)
+            batch = [self.start_trial(number) for number in numbers[:batch_size]]
             if not batch:
                 break
             self.launch(batch)
             jobs += batch
-            self.write(jobs)
+            self.write_summary(jobs)
 
-    def begin(self, number: int) -> Job:
-        """The trial of this number, perhaps again. What it draws is a function of (seed, number) and the study, so that
-        after a restart no draw is repeated."""
+    def start_trial(self, number: int) -> Job:
+        """Start the trial of this number, or start it again if it was interrupted.
+
+        Its random values are a function of (seed, number) and the study, so a restarted search repeats no values.
+        """
         from optuna.trial import Trial
 
-        self.study.sampler = sampler(self.settings.sampler, self.config.seed, number)
+        self.study.sampler = build_sampler(self.settings.sampler, self.config.seed, number)
         known = {frozen.number: frozen for frozen in self.study.get_trials(deepcopy=False)}
         trial = Trial(self.study, known[number]._trial_id) if number in known else self.study.ask()
-        assert trial.number == number  # one process at a time asks: lm/run/lock.py
+        assert trial.number == number  # only one process asks at a time: lm/run/lock.py
         return Job(number, {key: str(trial._suggest(key, space)) for key, space in self.space.items()})
 
-    def note(self, job: Job, returned: Any) -> None:
+    def record_result(self, job: Job, returned: Any) -> None:
         from optuna.trial import TrialState
 
-        super().note(job, returned)
+        super().record_result(job, returned)
         if job.status == "finished":
             self.study.tell(job.number, job.best)
         else:
             state = TrialState.PRUNED if job.status == "pruned" else TrialState.FAIL
             self.study.tell(job.number, state=state)
 
-    def conclude(self, jobs: list[Job]) -> None:
+    def print_results(self, jobs: list[Job]) -> None:
         weights = importance(self.study)
-        super().conclude(jobs)
-        self.write(jobs, importance=weights)
-        self.tabulate(jobs)
+        super().print_results(jobs)
+        self.write_summary(jobs, importance=weights)
+        self.write_csv(jobs)
         if weights:
-            print("what mattered: " + ", ".join(f"{key} {weight:.0%}" for key, weight in weights.items()))
+            print("importance: " + ", ".join(f"{key} {weight:.0%}" for key, weight in weights.items()))
         if best := best_job(jobs):
             fixed = [line for key, line in self.fixed.items() if not key.startswith(("name", "sweep", "hydra"))]
-            typed = [*fixed, *(f"{key}={value}" for key, value in best.overrides.items())]
+            overrides = [*fixed, *(f"{key}={value}" for key, value in best.overrides.items())]
             name = commands.override("name", f"{self.config.name}-best")
-            print(f"to train the best again:\n  {commands.train([name, *typed])}", flush=True)
+            print(f"to train the best run again:\n  {commands.train([name, *overrides])}", flush=True)
 
-    def tabulate(self, jobs: list[Job]) -> None:
-        """study.csv: a row for each trial."""
+    def write_csv(self, jobs: list[Job]) -> None:
+        """Write study.csv, with a row for each trial."""
         keys, text = list(self.space), io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(["trial", *keys, self.settings.metric, "step", "status"])
@@ -134,7 +143,7 @@ class Search(Grid):
 
 
 def require_optuna() -> None:
-    """Raises UserError where it is not installed; silences it where it is."""
+    """Import Optuna and silence its log. Raises UserError if it is not installed."""
     try:
         import optuna
     except ImportError as error:
@@ -143,6 +152,7 @@ def require_optuna() -> None:
 
 
 def open_study(directory: Path, pruner: BasePruner | None = None) -> Study:
+    """Open the study of a search, or create it."""
     from optuna import create_study
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -152,25 +162,26 @@ def open_study(directory: Path, pruner: BasePruner | None = None) -> Study:
     return create_study(study_name="study", storage=storage, pruner=pruner, load_if_exists=True)
 
 
-def sampler(name: str, seed: int, number: int) -> BaseSampler:
+def build_sampler(name: str, seed: int, number: int) -> BaseSampler:
+    """Build the sampler of trial `number`. Its random numbers depend on (seed, number) only."""
     from optuna.samplers import RandomSampler, TPESampler
 
-    drawn = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-    return RandomSampler(seed=drawn) if name == "random" else TPESampler(seed=drawn)
+    trial_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    return RandomSampler(seed=trial_seed) if name == "random" else TPESampler(seed=trial_seed)
 
 
-def pruner(settings: SweepConfig, val_every: int, horizon: int) -> BasePruner:
-    """Its steps are optimizer steps."""
+def build_pruner(settings: SweepConfig, val_every: int, horizon: int) -> BasePruner:
+    """Build the pruner of a search. It counts optimizer steps."""
     from optuna.pruners import HyperbandPruner, MedianPruner
 
-    first = (settings.warmup + 1) * val_every  # the validation that may be a trial's last
+    first = (settings.warmup + 1) * val_every  # step of the first validation after which a trial may be ended
     if settings.pruner == "hyperband":
         return HyperbandPruner(min_resource=first, max_resource=max(first, horizon))
     return MedianPruner(n_startup_trials=settings.startup, n_warmup_steps=first)
 
 
 def distribution(override: Override) -> BaseDistribution:
-    """What a sweep in Hydra's grammar means to Optuna. Raises UserError for what no search can use."""
+    """Convert a sweep in Hydra's grammar to a distribution of Optuna. Raises UserError if Optuna cannot use it."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     value = override.value()
@@ -189,24 +200,23 @@ def distribution(override: Override) -> BaseDistribution:
             return FloatDistribution(values[0], values[-1], log=log, step=None if log else abs(value.step))
         return CategoricalDistribution(list(override.sweep_string_iterator()))
     except ValueError as error:
-        raise UserError(f"{override.input_line} is no range: {error}") from error
+        raise UserError(f"{override.input_line} is not a valid range: {error}") from error
 
 
-def example(space: BaseDistribution) -> str:
-    """A value of it, to compose a job with before there are any."""
+def example_value(space: BaseDistribution) -> str:
+    """Return one value of a distribution, to validate the config of a job before the search starts."""
     return str(getattr(space, "choices", (getattr(space, "low", None),))[0])
 
 
-def shown(params: dict[str, Any]) -> dict[str, str]:
-    return {key: str(value) for key, value in params.items()}
-
-
 def importance(study: Study) -> dict[str, float]:
-    """Each key's share in what made the finished trials differ; empty where they are too few to tell, or all alike."""
+    """Return the share of each key in the differences between finished trials.
+
+    It is empty if there are too few trials or if all are equal.
+    """
     from optuna.importance import get_param_importances
     from optuna.trial import TrialState
 
-    if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < ENOUGH:
+    if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < MIN_TRIALS_FOR_IMPORTANCE:
         return {}
     try:
         return get_param_importances(study)

@@ -1,4 +1,4 @@
-"""Advice while a run trains: its figures in, short warnings with the cure out. It needs no trainer."""
+"""Warnings about a run whose metrics look wrong, with a remedy. This module does not depend on a trainer."""
 
 from __future__ import annotations
 
@@ -10,165 +10,173 @@ from dataclasses import dataclass
 from statistics import median
 from typing import NamedTuple
 
-FIRST_STEPS = 5  # a loss logged up to here tells how the run began; later ones have been learnt
-FIRST_EXCESS = 0.10  # of ln V; init=normal begins within 2 % of it ...
-FIRST_NATS = 0.5  # ... and init=he_uniform 0.33 nats above it, whatever V: small vocabularies need that much room
-FLAT_STEPS = 200  # or the warm-up if that is longer: before, a loss that stands still means little
-FLAT_DROP = 0.02  # of the first loss; single letters' frequencies alone are worth 10 % and more
-DEAD_NORM = 1e-7  # about fp32's rounding: less is no direction
-DEAD_LOSS = 0.01  # nats; below it there is nothing left to learn, and no gradient is right
-HUGE_NORM = 1000.0  # clipped to 1, a thousandth of such a step is left
-SPIKE = 100.0  # times the median: no ordinary batch, a broken one or a run that leaves its course
-SPIKE_NORM = 1.0  # a norm below it is what the usual grad_clip=1 lets pass
-NORMS = (10, 100)  # the median needs so many logged norms, and forgets all but so many
-RECENT = 10  # logged losses whose median stands for train/loss now: one batch is noise
-OVERFIT_RISE = 0.02  # of the best val/loss; the same tokens are looked at each time, so little of it is noise
-OVERFIT_TIMES = 2  # validations in a row: one can be chance
+FIRST_STEPS = 5  # a loss logged up to this step counts as the initial loss; later ones are the result of training
+FIRST_EXCESS = 0.10  # allowed excess of the initial loss as a share of ln V; init=normal starts within 2 % of ln V
+FIRST_NATS = 0.5  # allowed excess in nats; init=he_uniform starts 0.33 nats above ln V even for small vocabularies
+FLAT_STEPS = 200  # or the warm-up if it is longer: before that, a constant loss means little
+FLAT_DROP = 0.02  # of the initial loss; letter frequencies alone lower it by 10 % and more
+DEAD_NORM = 1e-7  # about the rounding error of fp32: a smaller gradient has no meaningful direction
+DEAD_LOSS = 0.01  # nats; below it nothing is left to learn, so a zero gradient is correct
+HUGE_NORM = 1000.0  # clipped to 1, such a step is divided by 1,000
+SPIKE = 100.0  # times the median: not an ordinary batch, but a broken one or a run that begins to diverge
+SPIKE_NORM = 1.0  # smaller norms are not clipped by the usual grad_clip=1
+NORMS = (10, 100)  # fewest logged norms for a median, and the number of latest norms it is computed from
+RECENT = 10  # the current train/loss is the median of this many logged losses: a single batch is noisy
+OVERFIT_RISE = 0.02  # of the best val/loss; each validation uses the same tokens, so there is little noise
+OVERFIT_TIMES = 2  # validations in a row: a single one can be chance
 TOKENS_PER_PARAMETER = 0.5  # 20 are compute-optimal (Hoffmann et al. 2022); experiment=smoke gives 0.94
-PASSES = 10  # up to 4 are as good as new text, by 16 a token is worth a third (Muennighoff et al. 2023)
-MEMORISED = 10  # tokens per parameter; with 3.6 bits a parameter (Morris et al. 2025) a text beyond is never by heart
-VAL_TOKENS = 1000  # a token's loss spreads by some 2 nats: the mean of 1,000 is uncertain by 0.06
+PASSES = 10  # up to 4 are as good as new text, at 16 a token is worth a third (Muennighoff et al. 2023)
+MEMORIZED = 10  # tokens per parameter; at 3.6 bits per parameter (Morris et al. 2025) more cannot be memorized
+VAL_TOKENS = 1000  # a token's loss has a standard deviation of about 2 nats: the mean of 1,000 has one of 0.06
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a run before its first step."""
+    """Facts about a run that are known before its first step."""
 
     parameters: int
     vocab_size: int
-    tokens: int  # that the whole run sees
+    tokens: int  # trained on in the whole run
     train_tokens: int
-    val_tokens: int  # that one validation looks at
+    val_tokens: int  # used by one validation
     dropout: bool
     warmup_steps: int
     lr: float
     grad_clip: float  # 0: none
-    warmup_key: str = "warmup_steps"  # the field of schedule= that decides it
-    val_key: str = "corpus.val_fraction"  # the setting that gives more text to validate on, if any
-    new: bool = True  # this process begins with untrained weights, not with a checkpoint's
+    warmup_key: str = "warmup_steps"  # the field of schedule= that sets the warm-up
+    val_key: str = "corpus.val_fraction"  # the setting that adds validation text, if any
+    new: bool = True  # True if this process starts from untrained weights, not from a checkpoint
 
 
 class Advice(NamedTuple):
-    level: int  # logging's
+    level: int  # a level of `logging`
     text: str
 
 
 class Health:
-    """Gives each kind of advice once. It remembers what it has seen, and knows of no earlier process of the run: what
-    judges a run by its beginning keeps silent about one that began elsewhere (`Facts.new`)."""
+    """Check the metrics of a run and give each kind of advice once.
+
+    It sees the metrics of this process only. Checks that need the first steps of the run are therefore skipped when the
+    run was started by another process or from a checkpoint (`Facts.new`).
+    """
 
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
-        self.told: set[str] = set()
-        self.first: float | None = None  # train/loss at the beginning
+        self.given: set[str] = set()  # kinds of advice given so far
+        self.first: float | None = None  # initial train/loss
         self.losses: deque[float] = deque(maxlen=RECENT)
         self.norms: deque[float] = deque(maxlen=NORMS[1])
-        self.best: tuple[float, int, float] | None = None  # val/loss, its step, and train/loss then
-        self.risen = 0  # validations in a row
+        self.best: tuple[float, int, float] | None = None  # lowest val/loss, its step, and train/loss at that step
+        self.risen = 0  # number of validations in a row above the best
 
-    # ---- what to feed it, and when
+    # ---- called before the first step, at each log step, and after each validation
 
-    def beginning(self) -> list[Advice]:
-        return self._new(self._beginning())
+    def check_start(self) -> list[Advice]:
+        return self._select_new(self._check_start())
 
-    def step(self, step: int, loss: float, grad_norm: float, skipped: int = 0) -> list[Advice]:
-        """What a log step shows, after `step` steps. A norm that is not finite is a gradient scaler's, and left out."""
+    def check_step(self, step: int, loss: float, grad_norm: float, skipped: int = 0) -> list[Advice]:
+        """Check the metrics logged after `step` steps.
+
+        A norm that is not finite comes from the gradient scaler of fp16 and is ignored.
+        """
         self.losses.append(loss)
-        advice = self._new(self._step(step, loss, grad_norm, skipped))
+        advice = self._select_new(self._check_step(step, loss, grad_norm, skipped))
         if math.isfinite(grad_norm):
             self.norms.append(grad_norm)
         return advice
 
-    def validation(self, step: int, loss: float) -> list[Advice]:
-        return self._new(self._validation(step, loss))
+    def check_validation(self, step: int, loss: float) -> list[Advice]:
+        return self._select_new(self._check_validation(step, loss))
 
-    def _new(self, found: Iterator[tuple[str, str]]) -> list[Advice]:
-        kinds = {kind: text for kind, text in found if kind not in self.told}
-        self.told |= kinds.keys()
-        return [Advice(logging.INFO if kind == "tokens" else logging.WARNING, text) for kind, text in kinds.items()]
+    def _select_new(self, advice: Iterator[tuple[str, str]]) -> list[Advice]:
+        new = {kind: text for kind, text in advice if kind not in self.given}
+        self.given |= new.keys()
+        return [Advice(logging.INFO if kind == "tokens" else logging.WARNING, text) for kind, text in new.items()]
 
-    # ---- the rules: pairs of a kind and a text
+    # ---- the checks, which yield pairs of a kind and a text
 
     @property
-    def calmer(self) -> str:
+    def lower_lr(self) -> str:
+        """Settings that make steps smaller, for the end of a message."""
         f = self.facts
         return f"a lower optimizer.lr (now {f.lr:g}) or a longer schedule.{f.warmup_key} (now {f.warmup_steps} steps)"
 
-    def _beginning(self) -> Iterator[tuple[str, str]]:
+    def _check_start(self) -> Iterator[tuple[str, str]]:
         f = self.facts
         ratio, passes = f.tokens / f.parameters, f.tokens / f.train_tokens
         if f.new and ratio < TOKENS_PER_PARAMETER:
             yield (
                 "tokens",
-                f"the run sees {ratio:.2g} tokens for each parameter; its computing is best spent at about 20 "
-                "(Chinchilla): a smaller model= learns more in the time, or give this one more trainer.max_steps",
+                f"the run trains on {ratio:.2g} tokens per parameter, but about 20 are compute-optimal (Chinchilla): "
+                "use a smaller model=, or raise trainer.max_steps",
             )
-        if passes > PASSES and not f.dropout and f.train_tokens < MEMORISED * f.parameters:
+        if passes > PASSES and not f.dropout and f.train_tokens < MEMORIZED * f.parameters:
             yield (
                 "passes",
                 f"{passes:.0f} passes over {f.train_tokens:,} tokens without dropout: {f.parameters:,} parameters can "
-                "learn such a text by heart; try model.dropout=0.1, a smaller model=, fewer steps, or more text",
+                "memorize such a text; try model.dropout=0.1, a smaller model=, fewer steps, or more text",
             )
         if f.val_tokens < VAL_TOKENS:
+            more_text = f"validate on more text ({f.val_key}) or " if f.val_key else ""
             yield (
                 "validation",
-                f"a validation looks at {f.val_tokens:,} tokens only: val/loss is uncertain by about "
-                f"{2 / math.sqrt(f.val_tokens):.2f} nats; "
-                f"{f'validate on more text ({f.val_key}) or ' if f.val_key else ''}raise trainer.val_batches",
+                f"a validation uses only {f.val_tokens:,} tokens, so val/loss is uncertain by about "
+                f"{2 / math.sqrt(f.val_tokens):.2f} nats; {more_text}raise trainer.val_batches",
             )
 
-    def _step(self, step: int, loss: float, norm: float, skipped: int) -> Iterator[tuple[str, str]]:
-        f, guess = self.facts, math.log(self.facts.vocab_size)
+    def _check_step(self, step: int, loss: float, norm: float, skipped: int) -> Iterator[tuple[str, str]]:
+        f, uniform = self.facts, math.log(self.facts.vocab_size)
         if f.new and self.first is None and step <= FIRST_STEPS:
             self.first = loss
-            if loss > guess + max(FIRST_EXCESS * guess, FIRST_NATS):
+            if loss > uniform + max(FIRST_EXCESS * uniform, FIRST_NATS):
                 yield (
                     "first",
-                    f"train/loss {loss:.2f} at step {step} is far above ln {f.vocab_size} = {guess:.2f}, the price of "
-                    f"blind guesses: check model.init, the tokenizer and its targets, or lower optimizer.lr "
+                    f"train/loss {loss:.2f} at step {step} is far above ln {f.vocab_size} = {uniform:.2f}, the loss of "
+                    f"guessing at random: check model.init, the tokenizer and its targets, or lower optimizer.lr "
                     f"(now {f.lr:g})",
                 )
         now = median(self.losses)
         if self.first is not None and step >= max(f.warmup_steps, FLAT_STEPS) and now > (1 - FLAT_DROP) * self.first:
-            # one that stands needs larger steps, one that rose overshoots
+            # a constant loss needs larger steps, a rising one smaller steps
             lr = f.lr / 10 if now > (1 + FLAT_DROP) * self.first else f.lr * 3
             yield (
                 "flat",
-                f"train/loss does not fall: {self.first:.3f} at first, {now:.3f} after {step} steps; try "
+                f"train/loss does not fall: {self.first:.3f} at the start, {now:.3f} after {step} steps; try "
                 f"optimizer.lr={lr:.2g} (now {f.lr:g})",
             )
         if norm < DEAD_NORM and loss > DEAD_LOSS:
             yield (
                 "dead",
-                f"train/grad_norm {norm:.1g} at step {step}: nothing is learnt; are weights frozen, or is the model "
-                "dead from its start (model.init)?",
+                f"train/grad_norm {norm:.1g} at step {step}: the model learns nothing; check that the weights are not "
+                "frozen, and the initialization (model.init)",
             )
-        usual = median(self.norms) if len(self.norms) >= NORMS[0] else math.inf
-        if HUGE_NORM < norm < math.inf or max(SPIKE * usual, SPIKE_NORM) < norm < math.inf:
-            beside = f", {norm / usual:.0f} times its median" if usual < math.inf else ""
+        typical = median(self.norms) if len(self.norms) >= NORMS[0] else math.inf
+        if HUGE_NORM < norm < math.inf or max(SPIKE * typical, SPIKE_NORM) < norm < math.inf:
+            ratio = f", {norm / typical:.0f} times its median" if typical < math.inf else ""
             clip = ", or optimizer.grad_clip=1" if not 0 < f.grad_clip <= 1 else ""
             yield (
                 "explosion",
-                f"train/grad_norm {norm:.3g} at step {step}{beside}: try {self.calmer}{clip}",
+                f"train/grad_norm {norm:.3g} at step {step}{ratio}: try {self.lower_lr}{clip}",
             )
         if skipped:
+            steps = "1 optimizer step" if skipped == 1 else f"{skipped} optimizer steps"
             yield (
                 "skipped",
-                f"{skipped} optimizer step{'s' * (skipped > 1)} left out by step {step}, for an infinite or nan loss "
-                f"or gradient (train/skipped counts them): if more follow, try {self.calmer}",
+                f"{steps} skipped up to step {step}, because the loss or a gradient was infinite or nan (train/skipped "
+                f"counts them): if more follow, try {self.lower_lr}",
             )
 
-    def _validation(self, step: int, loss: float) -> Iterator[tuple[str, str]]:
+    def _check_validation(self, step: int, loss: float) -> Iterator[tuple[str, str]]:
         train = median(self.losses) if self.losses else math.inf
         if self.best is None or loss < self.best[0]:
             self.best = loss, step, train
-        best, when, then = self.best
-        self.risen = self.risen + 1 if loss >= (1 + OVERFIT_RISE) * best and train < then else 0
+        best, best_step, train_at_best = self.best
+        self.risen = self.risen + 1 if loss >= (1 + OVERFIT_RISE) * best and train < train_at_best else 0
         if self.risen >= OVERFIT_TIMES:
             dropout = "more model.dropout" if self.facts.dropout else "model.dropout=0.1"
             yield (
                 "overfit",
                 f"val/loss {loss:.3f} at step {step} is {loss / best - 1:.0%} above its best ({best:.3f} at step "
-                f"{when}, kept in best.ckpt) while train/loss falls: the text is being learnt by heart; try {dropout}, "
+                f"{best_step}, kept in best.ckpt) while train/loss falls: the model memorizes the text; try {dropout}, "
                 "a smaller model=, more text, or a shorter callbacks.early_stopping.patience",
             )

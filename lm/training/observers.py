@@ -1,4 +1,4 @@
-"""Let nothing that only observes a run end it."""
+"""Keep the failures of callbacks and loggers that only observe a run from ending it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Observer = TypeVar("Observer")
 
 
 def guard(observer: Observer, name: str, inherited: Sequence[str] = ()) -> Observer:
-    """Make a callback or logger report its first exception instead of raising it, and return it.
+    """Make a callback or logger report its first exception instead of raising it, and return the observer.
 
-    All public methods that this package defines on its class are wrapped, and those `inherited` from Lightning that are
-    named. A wrapped method returns None when it fails; it is called again the next time. Diverged is about the run
-    itself, and is raised as before.
+    All public methods that this package defines on its class are wrapped, and the methods of Lightning listed in
+    `inherited`. A wrapped method returns None when it fails, and is called again the next time. Diverged is raised as
+    before, because it is a failure of the run itself.
     """
     own = {attribute for cls in type(observer).__mro__ if cls.__module__.startswith("lm.") for attribute in vars(cls)}
     reported = False
@@ -49,7 +49,7 @@ def guard(observer: Observer, name: str, inherited: Sequence[str] = ()) -> Obser
 
 
 def describe(error: Exception) -> str:
-    """Return an exception in one line: its type, its message, and where it was raised."""
+    """Format an exception in one line: its type, its message, and the line that raised it."""
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next

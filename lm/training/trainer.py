@@ -1,4 +1,7 @@
-"""TrainerConfig -> L.Trainer: the one place that turns optimizer steps into Lightning's units."""
+"""The settings of the training loop, and the Lightning trainer they describe.
+
+Only this module converts optimizer steps into Lightning's units.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from lm.base.checks import Check
 from lm.base.errors import UserError
 from lm.base.hardware import keep_freed_memory
 
-if TYPE_CHECKING:  # importing Lightning takes a second, and Hydra imports the configs at every press of the tab key
+if TYPE_CHECKING:  # importing Lightning takes a second, and Hydra imports the configs at every tab completion
     import lightning as L
     from lightning.pytorch.loggers import Logger
 
@@ -27,7 +30,7 @@ LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixe
 
 @dataclass(frozen=True)
 class Every:
-    """A cadence: so many optimizer steps, or seconds."""
+    """An interval in optimizer steps or in seconds."""
 
     FORMS: ClassVar = "a number of steps (at least 1), or a time such as 10min, 90s or 1h"
 
@@ -35,27 +38,30 @@ class Every:
     seconds: float | None = None
 
     @classmethod
-    def parse(cls, typed: Any) -> Every | None:
-        """None for what is neither."""
-        if type(typed) is int:
-            return cls(steps=typed) if typed >= 1 else None
-        time = re.fullmatch(r"([\d.]+) ?(s|min|h)", typed) if isinstance(typed, str) else None
+    def parse(cls, value: Any) -> Every | None:
+        """Parse a number of steps or a time such as 10min. Returns None if `value` is neither."""
+        if type(value) is int:
+            return cls(steps=value) if value >= 1 else None
+        time = re.fullmatch(r"([\d.]+) ?(s|min|h)", value) if isinstance(value, str) else None
         try:
             seconds = float(time[1]) * {"s": 1, "min": 60, "h": 3600}[time[2]] if time else 0.0
-        except ValueError:  # 1.2.3
+        except ValueError:  # such as 1.2.3
             return None
         return cls(seconds=seconds) if seconds > 0 else None
 
-    def due(self, step: int, passed: Callable[[float], bool]) -> bool:
-        """`passed` says whether so many seconds have gone since the last time."""
-        return step % self.steps == 0 if self.steps else passed(self.seconds or 0.0)
+    def due(self, step: int, elapsed: Callable[[float], bool]) -> bool:
+        """Return True if `step` is a multiple of the interval or, for an interval of time, if the time has passed.
+
+        `elapsed` takes a number of seconds and returns True if they have passed since the last action.
+        """
+        return step % self.steps == 0 if self.steps else elapsed(self.seconds or 0.0)
 
 
 @dataclass
 class TrainerConfig:
-    """How long, on what, and when things happen; every number is in optimizer steps.
+    """Settings of the training loop. Intervals are in optimizer steps.
 
-    The horizon is one of max_steps, max_epochs and max_tokens; with none of them it is 2000 steps.
+    The horizon is given by one of max_steps, max_epochs and max_tokens; with none of them it is 2000 steps.
     """
 
     max_steps: int | None = None  # optimizer steps to train; with none of max_steps, max_epochs and max_tokens: 2000
@@ -85,31 +91,30 @@ class TrainerConfig:
         for key in given:
             check.above(key, 0)
         if len(given) > 1:
-            check.that(
-                False, given[1], f"be null while trainer.{given[0]}={getattr(self, given[0])} is set: one horizon"
-            )
+            other = f"trainer.{given[0]}={getattr(self, given[0])}"
+            check.require(False, given[1], f"be null while {other} is set: give only one horizon")
         check.one_of("on_nonfinite", ("stop", "skip"))
         for key in ("devices", "val_every", "val_batches", "log_every", "max_skipped"):
             check.at_least(key, 1)
-        check.that(Every.parse(self.save_every) is not None, "save_every", f"be {Every.FORMS}")
+        check.require(Every.parse(self.save_every) is not None, "save_every", f"be {Every.FORMS}")
         check.above("peak_tflops", 0)
         check.done()
 
     @property
-    def saves(self) -> Every:
+    def save_interval(self) -> Every:
         every = Every.parse(self.save_every)
-        assert every is not None  # checked above
+        assert every is not None  # checked in __post_init__
         return every
 
     @property
-    def skips(self) -> int:
-        """How many steps in a row may be skipped."""
+    def skip_limit(self) -> int:
+        """Number of steps in a row that may be skipped; 0 means that the first one ends the run."""
         return self.max_skipped if self.on_nonfinite == "skip" else 0
 
     def horizon(self, windows: int, batch_size: int, block_size: int, done: int = 0) -> int:
-        """Optimizer steps of the whole run, over a training text of `windows` windows.
+        """Return the number of optimizer steps of the whole run, for a training text of `windows` windows.
 
-        Raises UserError when that is less than what is `done` already.
+        Raises UserError when it is less than the `done` steps that the run has made already.
         """
         if self.max_epochs is not None:
             steps = max(1, math.floor(self.max_epochs * windows / batch_size))
@@ -118,16 +123,18 @@ class TrainerConfig:
         else:
             steps = 2000 if self.max_steps is None else self.max_steps
         if steps < done:
-            raise UserError(f"the run has done {done} steps already, and is now to have {steps}: ask for more")
+            raise UserError(
+                f"the run has done {done} steps already, but the new horizon is {steps} steps: choose a longer one"
+            )
         return steps
 
     def prepare(self, model: nn.Module, device: str) -> None:
-        """What is done to the process, and to the model in place, before it trains."""
+        """Configure the process, and compile the model in place, before training."""
         if device == "cpu":
             keep_freed_memory()
         if self.compile:
-            torch.compiler.reset()  # of a sweep's job before, whose model is gone
-            model.compile()  # not torch.compile(model), which would rename its weights
+            torch.compiler.reset()  # free what an earlier job of a sweep compiled
+            model.compile()  # not torch.compile(model), which would rename the weights
 
     def build(
         self,
@@ -139,15 +146,16 @@ class TrainerConfig:
         loggers: list[Logger],
         directory: Path,
     ) -> L.Trainer:
+        """Build the Lightning trainer of a run that ends after `horizon` optimizer steps."""
         import lightning as L
 
-        quiet()
+        silence_lightning()
         trainer = L.Trainer(
             accelerator=device,
             devices=[torch.cuda.current_device()] if device == "cuda" and self.devices == 1 else self.devices,
             precision=LIGHTNING_PRECISION[precision],  # type: ignore[arg-type]
             deterministic=self.deterministic,
-            max_epochs=-1,  # one endless epoch: the batches know of epochs, the trainer counts steps
+            max_epochs=-1,  # one endless epoch: TrainBatches handles epochs, the trainer counts steps
             max_steps=horizon,
             accumulate_grad_batches=accumulate,
             val_check_interval=self.val_every * accumulate,  # Lightning counts micro-batches here
@@ -159,25 +167,25 @@ class TrainerConfig:
             logger=loggers or False,
             default_root_dir=directory,
         )
-        # Lightning's handler of SIGTERM would end the process with status 0 before ours (callbacks/signals.py) is set
+        # Lightning's SIGTERM handler would end the process with status 0, before callbacks/signals.py installs ours
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         return trainer
 
 
-def take_turns(job: int) -> None:
-    """Let this process use one of several GPUs: that of the jobs of a parallel sweep whose turn it is."""
+def select_gpu(job: int) -> None:
+    """Make this process use one of several GPUs. The jobs of a parallel sweep use them in turn."""
     if count := torch.cuda.device_count():
         torch.cuda.set_device(job % count)
 
 
-def quiet() -> None:
-    """Silence Lightning's tips and, by their exact words, warnings that tell the user nothing."""
+def silence_lightning() -> None:
+    """Silence Lightning's tips and, by their wording, warnings that are of no use to the user."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in (
-        ".*does not have many workers.*",  # a memory map needs none
+        ".*does not have many workers.*",  # a memory map does not need any
         ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning's own call into torch
         ".*torch.jit.script_method.* is deprecated.*",
         ".*Checkpoint directory .* exists and is not empty.*",
-        ".*callbacks used to create the checkpoint need to be provided.*",  # each of ours may be switched off and on
+        ".*callbacks used to create the checkpoint need to be provided.*",  # each may be switched on and off
     ):
         warnings.filterwarnings("ignore", message)

@@ -1,1 +1,1 @@
-"""Taking a tokenizer apart: what its vocabulary holds, and what becomes of a text in it."""
+"""Analysis of a tokenizer: the content of its vocabulary, and statistics of a text that it encodes."""

@@ -1,4 +1,4 @@
-"""What a vocabulary holds, and what becomes of a text in it: counts, bytes per token, merges that never paid."""
+"""Statistics of a vocabulary and of a text that it encodes: parts, counts, bytes per token, and unused merges."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy as np
 from lm.base.errors import UserError
 from lm.data.corpus import Split
 from lm.data.tokenizer.base import Tokenizer
-from lm.data.tokenizer.plain import Bytes, Chars, speller
+from lm.data.tokenizer.plain import Bytes, Chars, make_speller
 
-# The parts of a vocabulary; each token is in one of them.
+# The parts of a vocabulary; each token belongs to exactly one.
 PARTS = (
     "single bytes",
     "words: a space and letters",
@@ -24,41 +24,45 @@ PARTS = (
     "punctuation and symbols",
     "white space",
     "mixed",
-    "parts of characters",  # bytes that are no UTF-8 by themselves
+    "parts of characters",  # bytes that are not valid UTF-8 by themselves
     "special",
 )
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A tokenizer taken apart, by way of the file it is saved as."""
+    """The vocabulary of a tokenizer, read from the file in which it is saved. V tokens, M merges."""
 
     tokenizer: Tokenizer
     kind: str
-    spelling: list[bytes]  # (V,) the UTF-8 that each id stands for, of special tokens their name
-    singles: frozenset[int]  # ids that stand for one byte each, whatever it means
-    special: frozenset[int]  # ids of special tokens and of the one for what the vocabulary lacks
-    merges: np.ndarray  # (M, 3) int64, in order of learning: left id, right id, id of the two together
+    spelling: list[bytes]  # (V,) the UTF-8 bytes of each id; those of a special token are its name
+    singles: frozenset[int]  # ids of single bytes
+    special: frozenset[int]  # ids of special tokens and of the unknown token
+    merges: np.ndarray  # (M, 3) int64, in the order of learning: left id, right id, id of the merged token
 
     def __len__(self) -> int:
         return len(self.spelling)
 
     @cached_property
-    def part(self) -> np.ndarray:
-        """(V,) each id's place in PARTS."""
-        parts = ["special" if i in self.special else "single bytes" if i in self.singles else part_of(spelling)
-                 for i, spelling in enumerate(self.spelling)]  # fmt: skip
-        return np.array([PARTS.index(part) for part in parts])
+    def part_index(self) -> np.ndarray:
+        """The position in PARTS of each id, (V,)."""
+
+        def part(i: int) -> str:
+            if i in self.special:
+                return "special"
+            return "single bytes" if i in self.singles else classify_token(self.spelling[i])
+
+        return np.array([PARTS.index(part(i)) for i in range(len(self))])
 
     @cached_property
-    def longest(self) -> list[int]:
-        """All ids but special ones, by the bytes they stand for."""
+    def longest_first(self) -> list[int]:
+        """All ids except special ones, in descending order of their number of bytes."""
         return sorted(set(range(len(self))) - self.special, key=lambda i: (-len(self.spelling[i]), i))
 
 
 @dataclass(frozen=True)
 class Counts:
-    """A text in a vocabulary."""
+    """Token counts of a text."""
 
     ids: np.ndarray  # (V,) int64: how often each id occurs
     bytes: int  # of the text, in UTF-8
@@ -73,9 +77,9 @@ class Counts:
 
     @property
     def bits_per_token(self) -> float:
-        """The entropy of the tokens' frequencies: what a token costs when all that is known is how often each comes."""
+        """Entropy of the token frequencies: the cost of a token if only the frequencies are known."""
         p = self.ids[self.ids > 0] / self.tokens
-        return float(-(p * np.log2(p)).sum()) + 0.0  # of one token alone 0, not -0
+        return float(-(p * np.log2(p)).sum()) + 0.0  # if there is only one token: 0 instead of -0
 
     @property
     def bits_per_byte(self) -> float:
@@ -84,38 +88,43 @@ class Counts:
 
 @dataclass(frozen=True)
 class Part:
-    name: str
-    tokens: int  # of the vocabulary
-    share: float
-    text_tokens: int | None  # of the training text
-    text_share: float | None
-    examples: list[int]  # ids: of the most frequent, or where nothing was counted of the first
+    """A part of the vocabulary."""
+
+    name: str  # one of PARTS
+    tokens: int  # number of ids of the vocabulary
+    share: float  # of the vocabulary
+    text_tokens: int | None  # number of tokens of the training text
+    text_share: float | None  # of the training text
+    examples: list[int]  # the most frequent ids, or without counts the first ids
 
 
 @dataclass(frozen=True)
 class Rank:
+    """A row of the table of token frequencies."""
+
     rank: int  # 1: the most frequent
     id: int
-    token: str  # as people can read it
-    hex: str  # the bytes it stands for
+    token: str  # in readable form
+    hex: str  # its bytes
     count: int
     share: float  # of all tokens of the text
-    cumulated: float  # share of this one and all before it
+    cumulated: float  # share of this token and all more frequent ones
 
 
-def take_apart(tokenizer: Tokenizer) -> Vocabulary:
+def read_vocabulary(tokenizer: Tokenizer) -> Vocabulary:
+    """Read the tokens and merges of a tokenizer from its JSON text."""
     data = json.loads(tokenizer.to_json())
     model, added = data["model"], {token["id"]: token["content"] for token in data["added_tokens"]}
-    written = json.dumps([data[key] for key in ("normalizer", "pre_tokenizer", "decoder")], ensure_ascii=False)
-    byte_level = "ByteLevel" in written
+    settings = json.dumps([data[key] for key in ("normalizer", "pre_tokenizer", "decoder")], ensure_ascii=False)
+    byte_level = "ByteLevel" in settings
     kind = {"BPE": "byte-level BPE" if byte_level else "BPE"}.get(model["type"], model["type"])
     if isinstance(tokenizer, Bytes | Chars):
         kind = "bytes" if isinstance(tokenizer, Bytes) else "characters"
     vocab: dict[str, int] = model["vocab"]
-    if not isinstance(vocab, dict):  # a Unigram's: pairs of token and score
+    if not isinstance(vocab, dict):  # of a Unigram model: pairs of token and score
         vocab = {token: i for i, (token, _) in enumerate(vocab)}
     special = set(tokenizer.special_tokens.values()) | {model.get("unk_id"), vocab.get(model.get("unk_token"))} - {None}
-    prefix, spell = model.get("continuing_subword_prefix") or "", speller(data)
+    prefix, spell = model.get("continuing_subword_prefix") or "", make_speller(data)
     spelling, singles = [b""] * tokenizer.vocab_size, set()
     for token, i in vocab.items():
         spelling[i] = spell(token)
@@ -130,8 +139,8 @@ def take_apart(tokenizer: Tokenizer) -> Vocabulary:
     )
 
 
-def part_of(spelling: bytes) -> str:
-    """Which of PARTS a token belongs to that is neither special nor a single byte."""
+def classify_token(spelling: bytes) -> str:
+    """Return which of PARTS a token belongs to, if it is neither special nor a single byte."""
     try:
         text = spelling.decode()
     except UnicodeDecodeError:
@@ -142,45 +151,52 @@ def part_of(spelling: bytes) -> str:
     classes = {unicodedata.category(c)[0] for c in body}
     if classes <= {"L", "M"} and body:  # letters and the marks that combine with them
         return "words: a space and letters" if body != text else "letters without a space"
-    return "numbers" if classes == {"N"} else "punctuation and symbols" if classes <= {"P", "S"} and body else "mixed"
+    if classes == {"N"}:
+        return "numbers"
+    return "punctuation and symbols" if classes <= {"P", "S"} and body else "mixed"
 
 
-def count(stretches: Iterable[tuple[np.ndarray, int]], vocab_size: int) -> Counts:
-    """Of a text that comes as ids (N,) and the bytes they stand for, as `lm.data.token_files.encode_split` gives it."""
+def count_ids(parts: Iterable[tuple[np.ndarray, int]], vocab_size: int) -> Counts:
+    """Count the ids of a text.
+
+    `parts` are pairs of ids (N,) and the number of bytes of their text, as `lm.data.token_files.encode_split` yields
+    them. Raises UserError when there are no ids.
+    """
     ids, size = np.zeros(vocab_size, np.int64), 0
-    for stretch, of_bytes in stretches:
-        ids += np.bincount(stretch, minlength=vocab_size)
-        size += of_bytes
+    for part, part_bytes in parts:
+        ids += np.bincount(part, minlength=vocab_size)
+        size += part_bytes
     if not ids.any():
-        raise UserError("the tokenizer finds no token in the text")
+        raise UserError("the tokenizer produces no token for the text")
     return Counts(ids, size)
 
 
 def composition(vocabulary: Vocabulary, counts: Counts | None, examples: int = 8) -> list[Part]:
-    """The parts that are not empty. Their tokens add up to the vocabulary."""
+    """Return the parts of the vocabulary that are not empty. `examples` is the maximum number of examples of each."""
     times = counts.ids if counts else np.zeros(len(vocabulary), np.int64)
-    found = []
+    parts = []
     for i, name in enumerate(PARTS):
-        ids = np.flatnonzero(vocabulary.part == i)
+        ids = np.flatnonzero(vocabulary.part_index == i)
         if not len(ids):
             continue
         in_text = int(times[ids].sum()) if counts else None
         share = None if counts is None or in_text is None else in_text / counts.tokens
         used = ids[np.argsort(-times[ids], kind="stable")]
         used = used[times[used] > 0]
-        shown = (used if len(used) else ids)[:examples].tolist()
-        found.append(Part(name, len(ids), len(ids) / len(vocabulary), in_text, share, shown))
-    return found
+        first = (used if len(used) else ids)[:examples].tolist()
+        parts.append(Part(name, len(ids), len(ids) / len(vocabulary), in_text, share, first))
+    return parts
 
 
-def made(vocabulary: Vocabulary, counts: Counts) -> np.ndarray | None:
-    """(M,) how often encoding the text performs each merge: its tokens that stayed and those later merges took up.
+def count_merges(vocabulary: Vocabulary, counts: Counts) -> np.ndarray | None:
+    """Return (M,): how often encoding the text performs each merge.
 
-    A merge of 0 or 1 saves a token once or never. None when it cannot be told: some token has several merges.
+    The number is that of the resulting tokens which remain, plus those that later merges use up. A merge with 0 or 1
+    saves at most one token. Return None if the numbers are not unique because several merges give the same token.
     """
     merges = vocabulary.merges.tolist()
-    maker = {token: i for i, (_, _, token) in enumerate(merges)}
-    if len(maker) < len(merges) or any(maker.get(x, -1) >= i for i, merge in enumerate(merges) for x in merge[:2]):
+    merge_of = {token: i for i, (_, _, token) in enumerate(merges)}
+    if len(merge_of) < len(merges) or any(merge_of.get(x, -1) >= i for i, pair in enumerate(merges) for x in pair[:2]):
         return None
     times = counts.ids.tolist()
     for left, right, token in reversed(merges):
@@ -189,33 +205,33 @@ def made(vocabulary: Vocabulary, counts: Counts) -> np.ndarray | None:
     return np.array([times[token] for _, _, token in merges], np.int64)
 
 
-def once(vocabulary: Vocabulary, counts: Counts) -> int | None:
-    """Merges that encoding the text performs once or never; None: there are none, or it cannot be told."""
-    times = made(vocabulary, counts)
+def count_rare_merges(vocabulary: Vocabulary, counts: Counts) -> int | None:
+    """Return the number of merges that encoding the text performs at most once. None: no merges, or not unique."""
+    times = count_merges(vocabulary, counts)
     return None if times is None or not len(times) else int((times <= 1).sum())
 
 
-def unused(vocabulary: Vocabulary, counts: Counts) -> np.ndarray:
-    """Ids that the text never has, special tokens aside."""
-    return np.flatnonzero((counts.ids == 0) & (vocabulary.part != PARTS.index("special")))
+def unused_ids(vocabulary: Vocabulary, counts: Counts) -> np.ndarray:
+    """Return the ids that do not occur in the text, without special tokens."""
+    return np.flatnonzero((counts.ids == 0) & (vocabulary.part_index != PARTS.index("special")))
 
 
-def ranks(vocabulary: Vocabulary, counts: Counts) -> list[Rank]:
-    """All ids by count, of equal ones the lower first."""
+def rank_ids(vocabulary: Vocabulary, counts: Counts) -> list[Rank]:
+    """Rank all ids by count, and ids with the same count by their number."""
     order = np.argsort(-counts.ids, kind="stable")
     sums = np.cumsum(counts.ids[order])
     total, spelling = counts.tokens, vocabulary.spelling
     return [
-        Rank(r, i, shown(spelling[i]), spelling[i].hex(), n, n / total, s / total)
+        Rank(r, i, format_token(spelling[i]), spelling[i].hex(), n, n / total, s / total)
         for r, (i, n, s) in enumerate(zip(order.tolist(), counts.ids[order].tolist(), sums.tolist(), strict=True), 1)
     ]
 
 
-def shown(spelling: bytes, space: str = "␣", newline: str = "↵") -> str:
-    """For people: `space` and `newline` are seen, → stands for a tab, <C3> for a byte that is no character."""
+def format_token(spelling: bytes, space: str = "␣", newline: str = "↵") -> str:
+    """Return a token in readable form: with `space`, `newline`, → for a tab, and <C3> for an incomplete character."""
 
     def sign(c: str) -> str:
-        if "\udc80" <= c <= "\udcff":  # what surrogateescape makes of bytes that are no UTF-8
+        if "\udc80" <= c <= "\udcff":  # surrogateescape decodes invalid UTF-8 to these characters
             return f"<{ord(c) - 0xDC00:02X}>"
         if c.isprintable():
             return c if c != " " else space
@@ -224,8 +240,8 @@ def shown(spelling: bytes, space: str = "␣", newline: str = "↵") -> str:
     return "".join(map(sign, spelling.decode(errors="surrogateescape")))
 
 
-def example(split: Split, chars: int = 160) -> str:
-    """A few lines of a text, from behind its first newline: it may begin in the middle of a word."""
+def example_text(split: Split, chars: int = 160) -> str:
+    """Return a few lines of a text after its first newline, because it may begin in the middle of a word."""
     piece = next(split.pieces())[0]
     lines = [line for line in piece.split("\n")[1:] if line.strip()]
     text = "\n".join(lines[:4]) or piece

@@ -1,4 +1,4 @@
-"""Sections as one HTML file that needs nothing else, and charts as SVG or PNG."""
+"""Render sections as one self-contained HTML file, and charts as SVG or PNG."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from lm.analysis.vocabulary.analysis import shown
-from lm.analysis.vocabulary.sections import Cell, Chart, Pieces, Section, Splits, Table, running
+from lm.analysis.vocabulary.analysis import format_token
+from lm.analysis.vocabulary.sections import Cell, Chart, Pieces, Section, Splits, Table, format_running_token
 from lm.base.plotting import pyplot
 
-COLOURS, INK = ("#2563c9", "#d97706", "#7a7a7a"), "#808080"  # seen on white and on black
+COLORS, INK = ("#2563c9", "#d97706", "#7a7a7a"), "#808080"  # visible on white and on black
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1e21; --soft: #5d636b; --paper: #fff; --line: #d8dce1;
@@ -44,8 +44,9 @@ svg { width: 100%; max-width: 900px; height: auto; }
 """
 
 
-def page(title: str, sections: Iterable[Section]) -> str:
-    body = "\n".join(f"<section>\n<h2>{escape(s.title)}</h2>\n{section(s)}\n</section>" for s in sections)
+def html_page(title: str, sections: Iterable[Section]) -> str:
+    """Return a complete HTML page."""
+    body = "\n".join(f"<section>\n<h2>{escape(s.title)}</h2>\n{html_section(s)}\n</section>" for s in sections)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -54,18 +55,20 @@ def page(title: str, sections: Iterable[Section]) -> str:
     )
 
 
-def section(section: Section) -> str:
+def html_section(section: Section) -> str:
+    """Return the HTML element of a section."""
     if isinstance(section, Chart):
-        return svg(section)
-    return table(section) if isinstance(section, Table) else splits(section)
+        return render_svg(section)
+    return html_table(section) if isinstance(section, Table) else html_splits(section)
 
 
-def table(table: Table) -> str:
-    most = {i: max(percent(row[i]) for row in table.rows) or 1.0 for i in table.bars}
+def html_table(table: Table) -> str:
+    """Return a table in HTML."""
+    maxima = {i: max(parse_percent(row[i]) for row in table.rows) or 1.0 for i in table.bars}
 
     def row(tag: str, cells: Sequence[Cell]) -> str:
-        lengths = [percent(c) / most[i] if tag == "td" and i in most else None for i, c in enumerate(cells)]
-        return f"<tr>{''.join(map(cell, [tag] * len(cells), table.align, cells, lengths))}</tr>"
+        lengths = [parse_percent(c) / maxima[i] if tag == "td" and i in maxima else None for i, c in enumerate(cells)]
+        return f"<tr>{''.join(map(html_cell, [tag] * len(cells), table.align, cells, lengths))}</tr>"
 
     head = f"<thead>{row('th', table.columns)}</thead>\n" if any(table.columns) else ""
     body = "\n".join(row("td", cells) for cells in table.rows)
@@ -73,12 +76,13 @@ def table(table: Table) -> str:
     return f'<div class="wide"><table>\n{head}<tbody>\n{body}\n</tbody>\n</table></div>{note}'
 
 
-def percent(cell: Cell) -> float:
+def parse_percent(cell: Cell) -> float:
+    """Return the number of a cell such as "3.1%", or 0 for other cells."""
     return float(cell[:-1]) if isinstance(cell, str) and cell.endswith("%") else 0.0
 
 
-def cell(tag: str, side: str, content: Cell, bar: float | None = None) -> str:
-    """`bar` 0 to 1 is the length of a bar behind the number."""
+def html_cell(tag: str, side: str, content: Cell, bar: float | None = None) -> str:
+    """Return a cell in HTML. `bar`, from 0 to 1, is the length of a bar in the background of the number."""
     if isinstance(content, str):
         style = "" if bar is None else f' style="--part: {bar:.1%}"'
         name = side if bar is None else f"{side} bar"
@@ -86,49 +90,51 @@ def cell(tag: str, side: str, content: Cell, bar: float | None = None) -> str:
     return f'<{tag} class="tokens">{" ".join(f"<code>{escape(token)}</code>" for token in content)}</{tag}>'
 
 
-def splits(splits: Splits) -> str:
+def html_splits(splits: Splits) -> str:
+    """Return texts split into tokens in HTML."""
     out = []
-    for label, found in splits.rows:
+    for label, pieces in splits.rows:
         out.append(f'<p class="label">{escape(label)}</p>' if label else "")
-        out.append(f'<p class="note">{escape(found)}</p>' if isinstance(found, str) else coloured(found))
+        out.append(f'<p class="note">{escape(pieces)}</p>' if isinstance(pieces, str) else html_tokens(pieces))
     return "\n".join(out)
 
 
-def coloured(found: Pieces) -> str:
-    """A text whose tokens have a colour each, with the id where the pointer rests."""
+def html_tokens(pieces: Pieces) -> str:
+    """Return a text whose successive tokens have different colors and show their ids in tooltips."""
     spans = []
-    for n, (i, spelling) in enumerate(found):
-        title = f"{i}: {escape(shown(spelling))}"
-        spans.append(f'<span class="t{n % 4}" title="{title}">{escape(running(spelling))}</span>')
+    for n, (i, spelling) in enumerate(pieces):
+        title = f"{i}: {escape(format_token(spelling))}"
+        spans.append(f'<span class="t{n % 4}" title="{title}">{escape(format_running_token(spelling))}</span>')
     return f'<p class="text">{"".join(spans)}</p>'
 
 
-def svg(chart: Chart) -> str:
-    """An element to stand in a page, without numbers or names that change from one call to the next."""
+def render_svg(chart: Chart) -> str:
+    """Return an SVG element for a page. Repeated calls return the same text."""
     with pyplot().rc_context({"svg.fonttype": "none", "svg.hashsalt": "lm"}):
-        data = drawn(chart, format="svg", transparent=True, metadata={"Date": None})
-    return data[data.index(b"<svg") :].decode()  # behind the XML declaration, which a page has no use for
+        data = draw_chart(chart, format="svg", transparent=True, metadata={"Date": None})
+    return data[data.index(b"<svg") :].decode()  # without the XML declaration, which does not belong in a page
 
 
-def png(chart: Chart) -> bytes:
-    return drawn(chart, format="png", dpi=130)
+def render_png(chart: Chart) -> bytes:
+    """Return a chart as a PNG image."""
+    return draw_chart(chart, format="png", dpi=130)
 
 
-def drawn(chart: Chart, **how: Any) -> bytes:
-    """Raises UserError when there is no matplotlib to draw with."""
+def draw_chart(chart: Chart, **options: Any) -> bytes:
+    """Draw a chart. `options` are those of matplotlib's savefig. Raises UserError if matplotlib is not installed."""
     plt = pyplot()
     from matplotlib.ticker import FuncFormatter
 
-    ink = INK if how.get("transparent") else "black"
+    ink = INK if options.get("transparent") else "black"
     figure, axes = plt.subplots(figsize=(9, 4.6), layout="constrained")
     names = chart.names
     for line in chart.lines:
-        (curve,) = axes.plot(*zip(*line.points, strict=True), color=COLOURS[names.index(line.name)], label=line.name)
+        (curve,) = axes.plot(*zip(*line.points, strict=True), color=COLORS[names.index(line.name)], label=line.name)
         curve.set(marker="o" if line.marked else "", linestyle="--" if line.dashed else "-")
         for text, point in zip(line.labels, line.points, strict=False):
             axes.annotate(text, point, (0, 8), textcoords="offset points", ha="center", color=ink, parse_math=False)
     axes.set(xlabel=chart.x, ylabel=chart.y, xscale="log", yscale="log" if chart.log_y else "linear")
-    if not how.get("transparent"):  # a page has the title above
+    if not options.get("transparent"):  # a page shows the title as a heading
         axes.set_title(chart.title)
     if chart.ticks:
         axes.set_xticks(chart.ticks, minor=False)
@@ -146,6 +152,6 @@ def drawn(chart: Chart, **how: Any) -> bytes:
     curves = {str(curve.get_label()): curve for curve in axes.lines}  # one for each name
     axes.legend(list(curves.values()), list(curves), labelcolor=ink, framealpha=0)
     file = io.BytesIO()
-    figure.savefig(file, **how)
+    figure.savefig(file, **options)
     plt.close(figure)
     return file.getvalue()

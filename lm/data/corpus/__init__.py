@@ -1,4 +1,8 @@
-"""Where text comes from. A corpus is a dataclass; `load` writes its text to disk once, split, and opens it."""
+"""Corpora: the sources of text.
+
+A corpus is a dataclass. Its method `load` writes the text to disk once, split into training and validation text, and
+opens it.
+"""
 
 from lm.data.corpus.base import CorpusConfig
 from lm.data.corpus.generated import AdditionConfig, TenActionsConfig, WordsConfig

@@ -1,4 +1,4 @@
-"""What every corpus has: where its text comes from is its own business, how it is split and kept is not."""
+"""Base class of all corpora: it splits the text, caches it on disk and opens it. Subclasses supply the text."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ log = logging.getLogger("lm")
 
 @dataclass
 class CorpusConfig:
-    """A kind of corpus adds its fields, `identity` and `streams`."""
+    """Settings common to all corpora. A subclass adds its own fields and defines `identity` and `streams`."""
 
-    located: ClassVar[set[str]] = {"licence"}  # fields that say where text lies, not what it is: `identity` does
-    val_key: ClassVar[str] = ""  # the setting that names validation text of its own, if any
+    # Fields that are not part of the cache key, because they say where the text is and not what it contains.
+    location_keys: ClassVar[set[str]] = {"licence"}
+    val_key: ClassVar[str] = ""  # the setting that names separate validation text; "": there is none
 
     licence: str = ""  # license of the text, as shown by scripts/corpora.py
     # share of the text that is held out for validation if the corpus has no validation text of its own
@@ -35,68 +36,74 @@ class CorpusConfig:
 
     def __post_init__(self) -> None:
         check = Check("corpus", self)
-        check.that(0 < self.val_fraction < 1, "val_fraction", "lie between 0 and 1")
+        check.require(0 < self.val_fraction < 1, "val_fraction", "lie between 0 and 1")
         check.at_least("max_chars", 1)
         self.check(check)
         check.done()
 
     def check(self, check: Check) -> None:
-        """Range checks of the fields a kind of corpus adds."""
+        """Check the fields that a subclass adds."""
 
     @property
     def download_size(self) -> int | None:
-        """Bytes; None where nobody knows before."""
+        """Size of the download in bytes; None if it is not known in advance."""
         return 0
 
     def identity(self, downloads: Downloads) -> str:
-        """Digests of the sources, which this call fetches where need be; "" when the fields say it all."""
+        """Download the sources if necessary and return their digests; "" if the fields determine the text."""
         return ""
 
     def streams(self, downloads: Downloads) -> dict[str, Stream]:
-        """`train`, and where the corpus has them `val` and `test`. Raises UserError when there is no usable text."""
+        """Return the stream `train` and, if the corpus has them, `val` and `test`.
+
+        Raises UserError if there is no usable text.
+        """
         raise NotImplementedError
 
     @property
-    def counted(self) -> tuple[str, ...]:
-        """Words whose number in the text `notes` needs."""
+    def counted_words(self) -> tuple[str, ...]:
+        """Words whose occurrences are counted in the text for `notes`."""
         return ()
 
     def notes(self, text: Text) -> list[str]:
-        """Return what the user should know about the choice of the text, line by line."""
+        """Return notes for the user about which text was selected, one per line."""
         return []
 
     def log_prob(self, window: str) -> float | None:
-        """Log-probability, in nats, that a stretch of this text begun at a random character reads `window`.
+        """Return the log-probability, in nats, that a text of this corpus reads `window` from a random character on.
 
-        None where nobody knows: only corpora made from a known law can say.
+        None if it is not known. Only synthetic corpora, which come from a known distribution, can compute it.
         """
         return None
 
     def load(self, downloads: Downloads) -> Text:
-        """Raises UserError, ready to be shown, when there is no usable text."""
-        fields = {key: value for key, value in asdict(self).items() if key not in self.located}
+        """Prepare the text, or find it in the cache, and open it.
+
+        Raises UserError if there is no usable text.
+        """
+        fields = {key: value for key, value in asdict(self).items() if key not in self.location_keys}
         options = json.dumps(fields, sort_keys=True)
         name = type(self).__name__
-        key = cache.digest(name, options, self.identity(downloads), _code())
+        key = cache.digest(name, options, self.identity(downloads), _source_digest())
 
         def build(folder: Path) -> None:
             streams = self.streams(downloads)
             if self.clean:
                 streams = {name: clean(stream) for name, stream in streams.items()}
-            write(folder, streams, self.val_fraction, self.max_chars, self.whole_documents, self.counted)
+            write(folder, streams, self.val_fraction, self.max_chars, self.whole_documents, self.counted_words)
 
         text = Text.open(cache.open_entry(downloads.root, "text", key, cache.summarize(self), build), self.val_key)
         for note in self.notes(text):
             log.info("note      %s", note)
         share = text.val.size / (text.train.size + text.val.size)
         if self.whole_documents and text.val_key == VAL_FRACTION and not is_near(share, self.val_fraction):
-            own = f", name validation text with {self.val_key}" if self.val_key else ""
-            log.info("warning   validation is %.1f %% of the text, not corpus.val_fraction=%g, as no document is cut: "
-                     "choose another val_fraction%s, or set corpus.whole_documents=false",
+            own = f", name validation files with {self.val_key}" if self.val_key else ""
+            log.info("warning   validation is %.1f %% of the text, not corpus.val_fraction=%g, because no document is "
+                     "cut: choose another val_fraction%s, or set corpus.whole_documents=false",
                      100 * share, self.val_fraction, own)  # fmt: skip
         return text
 
 
-def _code() -> str:
-    """What prepares a text is part of what it becomes: with other code it is prepared again."""
+def _source_digest() -> str:
+    """Return digests of the source files of this package, so that a text is prepared again after the code changes."""
     return "".join(sha256(path) for path in sorted(Path(__file__).parent.glob("*.py")))

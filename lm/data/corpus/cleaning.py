@@ -1,4 +1,4 @@
-"""corpus.clean: what most people would tidy up in a text before training on it."""
+"""Clean a text before training (`corpus.clean`)."""
 
 from __future__ import annotations
 
@@ -7,29 +7,32 @@ from collections.abc import Iterator
 
 from lm.data.corpus.text import Stream
 
-# control characters but for tab and newline, and the marks that are invisible: soft hyphen, zero width, direction, BOM
-# (what stands between words there, such as a form feed, becomes a space)
+# Control characters except tab and newline, and invisible marks: soft hyphen, zero width, direction, byte-order mark.
+# Control characters that separate words, such as a form feed, are in SPACES instead.
 INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u200b\u200e\u200f\u202a-\u202e\u2060\ufeff]")
 SPACES = re.compile(r"[ \t\u00a0\x0b\x0c\x1c-\x1f\x85]{2,}|[\t\u00a0\x0b\x0c\x1c-\x1f\x85]")
 
 
 def clean(stream: Stream) -> Iterator[str | None]:
-    """Control characters go; line ends of any system become newlines; runs of spaces become one, and none ends a line;
-    of several blank lines one stays, and none at a document's ends. A document's last line ends in a newline.
+    """Yield the cleaned text of a stream.
+
+    Control characters are removed. The line ends of all systems become newlines. A run of spaces becomes one space,
+    and spaces at the end of a line are removed. Several blank lines become one, and blank lines at the beginning and
+    the end of a document are removed. The last line of a document ends in a newline.
     """
-    rest: list[str] = []  # of an unfinished line
-    blank, begun = False, False  # a blank line held back; any line seen
+    rest: list[str] = []  # the pieces of an unfinished line
+    blank, started = False, False  # a blank line is pending; the document has a line already
 
     def finish(lines: list[str]) -> str:
-        nonlocal blank, begun
+        nonlocal blank, started
         out = []
         for line in (part for whole in lines for part in whole.rstrip("\r").split("\r")):
             line = SPACES.sub(" ", INVISIBLE.sub("", line)).rstrip(" ")
             if not line:
-                blank = begun
+                blank = started
                 continue
             out.append("\n" + line if blank else line)
-            blank, begun = False, True
+            blank, started = False, True
         return "".join(line + "\n" for line in out)
 
     for piece in stream:
@@ -42,5 +45,5 @@ def clean(stream: Stream) -> Iterator[str | None]:
             continue
         yield finish(["".join(rest)])
         yield None
-        rest, blank, begun = [], False, False
+        rest, blank, started = [], False, False
     yield finish(["".join(rest)])

@@ -1,4 +1,4 @@
-"""Files on this machine as a corpus: which ones a path, a directory or a pattern stands for."""
+"""Base class of corpora that read local files: find the files of a path, a directory or a pattern."""
 
 from __future__ import annotations
 
@@ -23,130 +23,141 @@ ARCHIVES = {*PACKED, ".tar", ".tgz", ".7z", ".rar"}
 
 @dataclass
 class FilesConfig(CorpusConfig):
-    """Files on this machine; each is a document."""
+    """Local files; each is a document."""
 
-    located: ClassVar[set[str]] = {"licence", "path", "val_path"}
+    location_keys: ClassVar[set[str]] = {"licence", "path", "val_path"}
     val_key: ClassVar[str] = "corpus.val_path"
-    left_out: ClassVar[set[str]] = {"__pycache__"}  # folders
-    related: ClassVar[set[str]] = {".txt", ".text", ".md", ".rst", *ARCHIVES}  # kinds of files, told of if left out
+    ignored_folders: ClassVar[set[str]] = {"__pycache__"}
+    # A note names files with these suffixes if they are not read.
+    related_suffixes: ClassVar[set[str]] = {".txt", ".text", ".md", ".rst", *ARCHIVES}
 
     path: Any = ""  # a file, a directory, a glob pattern, or a list of them
-    # which files of a directory to read, upper and lower case alike; packed ones (.gz, .zip, ...) of these names too
+    # which files of a directory to read, ignoring case; compressed files (.gz, .zip, ...) with such names too
     glob: str = "**/*.txt"
     exclude: list[str] = field(default_factory=list)  # glob patterns of files to leave out
     val_path: Any = ""  # files with the validation text, if you have any: like path
 
     def check(self, check: Check) -> None:
-        check.that(bool(self.path), "path", "name a file, a directory or a glob, e.g. corpus.path=my.txt")
+        check.require(bool(self.path), "path", "name a file, a directory or a glob, e.g. corpus.path=my.txt")
 
     def paths(self) -> dict[str, list[Path]]:
-        """train, and perhaps val and test; no file is in two."""
-        named = self.named()
+        """Return the files of each split: train, and perhaps val and test. Validation files are not trained on."""
+        splits = self.find_splits()
         if not self.val_path:
-            return named
+            return splits
         val = self.find(self.val_path, "val_path")
         held_out = {path.resolve() for path in val}
-        train = [path for path in named["train"] if path.resolve() not in held_out]
+        train = [path for path in splits["train"] if path.resolve() not in held_out]
         if not train:
-            raise UserError(f"corpus.val_path={self.val_path} takes all files of corpus.path={self.path}")
-        return named | {"train": train, "val": val}
+            raise UserError(f"corpus.val_path={self.val_path} includes all files of corpus.path={self.path}; no file "
+                             "is left to train on")  # fmt: skip
+        return splits | {"train": train, "val": val}
 
-    def named(self) -> dict[str, list[Path]]:
-        """What `path` holds, by split."""
+    def find_splits(self) -> dict[str, list[Path]]:
+        """Return the files of `path` by split."""
         return {"train": self.find(self.path, "path")}
 
-    def find(self, wanted: Any, key: str) -> list[Path]:
-        """Return the files that `corpus.<key>` stands for, in order of name. Raises UserError when there are none."""
-        found: dict[Path, Path] = {}  # by where they really lie: a file that is named twice is read once
-        for name in wanted if isinstance(wanted, list) else [wanted]:
-            path = patterns.home(name)
+    def find(self, value: Any, key: str) -> list[Path]:
+        """Return the files that `value`, the value of `corpus.<key>`, stands for, in order of name.
+
+        Raises UserError if there are none.
+        """
+        found: dict[Path, Path] = {}  # keyed by the resolved path, so that a file that is named twice is read once
+        for name in value if isinstance(value, list) else [value]:
+            path = patterns.expand_home(name)
             try:
-                for match in self.replacement_note(path, f"corpus.{key}={name}"):
+                for match in self.resolve_path(path, f"corpus.{key}={name}"):
                     if not self.excluded(match, path if path.is_dir() else match.parent):
                         found.setdefault(match.resolve(), match)
             except OSError as error:
-                raise UserError(f"corpus.{key}={name}: {error.filename or path} cannot be read: {error.strerror}; let "
-                                 "it be read, or leave it out with corpus.exclude") from error  # fmt: skip
+                raise UserError(f"corpus.{key}={name}: {error.filename or path} cannot be read: {error.strerror}; "
+                                 "change its permissions, or leave it out with corpus.exclude") from error  # fmt: skip
         if not found:
-            raise UserError(f"corpus.exclude={self.exclude} leaves no file of corpus.{key}={wanted}")
+            raise UserError(f"corpus.exclude={self.exclude} leaves no file of corpus.{key}={value}")
         return list(found.values())
 
-    def replacement_note(self, path: Path, typed: str) -> list[Path]:
-        """Return the files that one path stands for; messages name it as it was `typed`.
+    def resolve_path(self, path: Path, setting: str) -> list[Path]:
+        """Return the files that one path stands for. Messages show the `setting` as the user wrote it.
 
-        Raises OSError for what may not be read.
+        Raises UserError if there are none, and OSError if one may not be read.
         """
         if path.is_dir():
-            return self.inside(path, typed)
+            return self.files_in_folder(path, setting)
         if path.is_file():
             return [path]
         if path.exists():
-            raise UserError(f"{typed} is {patterns.special(path)}, and a text is read more than once: write it to a "
-                             "file first (COMMAND > my.txt) and name that")  # fmt: skip
+            kind = patterns.describe_special_file(path)
+            raise UserError(f"{setting} is {kind}, but a text is read more than once: write it to a file first "
+                             "(COMMAND > my.txt) and use that file")  # fmt: skip
         if path.is_symlink():
-            raise UserError(f"{typed} is a link to {path.readlink()}, which does not exist")
+            raise UserError(f"{setting} is a link to {path.readlink()}, which does not exist")
         folder = patterns.fixed_part(path)
         pattern = path.relative_to(folder).parts
         found = sorted(patterns.expand(folder, pattern), key=str) if pattern and folder.is_dir() else []
-        files = [match for match in found if match.is_file() and not patterns.in_a_cache(match, folder)]
+        files = [match for match in found if match.is_file() and not patterns.is_in_cache(match, folder)]
         if not files and any(match.is_dir() for match in found):
-            raise UserError(f"{typed} stands for folders only; for the files in them, name {path}/*")
+            raise UserError(f"{setting} matches only folders; for the files in them, use {path}/*")
         if not files:
-            raise UserError(f"{typed}: no such file (looked in {Path.cwd()}){patterns.neighbor(path)}")
+            raise UserError(f"{setting}: no such file (looked in {Path.cwd()}){patterns.suggest_name(path)}")
         return files
 
     def excluded(self, file: Path, folder: Path) -> bool:
-        """A pattern that matches a folder inside `folder` leaves out all that it holds."""
+        """Tell whether `exclude` matches a file, or one of the folders that contain it inside `folder`."""
         tree = [file, *(p for p in file.parents if folder in p.parents)]
-        return any(patterns.excludes(pattern, p) for pattern in self.exclude for p in tree)
+        return any(patterns.is_excluded_by(pattern, p) for pattern in self.exclude for p in tree)
 
     def walk(self, folder: Path) -> Iterator[Path]:
-        return patterns.walk(folder, self.left_out, lambda path: self.excluded(path, folder))
+        return patterns.walk(folder, self.ignored_folders, lambda path: self.excluded(path, folder))
 
-    def is_wanted(self, path: Path, folder: Path) -> bool:
-        """Tell whether a file in `folder` matches `glob`; the suffix of its packing does not count."""
+    def matches_glob(self, path: Path, folder: Path) -> bool:
+        """Tell whether a file in `folder` matches `glob`. The suffix of its packing is ignored."""
         return patterns.matches(unpacked_name(path.relative_to(folder)).parts, self.glob.split("/"))
 
-    def inside(self, folder: Path, typed: str) -> list[Path]:
+    def files_in_folder(self, folder: Path, setting: str) -> list[Path]:
         files = [path for path in self.walk(folder) if path.is_file()]
         if not files:
-            raise UserError(f"{typed} is a folder without files (hidden ones and links to folders do not count)")
-        found = sorted(path for path in files if self.is_wanted(path, folder))
+            raise UserError(f"{setting} is a folder without files (hidden files and links to folders are ignored)")
+        found = sorted(path for path in files if self.matches_glob(path, folder))
         if not found:
             kinds = Counter(path.suffix for path in files).most_common(3)
-            there = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in kinds)
-            raise UserError(f"{typed} holds no file that matches corpus.glob='{self.glob}'; there are: {there}")
+            existing = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in kinds)
+            raise UserError(f"{setting} contains no file that matches corpus.glob='{self.glob}'; "
+                             f"it contains: {existing}")  # fmt: skip
         return found
 
     def notes(self, text: Text) -> list[str]:
-        """Name what is not read although a user may expect it."""
+        """Return notes about files that are not read although the user may expect it."""
         notes = []
         for key in ("path", "val_path"):
             value = getattr(self, key)
-            for name in value if isinstance(value, list) else [value] if value else []:
-                kinds, broken = self.passed_over(patterns.home(name))
+            if not value:
+                continue
+            for name in value if isinstance(value, list) else [value]:
+                kinds, broken = self.find_left_out(patterns.expand_home(name))
                 if kinds:
-                    told = ", ".join(f"{n:,} {kind}" for kind, n in sorted(kinds.items()))
-                    notes.append(f"corpus.{key}={name}: corpus.glob='{self.glob}' leaves out files ({told})")
+                    numbers = ", ".join(f"{n:,} {kind}" for kind, n in sorted(kinds.items()))
+                    notes.append(f"corpus.{key}={name}: corpus.glob='{self.glob}' leaves out files ({numbers})")
                 if broken:
-                    told = f"{broken[0]}{f' and {len(broken) - 1:,} more' if broken[1:] else ''}"
-                    notes.append(f"corpus.{key}={name}: left out as broken links or pipes: {told}")
+                    others = f" and {len(broken) - 1:,} more" if broken[1:] else ""
+                    notes.append(f"corpus.{key}={name}: ignored broken links or pipes: {broken[0]}{others}")
         return notes
 
-    def passed_over(self, path: Path) -> tuple[Counter[str], list[Path]]:
-        """Count the files of each kind in `related` that `glob` leaves out in a folder or a .zip, and list what it
-        matches and is not a file.
+    def find_left_out(self, path: Path) -> tuple[Counter[str], list[Path]]:
+        """Find what is not read in a folder or a .zip.
+
+        Returns the number of files that `glob` does not match, for each suffix in `related_suffixes`, and the paths
+        that it matches but that are not files.
         """
         left, broken = [], []
         if path.is_dir():
             here = [p for p in self.walk(path) if not self.excluded(p, path)]
-            left = [p for p in here if not self.is_wanted(p, path)]
-            broken = sorted(p for p in here if self.is_wanted(p, path) and not p.is_file())
+            left = [p for p in here if not self.matches_glob(p, path)]
+            broken = sorted(p for p in here if self.matches_glob(p, path) and not p.is_file())
         elif path.is_file() and packing(path) == ".zip":
             inside = (Path("/", str(name)) for name in set(members(path)) - set(self.members(path)))
             left = [p for p in inside if not self.excluded(p, Path("/"))]
         kinds = ((unpacked_name(p).suffix or p.suffix).lower() for p in left)
-        return Counter(kind for kind in kinds if kind in self.related), broken
+        return Counter(kind for kind in kinds if kind in self.related_suffixes), broken
 
     def identity(self, downloads: Downloads) -> str:
         try:
@@ -162,19 +173,22 @@ class FilesConfig(CorpusConfig):
         for path, member in documents:
             try:
                 yield from self.document(path, member)
-            except reading.Empty:  # such as most __init__.py
+            except reading.EmptyFileError:  # common, e.g. most __init__.py
                 if len(documents) == 1:
                     raise
             yield None
 
     def members(self, path: Path) -> list[str | None]:
-        """Of a .zip those that `glob` matches and `exclude` does not; all, where it matches none."""
+        """Return the members of a .zip that `glob` matches and `exclude` does not; [None] for any other file.
+
+        If `glob` matches no member, all that are not excluded are returned.
+        """
         names = members(path)
         if names == [None]:
             return names
-        inside = [(name, Path("/", str(name))) for name in names]  # a pattern that begins with ** matches here too
-        kept = [name for name, member in inside if not self.excluded(member, Path("/"))]
-        return [name for name in kept if patterns.matches(Path(str(name)).parts, self.glob.split("/"))] or kept
+        rooted = [(name, Path("/", str(name))) for name in names]  # so that a pattern that begins with ** matches too
+        included = [name for name, member in rooted if not self.excluded(member, Path("/"))]
+        return [name for name in included if patterns.matches(Path(str(name)).parts, self.glob.split("/"))] or included
 
     def document(self, path: Path, member: str | None) -> Iterator[str | None]:
         yield from reading.text(path, member)

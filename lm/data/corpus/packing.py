@@ -1,4 +1,4 @@
-"""Read packed files: which packing a file has, and its bytes without it."""
+"""Read compressed files and the members of .zip archives."""
 
 from __future__ import annotations
 
@@ -26,19 +26,22 @@ MAGIC = {
 }
 BLOCK = 1 << 18
 DAMAGE = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, zstandard.ZstdError, zipfile.BadZipFile, KeyError)
-RATIO, GRACE = 1000, 1 << 30  # text packs 3 to 20 times; what unpacks to more than this is a bomb
+# A file that unpacks to more than GRACE bytes plus RATIO times its size is a decompression bomb: text shrinks 3 to 20
+# times.
+RATIO, GRACE = 1000, 1 << 30
 
 
 def packing(path: Path) -> str:
-    """Return one of PACKED, as the first bytes of the file say or else its name, or "" for a plain file.
+    """Return how a file is packed, as a suffix in PACKED; "" for a plain file.
 
-    A zip archive is known by its name alone, as other formats begin in the same way.
+    The first bytes of the file decide, otherwise its name. A zip archive is recognized only by its name, because other
+    formats begin with the same bytes.
 
-    Raises UserError when the file cannot be read.
+    Raises UserError if the file cannot be read.
     """
     head = b""
     try:
-        if path.is_file():  # what is read of a pipe is gone
+        if path.is_file():  # a pipe can be read only once
             with path.open("rb") as file:
                 head = file.read(10)
     except OSError as error:
@@ -48,54 +51,54 @@ def packing(path: Path) -> str:
 
 
 def unpacked_name(path: Path) -> Path:
-    """Return the path, of a file that its name says is packed without that suffix."""
+    """Return the path without the suffix of a packing, if it has one."""
     return path.with_suffix("") if path.suffix.lower() in PACKED else path
 
 
 def members(path: Path) -> list[str | None]:
-    """Return what is read out of a file, each a text of its own: the files of a .zip in order of name, else the file.
+    """Return the members of a .zip in order of name; [None] for any other file.
 
-    What a Mac packs along of its own is left out.
+    Leaves out the metadata files that macOS adds. Raises UserError if the archive cannot be read or has no members.
     """
     if packing(path) != ".zip":
         return [None]
     try:
         names = sorted(set(_archive(path, _stamp(path)).namelist()))
     except (zipfile.BadZipFile, NotImplementedError) as error:
-        raise UserError(f"{path} is damaged or no zip archive ({error}); fetch it again") from error
+        raise UserError(f"{path} is corrupted or not a zip archive ({error}); download it again") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     names = [n for n in names if not n.endswith(("/", ".DS_Store")) and not n.startswith("__MACOSX/")]
     if not names:
-        raise UserError(f"{path} holds no file")
+        raise UserError(f"{path} contains no file")
     return list(names)
 
 
 def blocks(path: Path, member: str | None) -> Iterator[bytes]:
-    """Yield the unpacked bytes of a file, or of one file of a .zip. Raises UserError that says what is broken."""
+    """Yield the unpacked bytes of a file, or of one member of a .zip. Raises UserError if it is corrupted."""
     unpacked, packed = 0, packing(path)
     try:
         limit = GRACE + RATIO * path.stat().st_size
         for block in _unpack(path, packed, member):
             unpacked += len(block)
             if packed and unpacked > limit:
-                raise UserError(f"{path} unpacks to more than {limit:,} bytes: that is no text")
+                raise UserError(f"{path} unpacks to more than {limit:,} bytes, which cannot be text")
             yield block
     except DAMAGE as error:
-        raise UserError(f"{path} is truncated or damaged ({error}); fetch or pack it again") from error
-    except RuntimeError as error:  # zipfile's word for a password
+        raise UserError(f"{path} is truncated or corrupted ({error}); download or pack it again") from error
+    except RuntimeError as error:  # zipfile raises it if a password is needed
         raise UserError(f"{path} cannot be unpacked: {error}") from error
     except OSError as error:
-        if error.errno is None:  # bz2's word for damage
-            raise UserError(f"{path} is truncated or damaged ({error}); fetch or pack it again") from error
+        if error.errno is None:  # bz2 raises it if the data are corrupted
+            raise UserError(f"{path} is truncated or corrupted ({error}); download or pack it again") from error
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _unpack(path: Path, packed: str, member: str | None) -> Iterator[bytes]:
     if packed == ".zip":
         if member is None:
-            raise UserError(f"{path} is a zip archive: name the file in it that is meant")
-        with _archive(path, _stamp(path)).open(member) as file:  # read, never extracted: no path escapes
+            raise UserError(f"{path} is a zip archive: name one of the files in it")
+        with _archive(path, _stamp(path)).open(member) as file:  # never extracted, so no path can leave the folder
             while block := file.read(BLOCK):
                 yield block
         return
@@ -113,7 +116,7 @@ def _unpack(path: Path, packed: str, member: str | None) -> Iterator[bytes]:
 def _zstandard(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         unpacker = zstandard.ZstdDecompressor().decompressobj()
-        while block := file.read(1 << 10):  # small, as nothing bounds what it unpacks to
+        while block := file.read(1 << 10):  # small, because the size of the unpacked block is not limited
             while block:
                 if unpacker.eof:  # another frame
                     unpacker = zstandard.ZstdDecompressor().decompressobj()
@@ -127,7 +130,7 @@ STREAMS: dict[str, Callable[[], Any]] = {".bz2": bz2.BZ2Decompressor, ".xz": lzm
 
 
 def _streams(path: Path, new: Callable[[], Any]) -> Iterator[bytes]:
-    """Unpack one stream after another. (bz2.open and lzma.open take a damaged one for the end of the file.)"""
+    """Unpack one stream after another. (bz2.open and lzma.open treat a corrupted one as the end of the file.)"""
     with path.open("rb") as file:
         unpacker, packed = new(), b""
         while True:
@@ -143,7 +146,7 @@ def _streams(path: Path, new: Callable[[], Any]) -> Iterator[bytes]:
 
 @lru_cache(maxsize=1)
 def _archive(path: Path, stamp: tuple[int, int]) -> zipfile.ZipFile:
-    """Kept open from one member to the next: with thousands of them, its directory must not be read for each."""
+    """Open an archive. It is cached, so that the directory is not read again for each of thousands of members."""
     return zipfile.ZipFile(path)
 
 

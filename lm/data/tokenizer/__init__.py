@@ -1,5 +1,8 @@
-"""Text to ids and back. A tokenizer is saved as one JSON text, the file that Hugging Face's `tokenizers` opens: in the
-run as tokenizer.json, in every checkpoint, and as part of the cache key."""
+"""Tokenizers: convert text to token ids and back.
+
+A tokenizer is saved as one JSON text in the format of Hugging Face's `tokenizers`: in the run as tokenizer.json, in
+every checkpoint, and as part of the cache key.
+"""
 
 from lm.data.tokenizer.base import END_OF_TEXT, Tokenizer, TokenizerConfig
 from lm.data.tokenizer.foreign import FileConfig, GPT2Config

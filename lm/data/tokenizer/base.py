@@ -1,4 +1,4 @@
-"""What every tokenizer can do, and how its config makes it."""
+"""The interface of all tokenizers, and of the configs that build them."""
 
 from __future__ import annotations
 
@@ -19,37 +19,52 @@ UNKNOWN = "<unk>"
 
 
 class Tokenizer(Protocol):
-    """`token_bytes` (V,) holds how many bytes of UTF-8 each id stands for: what bits per byte are counted with.
+    """A tokenizer with a vocabulary of V = `vocab_size` ids.
 
-    Special tokens have 0 bytes and in our own kinds the highest ids. `encode` never gives one, whatever the text says,
-    unless it is called with special=True: then text that spells one gives it, as in Hugging Face's `tokenizers`. The
-    token for what the vocabulary lacks is an exception: it counts as a byte, and any text may give it.
+    Special tokens have 0 bytes, and in our own kinds of tokenizers the highest ids. `encode` never returns one, even if
+    the text contains its name, unless it is called with special=True: then the name becomes the token, as in Hugging
+    Face's `tokenizers`. The unknown token is an exception: it counts as one byte, and ordinary text may become it.
     """
 
     vocab_size: int
-    token_bytes: np.ndarray
+    token_bytes: np.ndarray  # (V,) the number of UTF-8 bytes that each id stands for, which bits per byte are based on
     special_tokens: dict[str, int]
-    end_of_text: int | None  # the id that stands between documents
-    border: Border | None  # where a text may be cut without changing an id; None: nowhere
+    end_of_text: int | None  # the id that separates documents
+    border: Border | None  # positions at which a text may be cut without changing its ids; None: nowhere
     unused_ids: list[int]  # ids below vocab_size that have no token
 
-    def encode(self, text: str, special: bool = False) -> np.ndarray: ...  # (N,) int64; ValueError: it cannot spell it
+    def encode(self, text: str, special: bool = False) -> np.ndarray:
+        """Return the ids (N,) int64 of a text. Raises UserError when the vocabulary cannot express the text."""
+        ...
 
-    def encode_batch(self, texts: list[str], special: bool = False) -> list[np.ndarray]: ...
+    def encode_batch(self, texts: list[str], special: bool = False) -> list[np.ndarray]:
+        """Return the ids of several texts."""
+        ...
 
-    def decode(self, ids: list[int]) -> str: ...
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of ids. Bytes that are not UTF-8 become U+FFFD."""
+        ...
 
-    def decode_batch(self, batch: list[list[int]]) -> list[str]: ...
+    def decode_batch(self, batch: list[list[int]]) -> list[str]:
+        """Return the texts of several lists of ids."""
+        ...
 
-    def settled(self, ids: list[int]) -> int: ...  # so many first ids give text that no later id changes; but for half
+    def stable_prefix_length(self, ids: list[int]) -> int:
+        """Return how many of the first ids decode to text that does not change when more ids follow.
 
-    # a character at its end, which is one U+FFFD until it is whole
+        An incomplete character at the end of that text is excepted: it is one U+FFFD until it is complete.
+        """
+        ...
 
-    def to_json(self) -> str: ...  # the file that Hugging Face's `tokenizers` opens
+    def to_json(self) -> str:
+        """Return the tokenizer in the JSON format of Hugging Face's `tokenizers`."""
+        ...
 
 
 @dataclass
 class TokenizerConfig:
+    """Settings that all tokenizers have."""
+
     # special tokens to add, e.g. ["<|user|>"]; they get the highest ids
     special_tokens: list[str] = field(default_factory=list)
     reserved_tokens: int = 0  # number of ids reserved for special tokens that a later training may name
@@ -59,45 +74,48 @@ class TokenizerConfig:
         check = Check("tokenizer", self)
         check.at_least("reserved_tokens", 0)
         distinct = len(set(self.special_tokens)) == len(self.special_tokens)
-        long = all(len(name) > 1 for name in self.special_tokens)  # a character may be in the vocabulary itself
-        check.that(distinct and long, "special_tokens", "be different, each of two characters or more")
+        long = all(len(name) > 1 for name in self.special_tokens)  # single characters may be ordinary tokens
+        check.require(distinct and long, "special_tokens", "be different, each of two characters or more")
         self.check(check)
         check.done()
 
     def check(self, check: Check) -> None:
-        """Range checks of the fields a kind of tokenizer adds."""
+        """Check the ranges of the fields that a kind of tokenizer adds."""
 
     def identity(self) -> str:
-        """A digest of the files it reads, if any."""
+        """Return a digest of the files that the config names, or "" without any. It is part of the cache key."""
         return ""
 
     def build(self, text: Text, downloads: Downloads) -> Tokenizer:
-        """Learn the vocabulary; the same text and config always give the same ids."""
+        """Build the tokenizer, from `text` if it is learned. The same text and config always give the same ids."""
         raise NotImplementedError
 
-    def specials(self, text: Text) -> list[str]:
-        """In the order of their ids. A text of documents brings the end-of-text token with it."""
+    def special_names(self, text: Text) -> list[str]:
+        """Return the names of the special tokens in the order of their ids.
+
+        The first one is <|endoftext|> if the text has documents.
+        """
         named = [END_OF_TEXT] * text.documents + self.special_tokens
         return list(dict.fromkeys(named + [f"<|reserved_{i}|>" for i in range(self.reserved_tokens)]))
 
-    def left_out(self, text: Text) -> list[str]:
-        """Return the special tokens that the text spells as such, so that no vocabulary is learned from their names."""
-        return self.specials(text) if self.parse_special else []
+    def names_not_learned(self, text: Text) -> list[str]:
+        """Return the special tokens that are parsed in the text, so that no vocabulary is learned from their names."""
+        return self.special_names(text) if self.parse_special else []
 
 
 @lru_cache(maxsize=8)
 def any_of(*names: str) -> re.Pattern[str]:
-    """Match any of the names, the longest where several begin; nothing at all without a name."""
+    """Return a pattern that matches any of the names, preferably the longest. Without names it matches nothing."""
     longest_first = sorted(names, key=len, reverse=True)
     return re.compile("(" + ("|".join(map(re.escape, longest_first)) or "(?!)") + ")")
 
 
 def sample(split: Split, chars: int | None, size: int = 1 << 16, names: Iterable[str] = ()) -> Iterator[str]:
-    """Yield the first `chars` characters of a text, in pieces, without `names` where they are spelled."""
-    border, spelled, left = OutsideNames(BORDER, names), any_of(*names), chars
+    """Yield the first `chars` characters of a text, in pieces, leaving out occurrences of `names`."""
+    border, pattern, left = OutsideNames(BORDER, names), any_of(*names), chars
     for piece, _ in split.pieces(size, border):
         if left is not None and left <= 0:
             return
-        kept = piece if left is None else piece[:left]
+        part = piece if left is None else piece[:left]
         left = None if left is None else left - len(piece)
-        yield from spelled.split(kept)[::2]
+        yield from pattern.split(part)[::2]

@@ -1,4 +1,4 @@
-"""Bytes, ASCII and characters: tokenizers with a token for each, looked up in a table."""
+"""Tokenizers of bytes, ASCII characters and characters, which look up each token in a table."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ LOWERCASE = normalizers.Lowercase()
 
 @dataclass
 class ByteConfig(TokenizerConfig):
-    """The 256 byte values: spells anything, learns nothing."""
+    """One token per byte value (256). It encodes any text and learns nothing."""
 
     def build(self, text: Text, downloads: Downloads) -> Tokenizer:
-        return Bytes(self.specials(text))
+        return Bytes(self.special_names(text))
 
 
 @dataclass
 class AsciiConfig(TokenizerConfig):
-    """The 100 printable characters of ASCII, white space among them, and a token for all others: femtoGPT's."""
+    """The tokenizer of femtoGPT: the 100 printable ASCII characters, including white space, and one unknown token."""
 
     def build(self, text: Text, downloads: Downloads) -> Tokenizer:
-        return Chars("".join(sorted(string.printable)), self.specials(text), unknown=True)
+        return Chars("".join(sorted(string.printable)), self.special_names(text), unknown=True)
 
 
 @dataclass
@@ -56,25 +56,28 @@ class CharConfig(TokenizerConfig):
 
     def build(self, text: Text, downloads: Downloads) -> Tokenizer:
         unknown = self.unknown or self.min_frequency > 1
-        names = self.left_out(text)
-        counts = self.counts(sample(text.train, self.train_chars, 1 << 20, names))
-        if not unknown:  # or a character that only validation has could not be spelt
-            counts = counts + self.counts(sample(text.val, None, 1 << 20, names))
+        names = self.names_not_learned(text)
+        counts = self.count_characters(sample(text.train, self.train_chars, 1 << 20, names))
+        if not unknown:  # characters that occur only in the validation text need a token too
+            counts = counts + self.count_characters(sample(text.val, None, 1 << 20, names))
         characters = "".join(map(chr, np.flatnonzero(counts >= self.min_frequency)))
         if not characters:
-            raise UserError(f"no character of the text occurs tokenizer.min_frequency={self.min_frequency} times")
-        return Chars(characters, self.specials(text), unknown, self.lowercase)
+            raise UserError(
+                f"no character of the text occurs tokenizer.min_frequency={self.min_frequency} times; lower it"
+            )
+        return Chars(characters, self.special_names(text), unknown, self.lowercase)
 
-    def counts(self, pieces: Iterable[str]) -> np.ndarray:
+    def count_characters(self, pieces: Iterable[str]) -> np.ndarray:
+        """Return (CODES,): how often each code point occurs in the text."""
         counts = np.zeros(CODES, dtype=np.int64)
         for piece in pieces:
-            found = np.bincount(code_points(lower(piece) if self.lowercase else piece))
-            counts[: len(found)] += found  # a corpus may have millions of documents: nothing of CODES' length for each
+            part = np.bincount(code_points(to_lowercase(piece) if self.lowercase else piece))
+            counts[: len(part)] += part  # a corpus may have millions of documents, so no array of CODES for each
         return counts
 
 
-class Table:
-    """What Bytes and Chars share: a base vocabulary, then special tokens."""
+class TableTokenizer:
+    """Base class of Bytes and Chars: a base vocabulary, followed by special tokens."""
 
     def __init__(self, base_bytes: list[int], specials: list[str], unknown: bool = False) -> None:
         names = list(dict.fromkeys([UNKNOWN] * unknown + specials))
@@ -83,7 +86,7 @@ class Table:
         self.special_tokens = {name: self.base + i for i, name in enumerate(names)}
         self.end_of_text = self.special_tokens.get(END_OF_TEXT)
         self.vocab_size = self.base + len(names)
-        # a character that nobody knows counts as one byte, the fewest it can have had
+        # the unknown token counts as one byte, the minimum that a character can have
         self.token_bytes = np.array(base_bytes + [int(name == UNKNOWN) for name in names], dtype=np.int64)
         self.border: Border | None = OutsideNames(ANYWHERE, names)
         self.unused_ids: list[int] = []
@@ -95,10 +98,10 @@ class Table:
         raise NotImplementedError
 
     def encode_batch(self, texts: list[str], special: bool = False) -> list[np.ndarray]:
-        return [self.with_special(text) if special else self.encode(text) for text in texts]
+        return [self.encode_with_special(text) if special else self.encode(text) for text in texts]
 
-    def with_special(self, text: str) -> np.ndarray:
-        """Encode text in which the name of a special token stands for the token."""
+    def encode_with_special(self, text: str) -> np.ndarray:
+        """Encode a text in which the name of a special token means that token."""
         parts = any_of(*self.special_tokens).split(text)  # text, name, text, ..., text
         named = self.special_tokens
         return np.concatenate([[named[part]] if i % 2 else self.encode(part) for i, part in enumerate(parts)])
@@ -106,17 +109,19 @@ class Table:
     def decode_batch(self, batch: list[list[int]]) -> list[str]:
         return [self.decode(ids) for ids in batch]
 
-    def settled(self, ids: list[int]) -> int:
+    def stable_prefix_length(self, ids: list[int]) -> int:
         return len(ids)
 
 
-class Bytes(Table):
+class Bytes(TableTokenizer):
+    """One id per byte of UTF-8, then special tokens."""
+
     def __init__(self, specials: Iterable[str] = ()) -> None:
         super().__init__([1] * 256, list(specials))
 
     def encode(self, text: str, special: bool = False) -> np.ndarray:
         if special:
-            return self.with_special(text)
+            return self.encode_with_special(text)
         return np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int64)
 
     def decode(self, ids: list[int]) -> str:
@@ -131,8 +136,8 @@ class Bytes(Table):
         return hf.to_str(pretty=False)
 
 
-class Chars(Table):
-    """One id per character of `characters`, then, if `unknown`, one for all others."""
+class Chars(TableTokenizer):
+    """One id per character of `characters`, then, if `unknown`, one id for all other characters."""
 
     def __init__(
         self, characters: str, specials: Iterable[str] = (), unknown: bool = False, lowercase: bool = False
@@ -141,18 +146,18 @@ class Chars(Table):
         self.characters, self.lowercase = characters, lowercase
         codes = code_points(characters)
         self._ids = np.full(int(codes.max(initial=0)) + 2, -1 if self.unknown is None else self.unknown)
-        self._ids[codes] = np.arange(len(codes))  # the last place stands for all higher code points
+        self._ids[codes] = np.arange(len(codes))  # the last element stands for all higher code points
 
     def encode(self, text: str, special: bool = False) -> np.ndarray:
         if special:
-            return self.with_special(text)
-        codes = code_points(lower(text) if self.lowercase else text)
+            return self.encode_with_special(text)
+        codes = code_points(to_lowercase(text) if self.lowercase else text)
         ids = self._ids[np.minimum(codes, len(self._ids) - 1)]
         if self.unknown is None and (ids < 0).any():
             missing = sorted({chr(c) for c in codes[ids < 0]})
             raise UserError(
-                f"the character vocabulary lacks {', '.join(map(repr, missing[:10]))}; it has only what its training "
-                "text had (tokenizer.unknown=true gives the others a token)"
+                f"the character vocabulary lacks {', '.join(map(repr, missing[:10]))}; it has only the characters "
+                "of its training text (with tokenizer.unknown=true all others become <unk>)"
             )
         return ids
 
@@ -173,7 +178,7 @@ class Chars(Table):
 
 
 def plain_from_json(text: str) -> Tokenizer | None:
-    """The Bytes or Chars that would write this very file."""
+    """Return the Bytes or Chars tokenizer that saves exactly this file, or None."""
     data = json.loads(text)
     model = data["model"]
     if model["type"] != "BPE" or model["merges"]:
@@ -187,37 +192,41 @@ def plain_from_json(text: str) -> Tokenizer | None:
     return None
 
 
-def code_points(text: str) -> np.ndarray:  # (N,) uint32
+def code_points(text: str) -> np.ndarray:
+    """Return the code points (N,) uint32 of a text."""
     return np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
 
 
-def lower(text: str) -> str:
-    """Lower case, each character for itself: str.lower would look at a sigma's neighbours, which a piece may lack, and
-    knows the Unicode of its Python only."""
+def to_lowercase(text: str) -> str:
+    """Convert to lower case, each character independently.
+
+    str.lower is not usable: its result for a sigma depends on adjacent characters, which may be in another piece, and
+    its version of Unicode depends on that of Python.
+    """
     return text.lower() if text.isascii() else LOWERCASE.normalize_str(text)
 
 
-def speller(about: dict[str, Any]) -> Callable[[str], bytes]:
-    """What a token stands for, from how the Hugging Face file `about` writes its vocabulary."""
+def make_speller(about: dict[str, Any]) -> Callable[[str], bytes]:
+    """Return a function that converts a token, as the Hugging Face file `about` writes it, to its bytes."""
     model = about["model"]
-    written = json.dumps([about[key] for key in ("normalizer", "pre_tokenizer", "decoder")], ensure_ascii=False)
+    settings = json.dumps([about[key] for key in ("normalizer", "pre_tokenizer", "decoder")], ensure_ascii=False)
     prefix, suffix = model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or ""
     letters = {letter: bytes((byte,)) for byte, letter in enumerate(byte_letters())}
 
     def spell(token: str) -> bytes:
-        if "ByteLevel" in written:
+        if "ByteLevel" in settings:
             return b"".join(letters.get(c) or c.encode() for c in token)
         if model.get("byte_fallback") and (byte := re.fullmatch("<0x([0-9A-F]{2})>", token)):
             return bytes.fromhex(byte[1])
         text = token.removeprefix(prefix).removesuffix(suffix)
-        return (text.replace("▁", " ") if "▁" in written else text).encode()
+        return (text.replace("▁", " ") if "▁" in settings else text).encode()
 
     return spell
 
 
 @lru_cache(maxsize=1)
 def byte_letters() -> list[str]:
-    """The printable stand-in that byte-level BPE files write for each of the 256 bytes (Radford et al. 2019)."""
+    """Return the printable character that byte-level BPE files use for each of the 256 bytes (Radford et al. 2019)."""
     plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     letters = {b: chr(b) for b in plain}
     others = (b for b in range(256) if b not in letters)

@@ -1,4 +1,4 @@
-"""Read and write model directories of Hugging Face's transformers: the architectures of GPT-2 and of Llama."""
+"""Read and write model directories of Hugging Face transformers, with the architectures GPT-2 and Llama."""
 
 from lm.model.huggingface.directory import CONFIG, architecture, export, load
 

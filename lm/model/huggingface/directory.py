@@ -1,4 +1,4 @@
-"""Write and read a directory of transformers: config.json, model.safetensors, tokenizer.json."""
+"""Read and write a model directory of transformers: config.json, model.safetensors, tokenizer.json."""
 
 from __future__ import annotations
 
@@ -10,61 +10,62 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from lm.base.errors import UserError
-from lm.base.files import replacing
+from lm.base.files import atomic_replace
 from lm.data.tokenizer import Tokenizer, from_json
 from lm.model import GPT, GPTConfig
 from lm.model.huggingface import gpt2, llama
-from lm.model.huggingface.fields import inexpressible
+from lm.model.huggingface.fields import unsupported_settings
 from lm.model.huggingface.weights import WEIGHTS
 
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 
 
 def architecture(config: GPTConfig) -> str:
-    """Return 'gpt2' or 'llama'. Raises UserError, with the reasons, when neither can express the model."""
+    """Return 'gpt2' or 'llama'. Raises UserError with the reasons if neither can express the model."""
     reasons = {}
     for name, rules in (("gpt2", gpt2.RULES), ("llama", llama.RULES)):
-        wrong = inexpressible(config, rules)
-        if not wrong:
+        unsupported = unsupported_settings(config, rules)
+        if not unsupported:
             return name
-        reasons[name] = ", ".join(wrong)
+        reasons[name] = ", ".join(unsupported)
     raise UserError(
-        f"Hugging Face's transformers has no class for this model: GPT-2 has no {reasons['gpt2']}; "
-        f"Llama has no {reasons['llama']}"
+        f"Hugging Face transformers has no class for this model: GPT-2 does not support {reasons['gpt2']}; "
+        f"Llama does not support {reasons['llama']}"
     )
 
 
 def export(model: GPT, tokenizer: Tokenizer, folder: Path) -> None:
     """Write a directory that `AutoModelForCausalLM.from_pretrained` opens: config.json, weights, tokenizer.json.
 
-    Raises UserError when transformers has no class for the model.
+    Raises UserError if transformers has no class for the model.
     """
     kind = architecture(model.config)
     config, state = gpt2.to_gpt2(model) if kind == "gpt2" else llama.to_llama(model)
-    ends = tokenizer.end_of_text
-    config |= {"vocab_size": model.vocab_size, "bos_token_id": ends, "eos_token_id": ends, "torch_dtype": "float32"}
+    end = tokenizer.end_of_text
+    config |= {"vocab_size": model.vocab_size, "bos_token_id": end, "eos_token_id": end, "torch_dtype": "float32"}
     special = {name: name for name in tokenizer.special_tokens}
-    about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": model.config.block_size}
-    if ends is not None:
-        about["eos_token"] = next(name for name in special if tokenizer.special_tokens[name] == ends)
-    with replacing(folder) as aside:
-        aside.mkdir()
-        save_file({k: v.contiguous() for k, v in state.items()}, aside / WEIGHTS, {"format": "pt"})
-        (aside / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        (aside / TOKENIZER).write_text(tokenizer.to_json(), encoding="utf-8")
-        (aside / "tokenizer_config.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    tokenizer_config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": model.config.block_size}
+    if end is not None:
+        tokenizer_config["eos_token"] = next(name for name in special if tokenizer.special_tokens[name] == end)
+    with atomic_replace(folder) as temporary:
+        temporary.mkdir()
+        save_file({k: v.contiguous() for k, v in state.items()}, temporary / WEIGHTS, {"format": "pt"})
+        (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (temporary / TOKENIZER).write_text(tokenizer.to_json(), encoding="utf-8")
+        text = json.dumps(tokenizer_config, indent=2) + "\n"
+        (temporary / "tokenizer_config.json").write_text(text, encoding="utf-8")
 
 
 def load(folder: Path) -> tuple[GPT, Tokenizer]:
     """Return the GPT-2 or Llama model of a directory, in eval mode and float32, and its tokenizer.
 
-    The logits are those of transformers. Raises UserError for a model that this GPT cannot express exactly.
+    Its logits are the same as in transformers. Raises UserError for a model that this GPT cannot express exactly.
     """
     try:
         config = read_config(folder)
         kind = config.get("model_type")
         if kind not in ("gpt2", "llama"):
-            raise UserError(f"it is a {kind} model; GPT-2's and Llama's architectures can be read")
+            raise UserError(f"it is a {kind} model; only the architectures of GPT-2 and Llama can be read")
         require_files(folder)
         try:
             state = load_file(folder / WEIGHTS)
@@ -77,8 +78,9 @@ def load(folder: Path) -> tuple[GPT, Tokenizer]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
+    """Return the settings in config.json. Raises UserError if the file is missing or damaged."""
     if not (folder / CONFIG).is_file():
-        raise UserError(f"it holds no {CONFIG}; save_pretrained of the model writes it")
+        raise UserError(f"it has no {CONFIG}; save_pretrained of the model writes it")
     try:
         config = json.loads(read_text(folder / CONFIG))
     except json.JSONDecodeError as error:
@@ -89,24 +91,25 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_text(path: Path) -> str:
+    """Return the text of a file in UTF-8. Raises UserError for another encoding."""
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path.name} is not text in UTF-8") from error
+        raise UserError(f"{path.name} is not valid UTF-8 text") from error
 
 
 def require_files(folder: Path) -> None:
-    """Raises UserError, with the way out, unless weights and tokenizer are there and are all of the model."""
+    """Check that the directory has a complete model and tokenizer. Raises UserError that says what to do."""
     if (folder / "adapter_config.json").exists():
         raise UserError(
-            "it holds an adapter (adapter_config.json); merge it into the model with merge_and_unload first"
+            "it contains an adapter (adapter_config.json); first merge it into the model with merge_and_unload"
         )
     if not (folder / WEIGHTS).is_file():
         other = next((path.name for path in sorted(folder.glob("*.index.json")) + sorted(folder.glob("*.bin"))), None)
-        found = f" but {other}" if other else ""
+        instead = f" but {other}" if other else ""
         raise UserError(
-            f"it holds no {WEIGHTS}{found}; AutoModelForCausalLM.from_pretrained(directory)"
+            f"it has no {WEIGHTS}{instead}; AutoModelForCausalLM.from_pretrained(directory)"
             '.save_pretrained(new_directory, max_shard_size="1TB") writes one'
         )
     if not (folder / TOKENIZER).is_file():
-        raise UserError(f"it holds no {TOKENIZER}; save_pretrained of the tokenizer writes it")
+        raise UserError(f"it has no {TOKENIZER}; save_pretrained of the tokenizer writes it")

@@ -1,4 +1,4 @@
-"""Read the settings of a config.json; refuse those that this GPT does not have."""
+"""Read the settings of a config.json, and refuse those that this GPT does not have."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 from lm.base.errors import UserError
 
-# Keys of any architecture that do not change the logits, whatever their value: notes, training, other heads,
-# generation, and how transformers computes and returns what it computes.
+# Keys of all architectures that never change the logits: notes, training, other heads, generation, and settings of how
+# transformers computes and returns results.
 IGNORED = frozenset({
     "model_type", "architectures", "transformers_version", "torch_dtype", "dtype", "name_or_path", "_name_or_path",
     "_commit_hash", "attn_implementation", "_attn_implementation", "_attn_implementation_autoset",
@@ -30,7 +30,7 @@ IGNORED = frozenset({
     "target_lookbehind",
 })  # fmt: skip
 
-# Keys of any architecture that must have one of these values, if they are there.
+# Keys of all architectures that must have one of these values if they are present.
 FIXED: dict[str, tuple[Any, ...]] = {
     "is_encoder_decoder": (False, None),
     "add_cross_attention": (False, None),
@@ -42,51 +42,51 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "sliding_window": (None,),
     "attention_chunk_size": (None,),
     "quantization_config": (None,),
-    "auto_map": (None,),  # code of the directory's own
+    "auto_map": (None,),  # custom code in the directory
 }
 
 
 @dataclass(frozen=True)
 class Keys:
-    """What the keys of an architecture's config.json mean to `read_settings`."""
+    """The keys in config.json of an architecture, by their meaning for `read_settings`."""
 
-    read: dict[str, Any]  # with the default of transformers, which also gives the type; None: a whole number or null
+    read: dict[str, Any]  # key -> default in transformers, which also sets the type; None: a whole number or null
     fixed: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # added to FIXED
     ignored: frozenset[str] = frozenset()  # added to IGNORED
-    aliases: dict[str, str] = field(default_factory=dict)  # other spellings of keys in `read`
+    aliases: dict[str, str] = field(default_factory=dict)  # other names of keys in `read`
 
 
 def read_settings(config: dict[str, Any], keys: Keys) -> dict[str, Any]:
     """Return a value for every key of `keys.read`: the one in `config`, or the default of transformers.
 
-    Raises UserError, with every problem, for a value of the wrong type, a setting that this GPT does not have, and a
-    key of unknown meaning.
+    Raises UserError that lists all problems: values of the wrong type, settings that this GPT does not have, and
+    unknown keys.
     """
-    found: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     fixed, ignored, problems = FIXED | keys.fixed, IGNORED | keys.ignored, []
     for key, value in config.items():
         name = keys.aliases.get(key, key)
         if name in keys.read:
-            if name in found and found[name] != value:
-                problems.append(f"{key}={show(value)} contradicts {name}={show(found[name])}")
-            elif rule := broken_rule(value, keys.read[name]):
-                problems.append(f"{key}={show(value)} must be {rule}")
-            found[name] = value
+            if name in given and given[name] != value:
+                problems.append(f"{key}={format_json(value)} contradicts {name}={format_json(given[name])}")
+            elif rule := violated_rule(value, keys.read[name]):
+                problems.append(f"{key}={format_json(value)} must be {rule}")
+            given[name] = value
         elif key in fixed:
             if value not in fixed[key]:
-                problems.append(f"{key}={show(value)} is not supported, only {key}={show(fixed[key][0])}")
+                problems.append(f"{key}={format_json(value)} is not supported, only {key}={format_json(fixed[key][0])}")
         elif key not in ignored:
-            problems.append(f"{key}={show(value)} is a setting that is not known here, and may change the model")
+            problems.append(f"{key}={format_json(value)} is not a known setting, and may change the model")
     if problems:
         raise UserError(f"config.json: {'; '.join(problems)}")
-    values = keys.read | {name: value for name, value in found.items() if value is not None}
+    values = keys.read | {name: value for name, value in given.items() if value is not None}
     return {name: float(v) if isinstance(keys.read[name], float) else v for name, v in values.items()}
 
 
-def broken_rule(value: Any, default: Any) -> str:
-    """Say what a value must be to replace the default, or return '' when it may. Sizes and factors are positive."""
+def violated_rule(value: Any, default: Any) -> str:
+    """Return what a value must be to replace the default, or '' if it is valid. Numbers must be positive."""
     if value is None:
-        return "true or false" if default is True else ""  # null was false in older versions of transformers
+        return "true or false" if default is True else ""  # null meant false in older versions of transformers
     number = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
     if isinstance(default, bool):
         return "" if isinstance(value, bool) else "true or false"
@@ -97,15 +97,15 @@ def broken_rule(value: Any, default: Any) -> str:
     return "" if number and isinstance(value, int) and value < 1 << 31 else "a whole number above 0"
 
 
-def show(value: Any) -> str:
-    """Format a value as JSON, cut to a readable length."""
+def format_json(value: Any) -> str:
+    """Format a value as JSON, truncated to 60 characters."""
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 @contextmanager
-def naming(names: dict[str, str]) -> Iterator[None]:
-    """Let a UserError of GPTConfig name the keys of config.json, by our names of them."""
+def name_keys_in_errors(names: dict[str, str]) -> Iterator[None]:
+    """Replace the names of our settings in a UserError by those of config.json. `names` maps ours to theirs."""
     try:
         yield
     except UserError as error:

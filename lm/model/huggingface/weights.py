@@ -1,4 +1,4 @@
-"""Take the tensors of a model.safetensors one by one, and notice those that nobody took."""
+"""Take the tensors of a model.safetensors one by one, and detect tensors that are left."""
 
 from __future__ import annotations
 
@@ -9,33 +9,34 @@ import torch
 from torch import Tensor
 
 from lm.base.errors import UserError
-from lm.model.huggingface.settings import show
+from lm.model.huggingface.settings import format_json
 
 WEIGHTS = "model.safetensors"
 
 
 class Weights:
-    """The tensors `state`, under names without `prefix`, which only some versions write.
+    """The tensors of a model by name, without `prefix`, which only some versions of transformers write.
 
-    `sizes` are what shapes are made of. `decisive` are the settings that decide which tensors a model has.
+    `sizes` maps names of sizes to numbers. `decisive` are the settings that determine which tensors a model has; error
+    messages show them.
     """
 
     def __init__(self, state: dict[str, Tensor], prefix: str, sizes: dict[str, int], decisive: dict[str, Any]) -> None:
         self.state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-        self.sizes, self.decisive = sizes, ", ".join(f"{key}={show(value)}" for key, value in decisive.items())
+        self.sizes, self.decisive = sizes, ", ".join(f"{key}={format_json(value)}" for key, value in decisive.items())
         if len(self.state) < len(state):
-            raise UserError(f"{WEIGHTS} has a tensor twice, with and without the prefix {prefix}")
+            raise UserError(f"{WEIGHTS} contains a tensor twice, with and without the prefix {prefix}")
 
     def take(self, name: str, *shape: str) -> Tensor:
-        """Remove and return a tensor. `shape` names its sizes. Raises UserError if it is missing or different."""
+        """Remove and return a tensor. `shape` names its sizes. Raises UserError if there is none of this shape."""
         if name not in self.state:
             raise UserError(f"{WEIGHTS} has no {name}, but config.json says {self.decisive}")
         tensor = self.state.pop(name)
         if list(tensor.shape) != [self.sizes[size] for size in shape]:
-            wanted = ", ".join(f"{size}={self.sizes[size]}" for size in shape)
-            raise UserError(f"{name} in {WEIGHTS} has the shape {list(tensor.shape)}, but config.json says {wanted}")
+            expected = ", ".join(f"{size}={self.sizes[size]}" for size in shape)
+            raise UserError(f"{name} in {WEIGHTS} has shape {list(tensor.shape)}, but config.json says {expected}")
         if not tensor.is_floating_point():
-            raise UserError(f"{name} in {WEIGHTS} holds {tensor.dtype}, not floating-point numbers")
+            raise UserError(f"{name} in {WEIGHTS} has dtype {tensor.dtype}, which is not a floating-point type")
         return tensor
 
     def take_head(self, embedding: Tensor, tied: bool, *shape: str) -> Tensor:
@@ -46,16 +47,19 @@ class Weights:
         if tied and not torch.equal(head, embedding):
             raise UserError(
                 f"lm_head.weight in {WEIGHTS} differs from the embedding, but config.json says (or leaves as the "
-                "default) tie_word_embeddings=true; versions of transformers disagree on what that means. Write "
-                '"tie_word_embeddings": false into config.json if the head is a matrix of its own'
+                "default) tie_word_embeddings=true; versions of transformers handle this differently. If the "
+                'head is a separate matrix, write "tie_word_embeddings": false into config.json'
             )
         return head
 
     def require_empty(self, buffers: str) -> None:
-        """Raises UserError if a tensor is left, except the constant `buffers` (a pattern) that old versions saved."""
+        """Check that no tensor is left, except constants of old versions, which match the pattern `buffers`.
+
+        Raises UserError otherwise.
+        """
         left = [name for name in self.state if not re.fullmatch(buffers, name)]
         if left:
             more = f" and {len(left) - 1} more tensors" if len(left) > 1 else ""
             raise UserError(
-                f"{WEIGHTS} has {left[0]}{more}, for which the model has no place: config.json says {self.decisive}"
+                f"{WEIGHTS} has {left[0]}{more}, which the model does not use: config.json says {self.decisive}"
             )

@@ -1,1 +1,1 @@
-"""Callbacks that Lightning does not have, or whose behavior does not fit a language model."""
+"""Callbacks that Lightning does not provide, or whose Lightning version does not fit a language model."""

@@ -1,6 +1,6 @@
-"""Settings of the callbacks, and the list of callbacks they make.
+"""Settings of the callbacks, which build the list of callbacks.
 
-Hydra imports this module at every press of the tab key, and importing Lightning takes a second, so the classes are
+Hydra imports this module at every tab completion, and importing Lightning takes a second. So the callback classes are
 imported when they are built.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class SampleConfig:
-    """Text in the making. A prompt that the corpus's characters cannot spell is left out."""
+    """Settings of the samples written during training. Prompts that the tokenizer cannot encode are left out."""
 
     enabled: bool = True  # write samples to samples.md and TensorBoard
     every: int = 500  # write samples every this many optimizer steps, and at the end
@@ -39,7 +39,8 @@ class SampleConfig:
     def __post_init__(self) -> None:
         check = Check("callbacks.sample", self)
         check.at_least("every", 1)
-        check.that(bool(self.prompts) and all(self.prompts), "prompts", "hold at least one prompt, none of them empty")
+        valid = bool(self.prompts) and all(self.prompts)
+        check.require(valid, "prompts", "hold at least one prompt, none of them empty")
         check.done()
         try:
             self.request(seed=0)
@@ -47,13 +48,16 @@ class SampleConfig:
             raise UserError(f"callbacks.sample.{error}") from error
 
     def request(self, seed: int) -> GenerationRequest:
+        """Return the settings for text generation."""
         sampling = Sampling(self.temperature, self.top_k)
         return GenerationRequest(self.max_new_tokens, sampling, seed=seed, parse_special=True)
 
 
 @dataclass
 class CheckpointConfig:
-    keep_last: int = 2  # number of step_*.ckpt files to keep beside last.ckpt and best.ckpt
+    """Settings of the checkpoints. When they are saved is set by `trainer.save_every`."""
+
+    keep_last: int = 2  # number of step_*.ckpt files to keep in addition to last.ckpt and best.ckpt
     # write checkpoints while training continues, from a copy of weights and optimizer state in memory
     background: bool = False
 
@@ -65,7 +69,7 @@ class CheckpointConfig:
 
 @dataclass
 class EarlyStoppingConfig:
-    """Stop when val/loss has not improved: a small corpus is soon learnt by heart."""
+    """Settings of early stopping: a small corpus is soon memorized, and then val/loss rises."""
 
     enabled: bool = True  # stop when val/loss has stopped improving
     patience: int = 1000  # optimizer steps without improvement before that
@@ -80,7 +84,7 @@ class EarlyStoppingConfig:
 
 @dataclass
 class AverageConfig:
-    """The exponential moving average of the weights is what is validated, sampled from and loaded."""
+    """Settings of the exponential moving average of the weights."""
 
     # keep an exponential moving average of the weights, and validate, sample and load it instead of them
     enabled: bool = False
@@ -94,14 +98,14 @@ class AverageConfig:
 
 @dataclass
 class HealthConfig:
-    """Settings of the warnings about a run's figures (`lm/training/health.py`). They never change the run."""
+    """Settings of the warnings about a run's metrics (`lm/training/health.py`). They never change the run."""
 
     enabled: bool = True  # warn, with a remedy, when the figures of a run look wrong; never changes the run
 
 
 @dataclass
 class TaskConfig:
-    """What of a made-up language the model can do by now (lm/evaluate/tasks), into metrics.csv and TensorBoard."""
+    """Settings of the scores on a task of a synthetic corpus (`lm/evaluate/tasks`), logged during training."""
 
     # task to score the model on during training: ten_actions | addition | words | sequence | sequence2; null: none
     name: str | None = None
@@ -119,6 +123,8 @@ class TaskConfig:
 
 @dataclass
 class CallbacksConfig:
+    """Settings of all callbacks."""
+
     sample: SampleConfig = field(default_factory=SampleConfig)  # samples during training
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)  # checkpoints
     early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)  # early stopping
@@ -135,10 +141,10 @@ class CallbacksConfig:
         sweep: SweepConfig | None = None,
         language: CorpusConfig | None = None,
     ) -> list[L.Callback]:
-        """Return the callbacks in the order in which they act; those that only observe the run cannot end it.
+        """Return the callbacks in the order in which they are called. Those that only observe the run cannot end it.
 
-        `peak` is the FLOP/s of one device, `new` says that the weights are untrained, and `language` is the corpus,
-        which a task asks about.
+        `peak` is the peak FLOP/s of one device, `new` is True for untrained weights, and `language` is the corpus that
+        a task is about.
         """
         from lm.training.callbacks.average import Average
         from lm.training.callbacks.checkpoints import Checkpoints
@@ -149,13 +155,13 @@ class CallbacksConfig:
         from lm.training.callbacks.samples import Samples
         from lm.training.callbacks.stopping import EarlyStopping
 
-        callbacks: list[L.Callback] = [StepMetrics(trainer.log_every, peak)]  # first: it holds the clock
+        callbacks: list[L.Callback] = [StepMetrics(trainer.log_every, peak)]  # first, because it measures time
         callbacks.append(guard(Progress(), "the progress display"))
-        if self.average.enabled:  # before all that looks at weights
+        if self.average.enabled:  # before the callbacks that use the weights
             callbacks.append(Average(self.average))
         if self.health.enabled:
-            callbacks.append(guard(HealthChecks(trainer.log_every, new), "health advice"))
-        callbacks.append(Plateau(trainer.val_every))  # what it is to do stands in the module's schedule
+            callbacks.append(guard(HealthChecks(trainer.log_every, new), "the health check"))
+        callbacks.append(Plateau(trainer.val_every))  # its settings are in the module's schedule
         if self.early_stopping.enabled:
             callbacks.append(EarlyStopping(self.early_stopping))
         if self.sample.enabled:
@@ -168,4 +174,4 @@ class CallbacksConfig:
             from lm.training.callbacks.pruning import Pruning
 
             callbacks.append(Pruning(sweep, directory, trainer.val_every))
-        return [*callbacks, Checkpoints(self.checkpoint, directory, trainer.val_every, trainer.saves)]
+        return [*callbacks, Checkpoints(self.checkpoint, directory, trainer.val_every, trainer.save_interval)]

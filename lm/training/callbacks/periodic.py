@@ -1,43 +1,47 @@
-"""What samples and tasks have in common: they are made every so many steps."""
+"""The base class of callbacks that act every N optimizer steps, such as samples and task scores."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 
 from lm.training.callbacks.metrics import StepMetrics
 
+if TYPE_CHECKING:
+    from lm.training.module import LanguageModule
+
 
 class PeriodicCallback(L.Callback):
-    """Call `act` every `every` optimizer steps and after the last one, in the main process only.
+    """Run `act` every `every` optimizer steps and after the last one, on rank 0 only.
 
-    The clock of training stands meanwhile. Weights that are not finite are never looked at: that raises Diverged.
+    This time does not count as training time. Raises Diverged if the weights are not finite.
     """
 
     def __init__(self, every: int) -> None:
         self.every = every
         self.acted = -1  # the latest step after which `act` was called
 
-    def act(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def act(self, trainer: L.Trainer, pl_module: LanguageModule) -> None:
+        """Do the work of the callback. Subclasses implement this."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
         return {"acted": self.acted}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.acted = state_dict.get("acted", -1)  # older checkpoints do not say
+        self.acted = state_dict.get("acted", -1)  # not in older checkpoints
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: LanguageModule, *_: Any) -> None:
         due = trainer.global_step % self.every == 0 or trainer.global_step == pl_module.horizon
         if pl_module.stepped and due:
             self._act(trainer, pl_module)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Act after the last step of a run that stops early, too."""
+    def on_train_end(self, trainer: L.Trainer, pl_module: LanguageModule) -> None:
+        """Act after the last step, also of a run that stops early."""
         self._act(trainer, pl_module)
 
-    def _act(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def _act(self, trainer: L.Trainer, pl_module: LanguageModule) -> None:
         if trainer.is_global_zero and self.acted != trainer.global_step:
             pl_module.require_finite()
             StepMetrics.pause(trainer)

@@ -1,4 +1,4 @@
-"""What signals ask of a run; it obeys between two optimizer steps."""
+"""Receive the signals that ask a run to save, pause or stop. The run reacts between two optimizer steps."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ log = logging.getLogger("lm")
 
 
 class SignalHandler:
-    """SIGINT (Ctrl-C), SIGTERM and SIGHUP stop; a second SIGINT or SIGTERM of the same kind ends the process at once.
+    """Record the signals that a run receives.
 
-    SIGUSR1 saves; SIGUSR2 pauses, and resumes. A closed terminal may send SIGHUP twice (the kernel and the shell both
-    do), so a second one means nothing; where nohup ignores it, it stays ignored.
+    SIGINT (Ctrl-C), SIGTERM and SIGHUP stop the run; a second SIGINT or a second SIGTERM ends the process immediately.
+    SIGUSR1 saves a checkpoint; SIGUSR2 pauses and resumes. A closed terminal may send SIGHUP twice (the kernel and the
+    shell both send it), so a second SIGHUP is ignored. Under nohup SIGHUP stays ignored.
     """
 
     def __init__(self) -> None:
         self.seen: set[int] = set()
-        self.stop: int | None = None  # the signal that asked for it
+        self.stop: int | None = None  # the signal that asked to stop
         self.save = False
         self.paused = False
         self.handlers: dict[int, Any] = {}
 
-    def listen(self) -> None:
+    def install(self) -> None:
+        """Install the signal handlers."""
         stop = self._on_stop
         actions = {"INT": stop, "TERM": stop, "HUP": stop, "USR1": self._on_save, "USR2": self._on_pause}
         for name, action in actions.items():
@@ -35,7 +37,8 @@ class SignalHandler:
             if signum and not (name == "HUP" and signal.getsignal(signum) == signal.SIG_IGN):
                 self.handlers[signum] = signal.signal(signum, action)
 
-    def forget(self) -> None:
+    def uninstall(self) -> None:
+        """Restore the previous signal handlers."""
         for signum, handler in self.handlers.items():
             signal.signal(signum, handler)
         self.handlers = {}
@@ -48,7 +51,7 @@ class SignalHandler:
         self.seen.add(signum)
         if self.stop is None:
             self.stop = signum
-            again = "" if name == "SIGHUP" else "; once more ends at once"
+            again = "" if name == "SIGHUP" else "; a second one exits immediately"
             log.info("%s: saving at the end of this step%s", name, again)
 
     def _on_save(self, signum: int, frame: FrameType | None) -> None:

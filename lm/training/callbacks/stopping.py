@@ -1,20 +1,26 @@
-"""Early stopping in optimizer steps. (Lightning's counts validations, forgets on a resume that it had decided to stop,
-and keeps the old patience when a new one was asked for.)"""
+"""Early stopping in optimizer steps.
+
+Lightning's EarlyStopping counts validations, forgets on a resume that it had decided to stop, and keeps the old
+patience when the settings have changed.
+"""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 
 from lm.training.callbacks.config import EarlyStoppingConfig
 
+if TYPE_CHECKING:
+    from lm.training.module import LanguageModule
+
 log = logging.getLogger("lm")
 
 
 class EarlyStopping(L.Callback):
-    """Ends training at the first validation that comes `patience` steps after the latest improvement."""
+    """Stop training at the first validation at least `patience` steps after the latest improvement of val/loss."""
 
     def __init__(self, config: EarlyStoppingConfig) -> None:
         self.config = config
@@ -26,10 +32,10 @@ class EarlyStopping(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self._decide(trainer)  # killed between the last validation and the end of the run
+    def on_train_start(self, trainer: L.Trainer, pl_module: LanguageModule) -> None:
+        self._decide(trainer)  # the run may have been killed between its last validation and its end
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: LanguageModule) -> None:
         loss = pl_module.latest["val/loss"]
         if not self.best or loss < self.best["val/loss"] - self.config.min_delta:
             self.best = {"val/loss": loss, "step": trainer.global_step}
@@ -37,5 +43,5 @@ class EarlyStopping(L.Callback):
 
     def _decide(self, trainer: L.Trainer) -> None:
         if self.best and trainer.global_step - self.best["step"] >= self.config.patience:
-            log.info("stopping early: no better val/loss since step %d", self.best["step"])
+            log.info("early stopping: val/loss has not improved since step %d", self.best["step"])
             trainer.should_stop = True

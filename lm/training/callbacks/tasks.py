@@ -1,9 +1,9 @@
-"""callbacks.task: a made-up language's task, asked while the model learns it."""
+"""callbacks.task: score the model on a task of a synthetic corpus during training."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING
 
 import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -13,31 +13,34 @@ from lm.evaluate.tasks import score_task
 from lm.training.callbacks.config import TaskConfig
 from lm.training.callbacks.periodic import PeriodicCallback
 
+if TYPE_CHECKING:
+    from lm.training.module import LanguageModule
+
 log = logging.getLogger("lm")
 
 
 class TaskScores(PeriodicCallback):
-    """Logs task/rate, over all kinds, and task/least, of the kind that goes worst; TensorBoard has each kind too.
+    """Log task/rate, the share of correct answers, and task/least, that of the worst kind of question.
 
-    The same cases each time, by the strict procedure.
+    The test cases are the same each time, scored by the strict procedure. TensorBoard also shows each kind.
     """
 
     def __init__(self, config: TaskConfig, language: CorpusConfig | None) -> None:
         super().__init__(config.every)
         self.config, self.language = config, language
 
-    def act(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def act(self, trainer: L.Trainer, pl_module: LanguageModule) -> None:
         name = str(self.config.name)
-        with pl_module.as_validated() as model:
-            found = score_task(model, pl_module.tokenizer, name, self.language, count=self.config.cases)
-        right, asked = sum(rate.right for rate in found), sum(rate.asked for rate in found)
-        least = min(found, key=lambda rate: rate.rate)
-        pl_module.log_metrics({"task/rate": right / asked, "task/least": least.rate})
+        with pl_module.evaluation_mode() as model:
+            scores = score_task(model, pl_module.tokenizer, name, self.language, count=self.config.cases)
+        right, asked = sum(score.right for score in scores), sum(score.asked for score in scores)
+        worst = min(scores, key=lambda score: score.rate)
+        pl_module.log_metrics({"task/rate": right / asked, "task/least": worst.rate})
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                kinds = {f"task/{name}/{rate.kind}": rate.rate for rate in found}
+                kinds = {f"task/{name}/{score.kind}": score.rate for score in scores}
                 logger.log_metrics(kinds, step=trainer.global_step)
         log.info(
-            "%s at step %d: %.1f %% right, least %.1f %% (%s)",
-            name, trainer.global_step, 100 * right / asked, 100 * least.rate, least.kind,
+            "%s at step %d: %.1f %% correct; worst: %.1f %% (%s)",
+            name, trainer.global_step, 100 * right / asked, 100 * worst.rate, worst.kind,
         )  # fmt: skip

@@ -1,1 +1,1 @@
-"""Loggers that write into the run directory."""
+"""Loggers that write to the run directory."""

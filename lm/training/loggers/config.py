@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
 
-HOOKS = ("log_metrics", "log_hyperparams", "save", "finalize")  # what Lightning and we call
+HOOKS = ("log_metrics", "log_hyperparams", "save", "finalize")  # methods that Lightning and this package call
 
 
 @dataclass
 class LoggerConfig:
-    """Which of the two write into the run directory."""
+    """Settings of the loggers, which write to the run directory."""
 
     csv: bool = True  # write metrics.csv
     tensorboard: bool = True  # write TensorBoard events
 
     def build(self, directory: Path, step: int) -> list[Logger]:
-        """Return the loggers of a run that resumes after `step`. They drop points beyond it, and cannot end the run."""
+        """Return the loggers of a run that resumes after `step`. They drop later points, and cannot end the run."""
         from lm.training.loggers.curves import CSVCurve, TensorBoard
 
         loggers: list[Logger] = [guard(CSVCurve(directory, step), "metrics.csv", HOOKS)] if self.csv else []

@@ -1,4 +1,4 @@
-"""Two loggers whose curves stay one clean curve, however often a run is continued."""
+"""Loggers for metrics.csv and TensorBoard that keep one continuous curve when a run is resumed."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ METRICS = (
 )  # fmt: skip
 
 
-# TensorBoard's tab "Custom Scalars": what belongs together, on one chart.
+# Charts of several metrics in TensorBoard's tab "Custom Scalars".
 CHARTS = {
     "training": {
         "train and validation, nats per token": ["Multiline", ["train/loss", "val/loss"]],
         "bits per byte": ["Multiline", ["val/bpb"]],
         "learning rate": ["Multiline", ["^lr$"]],
         "gradient norm": ["Multiline", ["train/grad_norm"]],
-        "tasks, share that is right": ["Multiline", ["task/rate", "task/least"]],
+        "tasks, share that is correct": ["Multiline", ["task/rate", "task/least"]],
     },
 }
 
 
-ASIDE = ("name", "hydra", "sweep", "data.root", "logger")  # of what is typed: no hyper-parameters
+NOT_HYPERPARAMETERS = ("name", "hydra", "sweep", "data.root", "logger")  # overrides of these are not shown
 
 
 class CSVCurve(Logger):
-    """metrics.csv: one row per step, written as soon as it is known. (Lightning's deletes the history on a resume.)"""
+    """Write metrics.csv, one row per step, immediately. Lightning's CSVLogger deletes the history on a resume."""
 
     name = version = ""
 
@@ -46,13 +46,13 @@ class CSVCurve(Logger):
         super().__init__()
         self.path = directory / "metrics.csv"
         self.row: dict[str, float] = {}
-        self.start = self.end = 0  # bytes before the newest row, and before what follows it
+        self.start = self.end = 0  # byte offsets of the newest row and of its end
         self.resume_step = step
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         if not self.end:
-            self._take_back()
+            self._drop_later_rows()
             self.end = self.path.stat().st_size
         if self.row.get("step") != step:
             self.row, self.start = {"step": step or 0}, self.end
@@ -63,47 +63,52 @@ class CSVCurve(Logger):
             file.seek(self.start)
             file.write(line.getvalue().encode())
             file.truncate()
-        self.end = self.start + len(line.getvalue())  # only now: half a row, on a full disk, is written over
+        self.end = self.start + len(line.getvalue())  # updated last, so that a row cut by a full disk is overwritten
 
-    def _take_back(self) -> None:
-        """Drop the rows after the step that the run goes on from, and a last row that was cut by a kill."""
+    def _drop_later_rows(self) -> None:
+        """Drop the rows after the step that the run resumes from, and a last row that is incomplete after a kill."""
         header = ",".join(("step", *METRICS)) + "\n"
         lines = self.path.read_text().splitlines(keepends=True)[1:] if self.path.exists() and self.resume_step else []
         kept = [line for line in lines if line.endswith("\n") and int(line.split(",")[0]) <= self.resume_step]
         write_text(self.path, header + "".join(kept))
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        """config.yaml holds them."""
+        """Do nothing: config.yaml holds them."""
 
 
 class TensorBoard(TensorBoardLogger):
-    """Events straight in the run directory, so that TensorBoard shows a run by its name."""
+    """Write TensorBoard events into the run directory itself, so that TensorBoard shows the run by its name."""
 
     def __init__(self, directory: Path, step: int) -> None:
-        # purge_step hides what an earlier process wrote beyond the checkpoint that the run goes on from
+        # purge_step hides points that an earlier process wrote after the checkpoint that the run resumes from
         purge: dict[str, Any] = {"purge_step": step and step + 1}
         super().__init__(directory.parent, name=directory.name, version="", default_hp_metric=False, **purge)
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:
-        """Fill the HParams tab with what was typed (params["overrides"]) and the rate: a hundred columns of defaults
-        would hide them. Its val/loss is the curve's latest, so at the end the final one. (Lightning's adds a point at
-        step 0.)"""
+        """Fill the HParams tab with the overrides of the command line (params["overrides"]) and the learning rate.
+
+        All other settings have default values and would only hide these. The tab's val/loss is the latest of the curve,
+        so in the end the final one. Lightning's method would add a point at step 0.
+        """
         overrides, flat = params.pop("overrides", []), flatten(params)
-        typed = dict(override.lstrip("+~").partition("=")[::2] for override in overrides)
-        wanted = {key: flat.get(key, value) for key, value in typed.items() if not key.startswith(ASIDE)}
-        wanted |= {"optimizer.lr": flat["chosen.lr"]} if "chosen.lr" in flat else {}
-        # what is not text, such as a path with bytes that are not UTF-8, protobuf would refuse
-        columns = {k: v if isinstance(v, bool | int | float) else printable(str(v)) for k, v in wanted.items()}
+        given = dict(override.lstrip("+~").partition("=")[::2] for override in overrides)
+        hyperparameters = {k: flat.get(k, value) for k, value in given.items() if not k.startswith(NOT_HYPERPARAMETERS)}
+        hyperparameters |= {"optimizer.lr": flat["chosen.lr"]} if "chosen.lr" in flat else {}
+        # protobuf rejects strings that are not text, such as a path with bytes that are not UTF-8
+        columns = {
+            key: value if isinstance(value, bool | int | float) else escape_surrogates(str(value))
+            for key, value in hyperparameters.items()
+        }
         for summary in hparams(columns, {"val/loss": 0.0}):
             self.experiment._get_file_writer().add_summary(summary)
         self.experiment.add_custom_scalars(CHARTS)
-        self.experiment.add_text("config", f"```yaml\n{printable(yaml.safe_dump(params, sort_keys=False))}```")
+        self.experiment.add_text("config", f"```yaml\n{escape_surrogates(yaml.safe_dump(params, sort_keys=False))}```")
 
     def save(self) -> None:
-        self.experiment.flush()  # and no hparams.yaml beside config.yaml
+        self.experiment.flush()  # without writing hparams.yaml: config.yaml has the settings
 
 
-def printable(text: str) -> str:
-    """Return the text with lone surrogates, which stand for bytes that are not UTF-8, as escapes."""
+def escape_surrogates(text: str) -> str:
+    """Return the text with lone surrogates, which represent bytes that are not UTF-8, as escapes."""
     return text.encode(errors="backslashreplace").decode()
