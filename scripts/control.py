@@ -12,7 +12,6 @@ pause and resume, SIGTERM for stop), so run this script on the machine that trai
 
 import argparse
 import json
-import sys
 
 try:
     from lm import cli
@@ -21,7 +20,7 @@ except ModuleNotFoundError:
 
 from lm.base.errors import UserError
 from lm.run import lock
-from lm.run.control import await_effect, collect_status, format_status
+from lm.run.control import collect_status, format_status, request
 
 
 @cli.script
@@ -34,9 +33,7 @@ def main() -> None:
     if not args.run.is_dir():
         raise UserError(f"{args.run}: no such run")
     if args.action != "status":
-        owner = lock.send_signal(args.run, args.action)
-        print(f"sent {args.action} to process {owner.pid}", file=sys.stderr)
-        await_effect(args.run, args.action)
+        request(args.run, args.action)
     status = collect_status(args.run)
     print(json.dumps(status) if args.json else format_status(status))
 

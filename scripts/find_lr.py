@@ -16,6 +16,7 @@ except ModuleNotFoundError:
 from rich.console import Console
 from rich.progress import track
 
+from lm.base.plotting import save_figure
 from lm.config import compose_config
 from lm.experiment import find_lr_report
 from lm.experiment.find_lr import range_test, spaced_learning_rates
@@ -42,7 +43,7 @@ def main() -> None:
     )
     summary = find_lr_report.summarize(curve, config)
     if args.out:
-        find_lr_report.plot(curve, summary).savefig(args.out, dpi=120)
+        save_figure(find_lr_report.plot(curve, summary), args.out)
     if args.logdir:
         find_lr_report.write_tensorboard(curve, summary, args.logdir)
     if args.json:

@@ -33,7 +33,7 @@ VERBS = {
 @cli.script
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
-    sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show ↵ shows ?
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal without ↵ shows ?
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("lm").setLevel(logging.INFO)
     if args.verb == "train":

@@ -1,4 +1,4 @@
-"""data.micro_batch_size=auto: it finds the largest micro-batch that fits, and the run is the same as with that number."""
+"""data.micro_batch_size=auto finds the largest micro-batch that fits; the run equals one with that number."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The three gates, and that conf/ composes."""
+"""Checks of the configuration and their messages; every option under conf/ composes."""
 
 import sys
 from dataclasses import fields, is_dataclass
@@ -25,7 +25,7 @@ NEEDS["tokenizer=file"] = ["tokenizer.path=x"]
 
 
 def cli(monkeypatch, capsys, tmp_path, *args):
-    """Run train.py in this process as typed; (status, standard error)."""
+    """Run train.py in this process with these arguments, and return (status, standard error)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py", *args])
     with pytest.raises(SystemExit) as stop:
@@ -65,7 +65,7 @@ def test_every_yaml_composes(group, option):
         resolve(cfg)
 
 
-def test_tests_compose_as_hydra_does():
+def test_config_of_composes_as_hydra_does():
     words = [*NANO, "optimizer=muon", "corpus.lines=7", "seed=3", "corpus.lines=8", "name='a b'", "init_from=x"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", quote_text([*words, "name=test"], Config, SCHEMAS))
@@ -82,19 +82,21 @@ def test_no_yaml_restates_a_default(group, option):
 
 
 @pytest.mark.slow
-def test_every_model_preset_goes_with_every_corpus_and_tokenizer():
+def test_every_model_preset_works_with_every_corpus_and_tokenizer():
     for model in ("tiny", "small", "medium", "large", "xlarge"):
         for corpus in ("shakespeare", "words", "text"):
             config_of(f"model={model}", f"corpus={corpus}", *(["corpus.path=x"] * (corpus == "text")), "tokenizer=char")
 
 
-def test_the_command_line_beats_the_experiment_and_the_experiment_beats_the_groups():
+def test_the_command_line_overrides_the_experiment_which_overrides_the_groups():
     assert config_of("experiment=smoke").trainer.max_steps == 100
     assert config_of("experiment=smoke", "trainer.max_steps=7").trainer.max_steps == 7
-    assert config_of("experiment=smoke", "model=medium").model.n_layer == 2  # the experiment's delta lies on top
+    assert (
+        config_of("experiment=smoke", "model=medium").model.n_layer == 2
+    )  # the experiment is applied on top of the model
 
 
-def test_device_is_short_for_the_accelerator():
+def test_device_sets_the_accelerator():
     assert config_of("device=cpu").trainer.accelerator == "cpu"
 
 
@@ -143,13 +145,13 @@ MESSAGES = {
 
 
 @pytest.mark.parametrize("typed", MESSAGES)
-def test_a_mistake_gets_one_message_and_leaves_nothing(monkeypatch, capsys, tmp_path, typed):
+def test_a_mistake_gets_one_message_and_leaves_no_files(monkeypatch, capsys, tmp_path, typed):
     status, err = cli(monkeypatch, capsys, tmp_path, typed, "device=cpu" if "device" not in typed else "seed=1")
     assert status == 1 and err == f"error: {MESSAGES[typed]}\n"
     assert not [path for path in tmp_path.rglob("*") if ".." not in typed or path.is_file()]
 
 
-def test_all_that_is_wrong_is_told_at_once(monkeypatch, capsys, tmp_path):
+def test_all_problems_are_reported_at_once(monkeypatch, capsys, tmp_path):
     wrong = (
         "optimizer.lr=-1",
         "model.n_layer=0",
@@ -200,9 +202,9 @@ def leaves(node, path=""):
 
 
 @pytest.mark.parametrize("option", slow_except(["smoke", "feste/tiny"], [o for g, o in OPTIONS if g == "experiment"]))
-def test_no_experiment_restates_what_its_groups_say(option):
+def test_no_experiment_restates_a_value_of_its_groups(option):
     content = yaml.safe_load((CONF / "experiment" / f"{option}.yaml").read_text())
-    content.pop("hydra", None)  # what is swept
+    content.pop("hydra", None)  # the values of a sweep
     choices = []
     for choice in content.pop("defaults", []):
         named = {"experiment": choice} if isinstance(choice, str) else choice  # one built on another
@@ -212,7 +214,7 @@ def test_no_experiment_restates_what_its_groups_say(option):
         assert without[key] != value, f"conf/experiment/{option}.yaml restates {key}={value}"
 
 
-def test_ctrl_c_before_training_leaves_nothing(monkeypatch, capsys, tmp_path):
+def test_ctrl_c_before_training_leaves_no_files(monkeypatch, capsys, tmp_path):
     def press(*_):
         raise KeyboardInterrupt
 
@@ -226,7 +228,7 @@ def test_ctrl_c_before_training_leaves_nothing(monkeypatch, capsys, tmp_path):
     ("content", "message"),
     [(None, "no such file"), (b"", "is empty"), (b"a\xff", "is not UTF-8: byte 0xff at offset 1"), (b"hello\n" * 9, "windows of model.block_size=128")],
 )  # fmt: skip
-def test_an_unusable_text_leaves_no_run(monkeypatch, capsys, tmp_path, content, message):
+def test_an_unusable_text_is_refused_without_a_run_directory(monkeypatch, capsys, tmp_path, content, message):
     if content is not None:
         (tmp_path / "my.txt").write_bytes(content)
     status, err = cli(monkeypatch, capsys, tmp_path, "corpus=text", "corpus.path=my.txt", "tokenizer=byte")
@@ -234,14 +236,14 @@ def test_an_unusable_text_leaves_no_run(monkeypatch, capsys, tmp_path, content, 
     assert not (tmp_path / "outputs").exists()
 
 
-def test_unwritable_output_is_one_line(monkeypatch, capsys, tmp_path):
+def test_an_unwritable_output_directory_is_a_one_line_error(monkeypatch, capsys, tmp_path):
     (tmp_path / "outputs").write_text("a file where the folder should be")
     status, err = cli(monkeypatch, capsys, tmp_path, "experiment=smoke")
     assert status == 1 and err.startswith("error: ") and "outputs" in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize(("typed", "kind"), [("model.n_layrs=3", Exception), ("optimizer.lr=-1", ValueError)])
-def test_the_traceback_is_there_for_who_asks(monkeypatch, tmp_path, typed, kind):
+def test_the_traceback_is_shown_on_request(monkeypatch, tmp_path, typed, kind):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     monkeypatch.setattr(sys, "argv", ["train.py", typed])
@@ -249,7 +251,7 @@ def test_the_traceback_is_there_for_who_asks(monkeypatch, tmp_path, typed, kind)
         errors.run(train_script.main)
 
 
-def test_help_names_every_group_and_option_and_explains_it():
+def test_help_lists_every_group_and_option_with_a_description():
     text = help_text(CONF)
     for group, option in OPTIONS:
         assert group in text and all(part in text for part in option.split("/"))
@@ -257,8 +259,8 @@ def test_help_names_every_group_and_option_and_explains_it():
     assert max(map(len, text.splitlines())) <= 150
 
 
-def test_config_values_are_plain(tmp_path):
-    """No node of OmegaConf's gets past resolve."""
+def test_config_values_are_plain_python_types(tmp_path):
+    """The config contains no OmegaConf nodes after `resolve`."""
 
     def walk(node):
         for field in fields(node):

@@ -108,7 +108,7 @@ def test_each_document_ends_with_an_end_of_text_token(tmp_path, stories):
 
 def test_weights_whose_tokenizer_has_no_end_of_text_token_are_refused(tmp_path, stories):
     start = run(tmp_path, "start", "corpus=words", "corpus.lines=300")
-    with pytest.raises(ValueError, match="tokenizer that init_from brings has no end-of-text token"):
+    with pytest.raises(ValueError, match="the tokenizer from init_from has no end-of-text token"):
         run(tmp_path, "next", "corpus=jsonl", f"corpus.path={stories}", f"init_from={start}")
     assert not (tmp_path / "next" / "run.json").exists()
 

@@ -1,4 +1,4 @@
-"""Whatever is typed either trains or is refused with words: no traceback, no hang, nothing left that is in the way."""
+"""Random overrides either train or are refused with a message: no traceback, no hang, no leftover files."""
 
 import io
 import os
@@ -19,7 +19,7 @@ import train as train_script
 from lm.config import CONF, SCHEMAS, Config, errors
 from lm.run import checkpoint
 
-# What takes long by its meaning, or goes to the internet, is kept short; all the rest is drawn.
+# Settings that make a run long or use the internet are fixed. All others are drawn at random.
 LAST = ["trainer.max_steps=2", "trainer.max_epochs=null", "trainer.max_tokens=null", "data.offline=true"]
 LONG = {"max_new_tokens", "max_steps", "max_epochs", "max_tokens", "offline", "compile", "devices", "mirror", "root"}
 WIDE = {"lines", "n_layer", "n_embd", "block_size", "batch_size", "vocab_size", "ns_steps", "num_workers", "mlp_ratio"}
@@ -63,7 +63,7 @@ typed = options | st.sampled_from(KEYS).flatmap(settings_of) | st.sampled_from([
 
 
 def cli(args, folder):
-    """Status, standard error and standard output of train.py, in this process."""
+    """Run train.py in this process, and return status, standard error and standard output."""
     GlobalHydra.instance().clear()
     here, out, err = Path.cwd(), io.StringIO(), io.StringIO()
     os.chdir(folder)
@@ -88,21 +88,23 @@ def check(overrides):
             return True
         assert status == 1 and err.startswith("error: ") and "Traceback" not in err + out
         assert len(err) < 4000 and len(err.splitlines()) < 40
-        if not (run / "config.yaml").exists():  # it never began: no trace, and nothing in the way
+        if not (run / "config.yaml").exists():  # the run did not start, so it left no directory
             assert not run.exists()
             return False
-        assert "infinite or nan" in err or "out of memory" in err, err  # it began: then only training itself may fail
+        assert "infinite or nan" in err or "out of memory" in err, (
+            err
+        )  # the run started, so only training itself may fail
         return False
 
 
 @settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(st.lists(typed, min_size=1, max_size=4))
-def test_whatever_is_typed_trains_or_is_refused(overrides):
+def test_random_overrides_train_or_are_refused(overrides):
     check(overrides)
 
 
 @pytest.mark.slow
 @settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(st.lists(typed, min_size=1, max_size=5))
-def test_whatever_else_is_typed_trains_or_is_refused(overrides):
+def test_more_random_overrides_train_or_are_refused(overrides):
     check(overrides)

@@ -55,9 +55,9 @@ MODULES = {
     "training": [{"health", "observers", "trainer"}, {"callbacks", "datamodule", "loggers"}, {"module"}],
     "config": [{"aliases", "help", "schema", "typed"}, {"reference"}, {"errors"}, {"resolve", "words"}, {"load"}],
     "experiment": [
-        {"corpora", "loop", "reproduce", "start"},
+        {"corpora", "evaluation", "loop", "model_table", "reproduce", "schedules", "start"},
         {"capacity", "inputs"},
-        {"summary", "tokenizer_sources", "untrained"},
+        {"memory_report", "summary", "tokenizer_sources", "untrained"},
         {"build", "catalog", "tokenizers"},
         {"find_lr"},
         {"find_lr_report"},

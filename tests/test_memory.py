@@ -171,7 +171,7 @@ def test_advice_says_if_no_change_makes_the_model_fit():
 
 
 def test_training_does_not_start_if_it_does_not_fit(nano, monkeypatch, tmp_path):
-    monkeypatch.setattr("train.memory_bytes", lambda device: 100_000_000)
+    monkeypatch.setattr("lm.experiment.build.memory_bytes", lambda device: 100_000_000)
     with pytest.raises(ValueError, match="training would need about"):
         nano()
     assert not (tmp_path / "run" / "config.yaml").exists()

@@ -172,7 +172,7 @@ def test_a_validation_that_is_not_finite_stops_the_run_with_skip_too(nano, monke
 
 
 def test_steps_skipped_by_the_gradient_scaler_are_not_counted(nano, monkeypatch):
-    """With the scaler of fp16, on a CPU: an overflowing gradient is not counted, a loss that is not finite is."""
+    """The scaler of fp16, on a CPU: an overflowing gradient is not counted, a loss that is not finite is."""
     import lightning as L
     from lightning.pytorch.plugins.precision import MixedPrecision
 

@@ -33,7 +33,7 @@ def test_tf32_is_set_for_a_run_and_reset_by_the_next(nano):
 
 def test_compile_without_a_compiler_is_refused(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
-    with pytest.raises(ValueError, match="trainer.compile=true needs a C\\+\\+ compiler on a CPU, such as g\\+\\+"):
+    with pytest.raises(ValueError, match="trainer.compile=true needs a C\\+\\+ compiler on a CPU; install g\\+\\+"):
         config_of("trainer.compile=true", "device=cpu")
 
 

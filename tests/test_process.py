@@ -241,7 +241,7 @@ def test_a_console_that_cannot_encode_the_text_does_not_end_training(tmp_path, e
 
 
 def test_a_closed_terminal_saves_and_the_same_command_resumes(tmp_path):
-    """When a real terminal is closed, SIGHUP is sent and every write to it fails."""
+    """A real terminal is closed: SIGHUP is sent, and every write to the terminal fails."""
     train(tmp_path, *LONG, "name=straight")
     master, slave = pty.openpty()
     command = [sys.executable, str(ROOT / "train.py"), *NANO, *LONG, "name=run"]

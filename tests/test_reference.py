@@ -1,4 +1,4 @@
-"""Help on every key, docs/configuration.md, and keys that people know from other frameworks."""
+"""Help for every key, docs/configuration.md, and keys of other frameworks."""
 
 import json
 import sys
@@ -24,7 +24,7 @@ def names(cls, prefix):
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_every_key_has_a_line(group):
+def test_every_key_has_a_meaning_and_a_type(group):
     found = {key.name: key for key in keys(group)}
     classes = SCHEMAS.get(group) or [type(Config().sweep)]
     assert group == "" or set(found) == {name for cls in classes for name in names(cls, f"{group}.")}
@@ -32,12 +32,12 @@ def test_every_key_has_a_line(group):
         assert len(key.meaning) > 9 and key.type and not key.meaning.endswith("."), key
 
 
-def test_the_defaults_are_those_of_a_run_that_chooses_nothing():
+def test_the_defaults_are_those_of_a_run_without_overrides():
     config = config_of()
-    shown = {key.name: key.default for group in SCHEMAS for key in keys(group) if not key.options}
-    assert len(shown) > 90
+    defaults = {key.name: key.default for group in SCHEMAS for key in keys(group) if not key.options}
+    assert len(defaults) > 90
     parser = OverridesParser.create()
-    for name, default in shown.items():
+    for name, default in defaults.items():
         value = config
         for part in name.split("."):
             value = getattr(value, part)
@@ -45,7 +45,7 @@ def test_the_defaults_are_those_of_a_run_that_chooses_nothing():
         assert read == value, name
 
 
-def test_the_page_is_the_one_that_the_code_makes():
+def test_the_configuration_page_is_up_to_date():
     page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     assert page == markdown(), "run: make docs"
 
@@ -77,7 +77,7 @@ def test_help_on_a_group_a_key_and_an_option(monkeypatch, capsys):
         ("optimizer=mun", "optimizer has no option mun; did you mean 'muon'?"),
     ],
 )
-def test_help_on_what_is_not_there(monkeypatch, capsys, topic, message):
+def test_help_on_an_unknown_topic_is_an_error(monkeypatch, capsys, topic, message):
     assert typed(monkeypatch, capsys, "--help", topic) == (1, "", f"error: {message}\n")
 
 
@@ -98,7 +98,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("word", FOREIGN)
-def test_a_key_of_another_framework_gets_the_one_here(monkeypatch, word):
+def test_a_key_of_another_framework_gets_a_suggestion(monkeypatch, word):
     monkeypatch.setattr(sys, "argv", ["train.py", word])
     from lm.config import compose_config
 
@@ -107,7 +107,7 @@ def test_a_key_of_another_framework_gets_the_one_here(monkeypatch, word):
     assert str(refused.value) == FOREIGN[word]
 
 
-def test_every_name_that_is_offered_exists_and_is_not_offered_for_itself():
+def test_every_suggested_key_exists_and_no_alias_is_a_valid_key():
     known = {key.name for group in GROUPS for key in keys(group)} | set(SCHEMAS)
     assert len(aliases.NAMES) + len(aliases.REASONS) >= 30
     for theirs, ours in aliases.NAMES.items():

@@ -7,7 +7,7 @@ import sys
 import pytest
 import yaml
 from conftest import NANO, config_of
-from test_evaluate import answer, script, uniform  # noqa: F401  fixtures
+from test_evaluate import evaluate_json, script, uniform  # noqa: F401  fixtures
 from test_special_tokens import CHAT
 
 from lm.config import default_values, to_dict
@@ -46,14 +46,21 @@ def run(tmp_path):
 
 
 @pytest.mark.parametrize("parse_special", [False, True])
-def test_scripts_encode_text_with_the_setting_of_the_run(run, answer, monkeypatch, capsys, tmp_path, parse_special):  # noqa: F811
+def test_scripts_encode_text_with_the_setting_of_the_run(
+    run,
+    evaluate_json,
+    monkeypatch,
+    capsys,
+    tmp_path,
+    parse_special,  # noqa: F811
+):
     folder, path = run(parse_special), tmp_path / "one.txt"
     path.write_text(CHAT)
     tokens = PARSED if parse_special else PLAIN
-    assert answer(folder, path)["tokens"] == tokens - 1
-    assert answer(folder, path, "--parse-special")["tokens"] == PARSED - 1
-    assert answer(folder)["tokens"] == tokens - 1  # the validation text of the run, 10 % of its text
-    assert answer(folder, "--corpus", "text", f"corpus.path={tmp_path}/chat.txt")["tokens"] == tokens - 1
+    assert evaluate_json(folder, path)["tokens"] == tokens - 1
+    assert evaluate_json(folder, path, "--parse-special")["tokens"] == PARSED - 1
+    assert evaluate_json(folder)["tokens"] == tokens - 1  # the validation text of the run, 10 % of its text
+    assert evaluate_json(folder, "--corpus", "text", f"corpus.path={tmp_path}/chat.txt")["tokens"] == tokens - 1
     for name, stdin in ((str(path), b""), ("-", b"\xef\xbb\xbf" + CHAT.encode())):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="ascii"))
         inspect_script.main([str(folder), "chunks", name, "--json"])
@@ -62,12 +69,12 @@ def test_scripts_encode_text_with_the_setting_of_the_run(run, answer, monkeypatc
     assert json.loads(capsys.readouterr().out)["train"]["tokens"] == 9 * tokens
 
 
-def test_a_checkpoint_without_a_run_parses_no_names_by_default(run, answer, tmp_path):  # noqa: F811
+def test_a_checkpoint_without_a_run_parses_no_names_by_default(run, evaluate_json, tmp_path):  # noqa: F811
     folder = run(True)
     alone = (folder / "checkpoints" / "best.ckpt").rename(tmp_path / "alone.ckpt")
     (tmp_path / "one.txt").write_text(CHAT)
-    assert answer(alone, tmp_path / "one.txt")["tokens"] == PLAIN - 1
-    assert answer(alone, tmp_path / "one.txt", "--parse-special")["tokens"] == PARSED - 1
+    assert evaluate_json(alone, tmp_path / "one.txt")["tokens"] == PLAIN - 1
+    assert evaluate_json(alone, tmp_path / "one.txt", "--parse-special")["tokens"] == PARSED - 1
 
 
 def test_a_run_stores_its_setting_and_older_runs_have_none(tmp_path, run):

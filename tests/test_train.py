@@ -218,7 +218,7 @@ def test_a_horizon_before_the_current_step_is_refused(nano, monkeypatch):
             nano()
     with pytest.raises(ValueError, match="has done 3 steps already, but the new horizon is 2 steps"):
         nano("trainer.max_steps=2")
-    with pytest.raises(ValueError, match="stopped at step 3, before it was validated"):
+    with pytest.raises(ValueError, match="stopped at step 3 before it was validated"):
         nano("trainer.max_steps=3")
     assert len(read_metrics(nano())) == 12
 

@@ -1,7 +1,8 @@
-"""Import matplotlib, an optional dependency, for drawing."""
+"""Draw figures with matplotlib, an optional dependency."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from lm.base import commands
@@ -18,3 +19,11 @@ def pyplot() -> Any:
     from matplotlib import pyplot as plt
 
     return plt
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure in the format that the ending of `path` names. Raises UserError for an unknown format."""
+    try:
+        figure.savefig(path, dpi=120)
+    except ValueError as error:  # matplotlib's message lists the formats
+        raise UserError(f"{path} cannot be written: {error}") from error

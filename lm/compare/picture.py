@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lm.base.errors import UserError
-from lm.base.plotting import pyplot
+from lm.base.plotting import pyplot, save_figure
 from lm.compare.reading import Run
 from lm.compare.table import LOSS, MAX_WIDTH, ranking_column, rows_of_runs, shorten, sort_rows
 
@@ -40,5 +40,5 @@ def draw_losses(runs: Sequence[Run], out: Path) -> None:
     axes.legend(handles[::-1], labels[::-1])
     axes.set(xlabel="optimizer steps", ylabel="val/loss, nats per token")
     axes.grid(alpha=0.3)
-    figure.savefig(out, dpi=120)
+    save_figure(figure, out)
     plt.close(figure)

@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 
 from lm.base.errors import UserError
-from lm.base.plotting import pyplot
+from lm.base.plotting import pyplot, save_figure
 from lm.config import CONF, Config, compose_config, load_option
 
 MARKS = "*o+x#@%&"  # one for each curve of the chart
@@ -127,4 +127,4 @@ def save_plot(steps: Sequence[int], curves: dict[str, list[float]], out: Path) -
     axes.grid(alpha=0.3)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     figure.legend(loc="outside right upper")
-    figure.savefig(out, dpi=120)
+    save_figure(figure, out)

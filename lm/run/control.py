@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -43,13 +44,17 @@ def format_value(value: object) -> str:
     return str(value)
 
 
-def await_effect(run: Path, action: str, seconds: float = 60.0) -> None:
-    """Wait until an action of lock.SIGNALS has taken effect. A save is recognized by a new last.ckpt.
+def request(run: Path, action: str, seconds: float = 60.0) -> None:
+    """Ask a run for an action of lock.SIGNALS, and wait until it has taken effect.
 
-    Raises UserError after `seconds`, e.g. if an optimizer step takes longer.
+    A save is recognized by a new last.ckpt. Raises UserError if the run is not being trained here, and after `seconds`,
+    e.g. if an optimizer step takes longer.
     """
     last = run / "checkpoints" / "last.ckpt"
-    before, deadline = modification_time(last), time.monotonic() + seconds
+    before = modification_time(last)  # before the signal: a small model saves within milliseconds
+    receiver = lock.send_signal(run, action)
+    print(f"sent {action} to process {receiver.pid}", file=sys.stderr)
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         owner = lock.current_owner(run)
         done = {

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lm.base.errors import UserError
-from lm.base.plotting import pyplot
+from lm.base.plotting import pyplot, save_figure
 from lm.run import metrics_csv
 from lm.run.directory import read_record
 
@@ -19,7 +19,7 @@ def plot_runs(runs: Sequence[Path], out: Path) -> None:
     )
     for run, axes in zip(runs, panels[0], strict=True):
         plot_panel(axes, run)
-    figure.savefig(out, dpi=120)
+    save_figure(figure, out)
 
 
 def plot_panel(axes: Any, run: Path) -> None:
