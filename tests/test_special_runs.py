@@ -52,7 +52,7 @@ def test_scripts_encode_text_with_the_setting_of_the_run(
     monkeypatch,
     capsys,
     tmp_path,
-    parse_special,  # noqa: F811
+    parse_special,
 ):
     folder, path = run(parse_special), tmp_path / "one.txt"
     path.write_text(CHAT)
