@@ -48,7 +48,7 @@ def run(tmp_path):
 @pytest.mark.parametrize("parse_special", [False, True])
 def test_scripts_encode_text_with_the_setting_of_the_run(
     run,
-    evaluate_json,
+    evaluate_json,  # noqa: F811
     monkeypatch,
     capsys,
     tmp_path,
