@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
-from conftest import NANO, config_of, equal, weights
+from helpers import NANO, config_of, equal, weights
 
 from lm.data.batches import DataConfig
 from lm.experiment import capacity

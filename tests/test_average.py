@@ -4,7 +4,7 @@ import csv
 
 import pytest
 import torch
-from conftest import config_of, equal, weights
+from helpers import config_of, equal, weights
 
 from lm.model.growth import insert_layer
 from lm.run import checkpoint

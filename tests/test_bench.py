@@ -8,7 +8,7 @@ from argparse import Namespace
 
 import pytest
 import torch
-from conftest import ROOT
+from helpers import ROOT
 
 from benchmarks.ablation import steps_to
 from benchmarks.cost import optimizer

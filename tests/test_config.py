@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import NANO, ROOT, composed, config_of, slow_except
+from helpers import NANO, ROOT, composed, config_of, slow_except
 from hydra import compose, initialize_config_dir
 
 import train as train_script

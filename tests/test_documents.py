@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import NANO, config_of, equal, weights
+from helpers import NANO, config_of, equal, weights
 
 import train as train_script
 from lm.data.corpus import Split, Text

@@ -5,7 +5,7 @@ import re
 import subprocess
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 LISTED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, encoding="utf-8").stdout.split()
 TEXTS = [name for name in LISTED if re.search(r"\.(py|md|yaml|toml|js|css)$", name) and name != "tests/test_english.py"]

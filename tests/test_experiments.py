@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, config_of, slow_except
+from helpers import ROOT, config_of, slow_except
 
 import train as train_script
 from lm.config import CONF

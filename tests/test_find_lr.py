@@ -6,7 +6,7 @@ import math
 import sys
 
 import pytest
-from conftest import NANO, config_of
+from helpers import NANO, config_of
 from hydra.core.global_hydra import GlobalHydra
 
 from lm.base import commands

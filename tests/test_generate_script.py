@@ -9,8 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_drawable import indifferent
 from test_generate import GREEDY, talk
+from test_ids_without_tokens import indifferent
 
 from lm.data import user_text
 from lm.data.tokenizer import Bytes, Chars

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from conftest import NANO, config_of, slow_except
+from helpers import NANO, config_of, slow_except
 
 import train
 from lm.config import load_option

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import config_of
+from helpers import config_of
 
 from lm.base.hardware import gpu_peak_flops, has_fast_bf16, resolve_device_type
 from lm.model.precision import PrecisionConfig

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 LM = ROOT / "lm"
 FILES = sorted(LM.rglob("*.py"))

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import weights
+from helpers import weights
 
 from lm.data.batches import IGNORE
 from lm.model import GPT, GPTConfig

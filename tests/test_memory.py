@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT, config_of
+from helpers import ROOT, config_of
 
 from benchmarks.memory import GRID, lab_formula, measure_memory
 from lm.experiment.capacity import advice, estimate_for, memory_setup, require_memory

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import config_of, slow_except
+from helpers import config_of, slow_except
 
 from lm.model import GPT, GPTConfig, rope_tables, rotate
 

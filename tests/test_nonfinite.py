@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from conftest import config_of, equal, slow_except
+from helpers import config_of, equal, slow_except
 from test_train import equal_nested, interrupt_after, read_metrics
 
 from lm.config import CONF

@@ -6,7 +6,7 @@ import shutil
 import sys
 
 import pytest
-from conftest import NANO, config_of, equal, weights
+from helpers import NANO, config_of, equal, weights
 from hydra.core.global_hydra import GlobalHydra
 
 import train as train_script

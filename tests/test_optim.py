@@ -6,7 +6,7 @@ import csv
 import numpy as np
 import pytest
 import torch
-from conftest import NANO, config_of, equal, slow_except, weights
+from helpers import NANO, config_of, equal, slow_except, weights
 
 from lm.config import load_option
 from lm.model import GPT, GPTConfig

@@ -10,7 +10,7 @@ from threading import Thread
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from conftest import NANO, config_of
+from helpers import NANO, config_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

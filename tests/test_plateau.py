@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from conftest import equal, slow_except, weights
+from helpers import equal, slow_except, weights
 from test_train import equal_nested, interrupt_after, read_metrics
 
 from lm.optim.schedule import ConstantConfig, PlateauConfig

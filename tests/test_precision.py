@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import config_of, equal, weights
+from helpers import config_of, equal, weights
 
 from lm.base.hardware import require_compiler
 from lm.run import checkpoint

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import config_of, slow_except
+from helpers import config_of, slow_except
 
 from lm.config import CONF, load_option
 from lm.model import GPT

@@ -5,7 +5,7 @@ import sys
 from dataclasses import fields, is_dataclass
 
 import pytest
-from conftest import ROOT, config_of
+from helpers import ROOT, config_of
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from lm.config import SCHEMAS, Config, aliases, errors

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import NANO, ROOT, config_of, equal, slow_except, weights
+from helpers import NANO, ROOT, config_of, equal, slow_except, weights
 from test_train import interrupt_after, read_metrics
 
 from benchmarks.torture import torture

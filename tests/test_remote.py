@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import NANO, config_of, slow_except
+from helpers import NANO, config_of, slow_except
 
 import train as train_script
 from lm.config import load_option

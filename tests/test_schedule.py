@@ -6,7 +6,7 @@ import sys
 from itertools import pairwise
 
 import pytest
-from conftest import ROOT, config_of
+from helpers import ROOT, config_of
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 from hydra.core.global_hydra import GlobalHydra
 
 from lm.base.plotting import pyplot

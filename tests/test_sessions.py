@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import equal, weights
+from helpers import equal, weights
 from test_train import interrupt_after, read_metrics
 
 from lm.data.tokenizer import from_json

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import yaml
-from conftest import NANO, config_of
+from helpers import NANO, config_of
 from test_evaluate import evaluate_json, script, uniform  # noqa: F401  fixtures
 from test_special_tokens import CHAT
 

@@ -5,9 +5,9 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_drawable import gapped
 from test_foreign_tokenizers import KINDS as FOREIGN
 from test_foreign_tokenizers import llama_2
+from test_ids_without_tokens import gapped
 from test_tokenizer import KINDS as OWN
 from tokenizers import Regex, decoders, models
 from tokenizers import Tokenizer as HFTokenizer

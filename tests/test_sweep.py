@@ -11,7 +11,7 @@ import sys
 import pytest
 import torch
 import yaml
-from conftest import NANO, ROOT, config_of, equal, slow_except, weights
+from helpers import NANO, ROOT, config_of, equal, slow_except, weights
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from test_process import LONG, finish, start, train, wait_for

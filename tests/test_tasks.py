@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import equal, weights
+from helpers import equal, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lm.data.corpus import AdditionConfig, TenActionsConfig, WordsConfig

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 import yaml
-from conftest import NANO, config_of, equal, slow_except, weights
+from helpers import NANO, config_of, equal, slow_except, weights
 from hydra.core.global_hydra import GlobalHydra
 
 import train as train_script

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT, config_of
+from helpers import ROOT, config_of
 from rich.console import Console
 from tokenizers import Tokenizer as HFTokenizer
 from tokenizers import decoders, models, pre_tokenizers

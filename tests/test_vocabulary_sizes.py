@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from conftest import close, weights
+from helpers import close, weights
 
 from lm.data.tokenizer import Bytes, Subword, from_json
 from lm.model import GPT, GPTConfig, huggingface

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import NANO, ROOT
+from helpers import NANO, ROOT
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar, get_args, get_origin, get_type_hints
 
 import pytest
-from conftest import NANO, slow_except
+from helpers import NANO, slow_except
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from conftest import close
+from helpers import close
 from safetensors.torch import load_file, save_file
 
 from lm.data.tokenizer import Chars

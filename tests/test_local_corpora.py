@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow
 import pytest
 import zstandard
-from conftest import config_of, slow_except
+from helpers import config_of, slow_except
 from pyarrow import parquet
 
 from lm.base.commands import install

@@ -10,7 +10,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from conftest import NANO
+from helpers import NANO
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import close, slow_except
+from helpers import close, slow_except
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import yaml
-from conftest import config_of, weights
+from helpers import config_of, weights
 
 from lm.data.tokenizer import Bytes, Chars, spellings
 from lm.model import GPT, GPTConfig, huggingface

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import close
+from helpers import close
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
