@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 import rich
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
@@ -110,11 +111,17 @@ def progress(label: str, total: int | None, done: int = 0) -> Iterator[Callable[
     yield advance
 
 
-def format_table(rows: Sequence[Sequence[str]]) -> str:
-    """Return a table with aligned columns: the first left-aligned, the others, usually numbers, right-aligned."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+def format_table(rows: Sequence[Sequence[str]], numbers: bool = True) -> str:
+    """Return a table with aligned columns: the first left-aligned, the others right-aligned if they hold `numbers`.
+
+    Widths are those of a terminal, where a Chinese character takes two columns.
+    """
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
-        cells = [cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
-        lines.append("  ".join(cells).rstrip())
+        line = ""
+        for i, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            padding = " " * (width - cell_len(cell))
+            line += (padding + cell if i and numbers else cell + padding) + "  "
+        lines.append(line.rstrip())
     return "\n".join(lines)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
+from lm.base.console import format_table
 from lm.base.errors import UserError
 
 # Keys that may change when a run is resumed: its length, the hardware, and what is logged or saved.
@@ -89,5 +91,4 @@ def find_changes(old: dict[str, Any], new: dict[str, Any], defaults: dict[str, A
 def format_changes(changes: dict[str, tuple[Any, Any]]) -> str:
     """Return an aligned table with one line per changed key."""
     rows = [(key, f"was {old}", f"now {new}") for key, (old, new) in changes.items()]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return textwrap.indent(format_table(rows, numbers=False), "  ")
