@@ -204,7 +204,7 @@ def test_the_script_takes_the_overrides_of_train():
 @pytest.mark.slow
 def test_errors_of_the_script_are_one_line():
     assert script("model=lrge").stderr.startswith("error: model=lrge: there is no such option")
-    assert script("tokenizer=char").stderr.strip().endswith("say --vocab 100, for example")
+    assert script("tokenizer=char").stderr.strip().endswith("give one, e.g. --vocab 100")
     assert "write it like 16GiB" in script("--memory", "lots").stderr
     if not torch.cuda.is_available():
         assert "--memory is missing" in script("--device", "cuda").stderr
