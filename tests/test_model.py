@@ -180,3 +180,11 @@ def test_bf16_on_a_gpu_is_close_to_fp32_on_the_cpu():
     with torch.autocast("cuda", torch.bfloat16):
         actual = model.cuda()(ids.cuda()).float().cpu()
     torch.testing.assert_close(actual, expected, atol=3e-2, rtol=3e-2)
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+@pytest.mark.parametrize("init", ["normal", "zero_proj", "unit", "he_uniform", "femtogpt"])
+def test_an_mlp_of_width_zero_can_be_initialized(init):
+    shape = {"n_layer": 1, "n_head": 1, "n_embd": 16, "block_size": 8, "tie_embeddings": False}
+    model = GPT(GPTConfig(**shape, mlp="gelu", mlp_ratio=0.01, init=init), 11)
+    assert model.blocks[0].mlp.c_fc.weight.shape == (0, 16) and torch.isfinite(model(torch.arange(8)[None])).all()

@@ -155,7 +155,8 @@ class GPT(nn.Module):
             elif p.dim() == 1:
                 p.fill_(1.0)
             elif c.init == "he_uniform":
-                a = math.sqrt((1 if name.startswith(("wte", "wpe")) else 2) / p.size(1))
+                fan_in = max(1, p.size(1))  # a tiny mlp_ratio makes an MLP of width 0
+                a = math.sqrt((1 if name.startswith(("wte", "wpe")) else 2) / fan_in)
                 p.uniform_(-a, a)
             elif c.init == "unit":
                 zero = name.startswith("head") or name.endswith("c_proj.weight")
