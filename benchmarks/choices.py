@@ -19,6 +19,7 @@ from benchmarks.timing import time_alternately
 from lm.base.hardware import resolve_device_type
 from lm.config import compose_config, load_option
 from lm.data.token_files import cache_tokens, cached_tokenizer
+from lm.experiment.inputs import load_text
 from lm.model.attention import attend, choose_backend
 from lm.model.precision import DTYPES
 
@@ -61,7 +62,7 @@ def tokenizer(args: argparse.Namespace) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as tmp:
         corpus = [f"corpus={args.corpus}", f"data.root={args.dir}"]
         config = compose_config(corpus)
-        config.corpus.load(config.data.downloads())  # download it before anything is measured
+        load_text(config)  # download it before anything is measured
         for overrides in TOKENIZERS:
             runs = []
             for i in range(args.repeats):
@@ -75,7 +76,7 @@ def tokenizer(args: argparse.Namespace) -> list[dict[str, Any]]:
 def measure_tokenizer(overrides: list[str], root: str) -> dict[str, Any]:
     """Measure one tokenizer with an empty cache in `root`; the first two overrides choose the corpus."""
     config = compose_config(overrides)
-    text = config.corpus.load(config.data.downloads())
+    text = load_text(config)
     downloads = compose_config([f"data.root={root}"]).data.downloads()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     at = [time.perf_counter()]
@@ -84,7 +85,7 @@ def measure_tokenizer(overrides: list[str], root: str) -> dict[str, Any]:
     tokens = cache_tokens(text, trained, downloads)
     at.append(time.perf_counter())
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    again = config.corpus.load(config.data.downloads())
+    again = load_text(config)
     cache_tokens(again, cached_tokenizer(config.tokenizer, again, downloads), downloads)
     at.append(time.perf_counter())
     count, size = len(tokens.train) + len(tokens.val), text.train.size + text.val.size

@@ -20,7 +20,8 @@ from benchmarks.speed import build_training_step
 from benchmarks.timing import time_alternately
 from lm.base.errors import UserError
 from lm.base.hardware import keep_freed_memory, resolve_device_type
-from lm.config import CONF, compose_config, load_option
+from lm.config import compose_config, load_option
+from lm.config.help import option_names
 from lm.data.batches import DataConfig, TrainBatches
 from lm.model import GPT
 
@@ -54,11 +55,11 @@ def optimizer(args: argparse.Namespace) -> list[dict[str, Any]]:
     keep_freed_memory()
     config = compose_config((args.overrides or ["model=tiny"])[0].split())
     tasks = {}
-    for path in sorted((CONF / "optimizer").glob("*.yaml")):
+    for name in option_names("optimizer"):
         model = GPT(config.model, args.vocab).to(device)
         for p in model.parameters():
             p.grad = torch.randn_like(p)
-        tasks[path.stem] = load_option("optimizer", path.stem).with_default_lr(config.model.n_embd).build(model).step
+        tasks[name] = load_option("optimizer", name).with_default_lr(config.model.n_embd).build(model).step
     ms = time_alternately(tasks, args.repeats, device)
     fastest = min(map(statistics.median, ms.values()))
     return [

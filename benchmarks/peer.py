@@ -26,6 +26,7 @@ from benchmarks.runs import run_training
 from lm.base.errors import UserError
 from lm.config import compose_config
 from lm.data.batches import IGNORE, ValBatches
+from lm.experiment.inputs import load_text
 from lm.run.metrics_csv import Row, training_seconds
 
 # From the README of nanoGPT: its recipe for a CPU, and its baby GPT with a batch size that suits a CPU
@@ -112,7 +113,7 @@ def prepare_checkout(checkout: Path, tmp: Path, root: Path) -> Path:
     for name in ("train.py", "model.py", "configurator.py", "config"):
         (copy / name).symlink_to((checkout / name).resolve())
     config = compose_config([*CORPUS, f"data.root={root}"])
-    split = config.corpus.load(config.data.downloads())
+    split = load_text(config)
     text = split.train.read() + split.val.read()
     chars = sorted(set(text))
     ids = np.array([chars.index(c) for c in text], dtype=np.uint16)

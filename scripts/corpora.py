@@ -17,6 +17,7 @@ try:
 except ModuleNotFoundError:
     raise SystemExit("error: lm is not installed; run `make install`, then use .venv/bin/python") from None
 
+from lm.config.help import option_names
 from lm.data import cache
 from lm.data.download import Downloads
 from lm.experiment import corpora
@@ -69,7 +70,7 @@ def fetch(args: argparse.Namespace) -> None:
     """Download corpora and verify them, without training."""
     names, overrides = corpora.split_words(args.names)
     if args.all:
-        names = [name for name in corpora.corpus_options() if name not in corpora.OWN_CORPORA]
+        names = [name for name in option_names("corpus") if name not in corpora.OWN_CORPORA]
     rows = corpora.fetch_corpora(names, overrides, Downloads(args.dir, args.offline, args.mirror))
     print(json.dumps(rows) if args.json else "\n".join(f"{row['corpus']}: {row['download']}" for row in rows))
 

@@ -46,10 +46,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         report = tokenizers.analyze_tokenizer(args.words, args.text or [], args.top, draw=args.png is not None)
     else:
         report = tokenizers.compare_tokenizers(args.words, args.vocab_sizes, args.tokenizers, args.text)
-    title, sections, data = report
+    title, sections, as_json = report
     tokenizers.write_report(title, sections, args.html, args.png)
     if args.json:
-        print(json.dumps(data))
+        print(json.dumps(as_json()))
     else:
         print_sections(sections)
 

@@ -12,7 +12,7 @@ TEXTS = [name for name in LISTED if re.search(r"\.(py|md|yaml|toml|js|css)$", na
 SOURCES = [name for name in TEXTS if name.endswith(".py")]
 
 BRITISH = (
-    r"(behaviour|neighbour|favour|honour)\w*|colou?red?s?(?<!colored)(?<!color)(?<!colors)|"
+    r"(behaviour|neighbour|favour|honour|colour)\w*|"
     r"(initial|normal|optim|minim|maxim|recogn|summar|organ)is(e|es|ed|ing|ation|ations)|spelt|learnt|misspelt|spoilt|grey"
 )
 MANNERED = r"anew|goes on from|go on from|made-up language|so many tokens|lies in|but for the|takes? for alike|at hand"

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from lm.base import commands
 from lm.config import default_values, load_option
+from lm.config.help import option_names
 from lm.optim.schedule import (
     SCHEDULES,
     ConstantConfig,
@@ -27,8 +28,7 @@ from scripts import schedules
 
 FALLING = [LinearConfig, CosineConfig, WSDConfig, ExponentialConfig, StepConfig, InverseSqrtConfig]
 
-OPTIONS = [option.stem for option in sorted((ROOT / "conf" / "schedule").glob("*.yaml"))]
-DECAYING = "|".join(name for name in OPTIONS if hasattr(load_option("schedule", name), "min_lr_ratio"))
+DECAYING = "|".join(name for name in option_names("schedule") if hasattr(load_option("schedule", name), "min_lr_ratio"))
 
 
 @pytest.mark.parametrize("kind", SCHEDULES)
@@ -227,7 +227,7 @@ def test_every_schedule_composes_and_has_the_expected_defaults():
     """The defaults describe runs of versions without these keys."""
     plateau = {"enabled": False, "factor": 0.5, "patience": 500, "cooldown": 0, "min_factor": 0.01, "min_delta": 0.0}
     kinds = []
-    for name in OPTIONS:
+    for name in option_names("schedule"):
         config = config_of(f"schedule={name}")
         kinds.append(type(config.schedule))
         defaults = default_values(config)["schedule"]

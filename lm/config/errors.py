@@ -45,18 +45,13 @@ def run(main: Callable[[], None]) -> None:
     LM_TRACEBACK=1 or HYDRA_FULL_ERROR=1 shows the traceback too. Other errors always show their traceback.
     """
     protect_console()
-    if {"--help", "-h"} & set(sys.argv[1:]):  # Hydra's own help would first copy every config twice
-        show_help([word for word in sys.argv[1:] if not word.startswith("-")])
-    for word in sys.argv[1:]:
-        if re.match("--(?!config|cfg|info|package|experimental)[^=]*=", word):
-            print(f"error: {word}: write settings without dashes, e.g. model.n_layer=8", file=sys.stderr)
-            sys.exit(1)
-    sys.argv[1:] = quote_text(sys.argv[1:], Config, SCHEMAS)
-    # Hydra takes flags before or after the overrides; people type -m in between as well
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     full_error = os.environ.get("HYDRA_FULL_ERROR", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises the error instead of printing its own message
     try:
+        if {"--help", "-h"} & set(sys.argv[1:]):  # Hydra's own help would first copy every config twice
+            print_help([word for word in sys.argv[1:] if not word.startswith("-")])
+            sys.exit(0)
+        sys.argv[1:] = prepare_arguments(sys.argv[1:])
         main()
     except (Refused, ValueError, *USER_ERRORS) as raised:
         if not isinstance(raised, (Refused, *USER_ERRORS)) and not raised_by_hydra(raised):
@@ -79,18 +74,18 @@ def raised_by_hydra(error: BaseException) -> bool:
     return bool(frames) and frames[-1][0].f_globals.get("__name__", "").split(".")[0] in ("hydra", "omegaconf")
 
 
-def show_help(topics: list[str]) -> None:
-    """Print the help on the topics, or the overview if there are none, and exit."""
-    if not topics:
-        print(help_text())
-        sys.exit(0)
+def print_help(topics: list[str]) -> None:
+    """Print the help on the topics, or the overview if there are none. Raises UserError for an unknown topic."""
+    print("\n\n".join(map(help_on, topics)) if topics else help_text())
 
-    try:
-        print("\n\n".join(map(help_on, topics)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    sys.exit(0)
+
+def prepare_arguments(arguments: list[str]) -> list[str]:
+    """Return the arguments as Hydra reads them. Raises UserError for a setting with dashes."""
+    for word in arguments:
+        if re.match("--(?!config|cfg|info|package|experimental)[^=]*=", word):
+            raise UserError(f"{word}: write settings without dashes, e.g. model.n_layer=8")
+    # Hydra takes flags before or after the overrides; people type -m in between as well
+    return sorted(quote_text(arguments, Config, SCHEMAS), key=lambda word: word not in ("-m", "--multirun"))
 
 
 @contextmanager

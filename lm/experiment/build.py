@@ -29,7 +29,6 @@ from lm.run.init_from import load_optimizer_state, load_weights
 
 if TYPE_CHECKING:
     import lightning as L
-    from lightning.pytorch.loggers import Logger
 
     from lm.training.datamodule import TokenData
     from lm.training.module import LanguageModule
@@ -49,7 +48,6 @@ class Experiment:
     module: LanguageModule
     data: TokenData
     trainer: L.Trainer
-    loggers: list[Logger]
     chosen: dict[str, Any]  # values resolved for this machine, for run.json: device, precision, horizon, ...
 
 
@@ -116,7 +114,7 @@ def build(
         "micro_batch_size": c.data.device_batch_size(c.trainer.devices),
         "memory": require_memory(c, inputs.vocab_size, device, memory_bytes(device)).total,
     }
-    return Experiment(c, start, inputs, module, data, trainer, loggers, chosen)
+    return Experiment(c, start, inputs, module, data, trainer, chosen)
 
 
 def train_and_record(run: Run, experiment: Experiment, overrides: Sequence[str]) -> float:
@@ -132,7 +130,7 @@ def train_and_record(run: Run, experiment: Experiment, overrides: Sequence[str])
     facts = {"parameters": model.num_params, "text": e.inputs.text.digest, "tokenizer": sha256(tokenizer.to_json())}
     with run.session(start.step, overrides=list(overrides), **facts, **e.chosen):
         run.write("tokenizer.json", tokenizer.to_json())
-        for logger in e.loggers:
+        for logger in e.trainer.loggers:
             logger.log_hyperparams(run.config | {"chosen": e.chosen, "overrides": list(overrides)})
         e.trainer.fit(e.module, datamodule=e.data, ckpt_path=start.path, weights_only=True)
         best = e.trainer.checkpoint_callback.best  # type: ignore[union-attr]

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from lm.base.errors import UserError
 from lm.config import CONF, compose_config, load_option
-from lm.config.help import describe
+from lm.config.help import describe, option_names
 from lm.data.cache import Entry
 from lm.data.corpus import CorpusConfig, Split
 from lm.data.download import Downloads
@@ -22,11 +22,6 @@ from lm.data.download import Downloads
 OWN_CORPORA = ("text", "jsonl", "code", "hf")  # the user supplies their text
 
 Row = dict[str, Any]
-
-
-def corpus_options() -> list[str]:
-    """Return the options of the group `corpus`."""
-    return sorted(path.stem for path in (CONF / "corpus").glob("*.yaml"))
 
 
 def compose_corpus(name: str, overrides: Sequence[str]) -> CorpusConfig:
@@ -40,7 +35,7 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     Raises UserError if a word is a file.
     """
     for word in words:
-        if os.path.isfile(word) and word not in corpus_options():  # noqa: PTH113 - an override may be too long for a Path
+        if os.path.isfile(word) and word not in option_names("corpus"):  # noqa: PTH113 - an override may be too long for a Path
             raise UserError(f"{word} is a file, not a corpus; name it with corpus.path: text corpus.path=my.txt")
     names = [word.removeprefix("corpus=") for word in words if "=" not in word or word.startswith("corpus=")]
     return names, [word for word in words if "=" in word and not word.startswith("corpus=")]
@@ -49,7 +44,7 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
 def list_corpora() -> list[Row]:
     """Return a row for each corpus: its name, the size of its download, its license and its description."""
     rows = []
-    for name in corpus_options():
+    for name in option_names("corpus"):
         config = load_option("corpus", name, **({"path": "."} if name in OWN_CORPORA else {}))
         about = describe(CONF / "corpus" / f"{name}.yaml")
         rows.append({
@@ -78,7 +73,7 @@ def fetch_corpora(names: Sequence[str], overrides: Sequence[str], downloads: Dow
     Raises UserError if `names` is empty.
     """
     if not names:
-        raise UserError(f"name the corpora to fetch, of {', '.join(corpus_options())}; or use --all")
+        raise UserError(f"name the corpora to fetch, of {', '.join(option_names('corpus'))}; or use --all")
     rows = []
     for name in names:
         corpus = compose_corpus(name, overrides)
@@ -95,7 +90,7 @@ def describe_corpus(names: Sequence[str], overrides: Sequence[str], downloads: D
     Raises UserError if there is not exactly one name.
     """
     if len(names) != 1:
-        raise UserError(f"name one corpus to show, of {', '.join(corpus_options())}")
+        raise UserError(f"name one corpus to show, of {', '.join(option_names('corpus'))}")
     prepared = compose_corpus(names[0], overrides).load(downloads)
     splits = {"train": prepared.train, "val": prepared.val} | ({"test": prepared.test} if prepared.test else {})
     rows = [{"split": name, **split_statistics(split)} for name, split in splits.items()]

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from lm.base.checks import did_you_mean
 from lm.base.errors import UserError
-from lm.config import CONF, load_option
+from lm.config import load_option
+from lm.config.help import option_names
 from lm.model import GPT, GPTConfig
 
 # Vocabulary of each preset in the project that it comes from; that of a family, unless the preset has its own.
@@ -25,8 +26,7 @@ DEFAULT_VOCABULARY = 2048  # for the presets of this project
 
 def preset_names() -> list[str]:
     """Return the names of all model presets, those without a family first."""
-    files = (path.relative_to(CONF / "model") for path in (CONF / "model").rglob("*.yaml"))
-    return sorted((path.with_suffix("").as_posix() for path in files), key=lambda name: ("/" in name, name))
+    return sorted(option_names("model"), key=lambda name: ("/" in name, name))
 
 
 def model_rows(arguments: Sequence[str], vocab_size: int | None) -> Iterator[dict[str, Any]]:

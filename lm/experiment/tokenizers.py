@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ LADDER = "256,512,1024,2048,4096,8192"  # default of --vocab-sizes
 BLOCK = 1 << 22  # ids counted at once
 
 log = logging.getLogger("lm")
-Report = tuple[str, list[Section], dict[str, Any]]  # title, sections, and the same as JSON
+Report = tuple[str, list[Section], Callable[[], dict[str, Any]]]  # title, sections, and what returns the same as JSON
 
 
 def train_tokenizer(words: Sequence[str], out: Path) -> tuple[list[Section], list[str]]:
@@ -78,7 +78,7 @@ def analyze_tokenizer(words: Sequence[str], texts: list[str], top: int, draw: bo
     return (
         f"Tokenizer: {source.name}",
         sections,
-        report_json.tokenizer_json(source.name, vocabulary, counts, texts),
+        lambda: report_json.tokenizer_json(source.name, vocabulary, counts, texts),
     )
 
 
@@ -103,7 +103,7 @@ def compare_tokenizers(words: Sequence[str], sizes: str | None, names: str | Non
     return (
         f"Comparison of tokenizers: {describe_settings(words)}",
         sections,
-        report_json.comparison_json(rows, sentence),
+        lambda: report_json.comparison_json(rows, sentence),
     )
 
 

@@ -25,6 +25,7 @@ from lm import __version__
 from lm.base.errors import UserError
 from lm.base.files import write_text
 from lm.base.hardware import is_main_process
+from lm.base.signals import handle_ending_signals
 from lm.run import lock
 from lm.run.changes import (
     CHANGEABLE_KEYS,
@@ -54,21 +55,14 @@ class Interrupted(BaseException):
 def interruptible() -> Iterator[None]:
     """Raise Interrupted inside the block when the process is asked to end, so that cleanup runs.
 
-    Training installs its own handlers (lm/training/callbacks/signals.py). SIGHUP stays ignored under nohup.
+    Training installs its own handlers (lm/training/callbacks/signals.py).
     """
 
     def stop(signum: int, frame: FrameType | None) -> None:
         raise Interrupted(signum)
 
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    before = {signum: signal.signal(signum, stop) for signum in numbers}
-    try:
+    with handle_ending_signals(stop):
         yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 class Diverged(UserError):

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from lm.base.files import is_alive
+from lm.base.signals import handle_ending_signals
 from lm.run.lock import Owner, current_owner, send_signal
 
 GRACE_SECONDS = 30.0  # time for the jobs in other processes to save when a sweep is stopped
@@ -24,15 +25,8 @@ def stop_on_signals(directory: Path) -> Iterator[None]:
         stop_jobs(directory, send_stop=signum != signal.SIGINT)  # a terminal sends SIGINT to all processes
         raise SystemExit(128 + signum)
 
-    signals = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it
-        signals.append(signal.SIGHUP)
-    before = {signum: signal.signal(signum, stop) for signum in signals}
-    try:
+    with handle_ending_signals(stop):
         yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 def stop_jobs(directory: Path, send_stop: bool = True) -> list[Owner]:
