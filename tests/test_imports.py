@@ -26,7 +26,7 @@ PACKAGES = [
 ]
 # The same inside each package, for its modules and subpackages.
 MODULES = {
-    "base": [{"errors"}, {"checks", "commands", "console", "files", "signals"}, {"hardware", "plotting"}],
+    "base": [{"errors"}, {"checks", "commands", "console", "files", "imports", "signals"}, {"hardware", "plotting"}],
     "data": [
         {"cache", "download"},
         {"batches", "package_index"},

@@ -6,6 +6,7 @@ import re
 import types
 from collections.abc import Iterator
 from dataclasses import is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -46,10 +47,13 @@ def _is_text(key: str, schema: type, groups: dict[str, list[type]]) -> bool:
     return key in TEXT_OR_LIST or (bool(kinds) and all(kind in (str, str | None, list[str]) for kind in kinds))
 
 
+_type_hints = cache(get_type_hints)  # it evaluates every annotation, which takes a millisecond
+
+
 def _types(cls: type, key: str) -> Iterator[Any]:
     """Yield the type of a dotted field of a dataclass, if it has the field."""
     name, _, rest = key.partition(".")
-    kind = get_type_hints(cls).get(name)
+    kind = _type_hints(cls).get(name)
     if kind is not None and not rest:
         yield kind
     for part in get_args(kind) if get_origin(kind) in (Union, types.UnionType) else [kind]:

@@ -17,6 +17,7 @@ import torch
 from lm.base.errors import UserError
 from lm.base.files import sha256
 from lm.base.hardware import device_name, memory_bytes, peak_flops
+from lm.base.imports import without_garbage_collection
 from lm.config import Config
 from lm.experiment.capacity import require_memory
 from lm.experiment.inputs import Inputs
@@ -53,7 +54,8 @@ class Experiment:
 
 def build_data(config: Config, inputs: Inputs) -> TokenData:
     """Build the batches. Raises UserError if the text is too small for one batch or one validation window."""
-    from lm.training.datamodule import TokenData
+    with without_garbage_collection("lightning"):
+        from lm.training.datamodule import TokenData
 
     c, trainer = config, config.trainer
     return TokenData(inputs.tokens, c.data, c.model.block_size, c.seed, trainer.val_batches, trainer.devices)
