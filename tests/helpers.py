@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import copy
+import io
+import os
 import re
+import runpy
+import subprocess
+import sys
 from collections.abc import Collection, Iterable
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
@@ -69,6 +77,30 @@ def composed(*overrides: str) -> DictConfig:
 @cache
 def _parsed(override: str) -> Override:
     return OverridesParser.create().parse_override(override)
+
+
+def run_script(name: str, *args: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run scripts/<name>.py from the root of the project, in this process, which saves the seconds of the imports.
+
+    Tests of what only a process of its own has, such as pipes and signals, start one.
+    """
+    path, out, err = ROOT / "scripts" / f"{name}.py", io.StringIO(), io.StringIO()
+    argv = [str(path), *map(str, args)]
+    typed = io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8")
+    GlobalHydra.instance().clear()
+    status: object = 0
+    with (
+        mock.patch.multiple(sys, argv=argv, stdin=typed), mock.patch.dict(os.environ), chdir(ROOT),
+        redirect_stdout(out), redirect_stderr(err),
+    ):  # fmt: skip
+        try:
+            runpy.run_path(str(path), run_name="__main__")
+        except SystemExit as stop:
+            status = stop.code
+            if isinstance(status, str):  # the interpreter prints the message and exits with 1
+                print(status, file=err)
+                status = 1
+    return subprocess.CompletedProcess(argv, int(status or 0), out.getvalue(), err.getvalue())
 
 
 def weights(run: Path, name: str = "last.ckpt") -> dict[str, torch.Tensor]:

@@ -3,11 +3,11 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers import ROOT, run_script
 
 from lm.data.tokenizer.plain import Bytes, Chars
 from lm.generate import GenerationRequest, Piece, Sampling, complete, decode
@@ -17,7 +17,6 @@ from lm.model import GPT, GPTConfig
 from lm.run.checkpoint import load
 from lm.run.lock import acquire
 
-ROOT = Path(__file__).parents[1]
 LETTERS = "abcdefghijklmnopqrst"
 
 
@@ -404,8 +403,7 @@ def test_ctrl_c_stops_the_text_and_not_the_session(model, monkeypatch):
 
 
 def script(*args, stdin=""):
-    command = [sys.executable, "scripts/generate.py", *map(str, args)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, input=stdin)
+    return run_script("generate", *args, stdin=stdin)
 
 
 @pytest.mark.slow
@@ -418,9 +416,8 @@ def test_the_generate_script(nano, tmp_path):
     assert done.returncode == 0 and done.stdout.startswith("ba") and len(done.stdout) == 43
     assert re.fullmatch(r"40 tokens in [\d.]+ s, [\d,]+ tokens/s\n", done.stderr)
     assert script(run, *greedy, "--no-cache").stdout == done.stdout
-    export = [sys.executable, "scripts/export.py", run, "--format"]
     for form, name in {"inference": "inference.ckpt", "safetensors": "safetensors.safetensors", "hf": "hf"}.items():
-        subprocess.run([*export, form], cwd=ROOT, check=True, capture_output=True)
+        assert run_script("export", run, "--format", form).returncode == 0
         assert script(run / name, *greedy).stdout == done.stdout
     both = script(run, "--prompt", "ba", "--prompt", "-", "--lines", "--json", "--num-samples", 2, stdin="ke\n\nko\n")
     found = json.loads(both.stdout)
@@ -433,9 +430,7 @@ def test_the_generate_script(nano, tmp_path):
     assert script(run, "--prompt-file", prompt, "--stop", ";", "--out", out, "--show-probs", 2).returncode == 0
     [line] = map(json.loads, out.read_text().splitlines())
     assert line["prompt"] == "ba" * 100 and ";" not in line["text"] and len(line["pieces"][0]["top"]) == 2
-    piped = (
-        f"{shlex.quote(sys.executable)} scripts/generate.py {run} --prompt ba --max-new-tokens 50000 --json | head -c 3"
-    )
+    piped = f"{shlex.quote(sys.executable)} scripts/generate.py {run} --prompt ba --num-samples 128 --max-new-tokens 800 --json | head -c 3"
     done = subprocess.run(piped, shell=True, cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == '{"r' and "Traceback" not in done.stderr and "Broken" not in done.stderr
     (run / "checkpoints" / "best.ckpt").unlink()  # it may be a link to another checkpoint

@@ -164,7 +164,7 @@ def test_several_changed_fields_are_exported_exactly_or_refused_by_name(choices)
 
 
 @pytest.mark.slow
-@combinations(3000, most=12)
+@combinations(1000, most=12)
 def test_many_changed_fields_are_exported_exactly_or_refused_by_name(choices):
     is_exact_or_refused(choices)
 

@@ -168,7 +168,7 @@ def test_edited_models_are_read_exactly_or_refused_by_name(model):
 
 
 @pytest.mark.slow
-@edited_models(4000)
+@edited_models(1000)
 def test_many_edited_models_are_read_exactly_or_refused_by_name(model):
     is_exact_or_refused(*model)
 
@@ -187,7 +187,7 @@ def test_ignored_keys_do_not_change_the_logits(kind, module):
     arguments = {key: values[0] for key, values in BUILT[kind].items()}
     for key in sorted(IGNORED | module.KEYS.ignored):
         if key != "model_type":
-            for value in (None, True, False, 3, 0.5, "eager", {}, {"0": "a"}):
+            for value in (None, True, 3, "eager", {"0": "a"}):
                 assert is_exact_or_refused(kind, arguments, {key: value}) is not False, key
 
 

@@ -50,7 +50,11 @@ MODULES = {
         {"control", "export", "grow", "init_from", "plot"},
     ],
     "evaluate": [{"score", "tasks"}],
-    "analysis": [{"passages", "tensors", "tokens", "vocabulary"}, {"difference"}, {"report"}],
+    "analysis": [
+        {"passages", "tensors", "tokens", "trace", "vocabulary"},
+        {"attribution", "difference", "heads", "lens", "norms"},
+        {"report"},
+    ],
     "sweep": [{"config", "jobs", "processes"}, {"grid"}, {"population", "search"}, {"register"}],
     "training": [{"health", "observers", "trainer"}, {"callbacks", "datamodule", "loggers"}, {"module"}],
     "config": [{"aliases", "help", "schema", "typed"}, {"reference"}, {"errors"}, {"resolve", "words"}, {"load"}],

@@ -99,16 +99,12 @@ def execute(cwd, line):
 
 CASES = {
     "plain": ("name=plain", "corpus.path=my.txt"),
-    "space": ("name='two words'", "corpus.path='my text (1).txt'"),
-    "equals": ("name=lr=0.1", "corpus.path=a=b.txt"),
-    "quotes": ("name=quotes", 'corpus.path="it\'s \\"here\\", é.txt"'),
-    "epochs": ("name=epochs", "corpus.path=my.txt", "trainer.max_steps=null", "trainer.max_epochs=0.2"),
-    "tokens": ("name=tokens", "corpus.path=my.txt", "trainer.max_steps=null", "trainer.max_tokens=400"),
-    "early": ("name=early", "corpus.path=my.txt", "callbacks.early_stopping.patience=4",
-              "callbacks.early_stopping.min_delta=100"),
+    "space": ("name='two words'", "corpus.path='my text (1).txt'", "trainer.max_steps=null", "trainer.max_epochs=0.2"),
+    "equals": ("name=lr=0.1", "corpus.path=a=b.txt", "trainer.max_steps=null", "trainer.max_tokens=400"),
+    "quotes": ("name=quotes", 'corpus.path="it\'s \\"here\\", é.txt"', "callbacks.sample.prompts=['it\\'s', 'a, b=c']"),
+    "number": ("name=1e3", "corpus.path=my.txt", "callbacks.early_stopping.patience=4",
+               "callbacks.early_stopping.min_delta=100"),
     "elsewhere": ("hydra.run.dir='else where/run [1]'", "corpus.path=my.txt"),
-    "number": ("name=1e3", "corpus.path=my.txt"),
-    "prompts": ("name=prompts", "corpus.path=my.txt", "callbacks.sample.prompts=['it\\'s', 'a, b=c']"),
 }  # fmt: skip
 
 

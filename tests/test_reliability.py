@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import NANO, ROOT, config_of, equal, slow_except, weights
+from helpers import NANO, ROOT, config_of, equal, run_script, slow_except, weights
 from test_train import interrupt_after, read_metrics
 
 from benchmarks.torture import torture
@@ -494,7 +494,7 @@ def test_a_run_killed_at_random_equals_an_uninterrupted_run(tmp_path):
 
 
 def script(name, *args):
-    done = subprocess.run([sys.executable, ROOT / "scripts" / name, *map(str, args)], capture_output=True, text=True)
+    done = run_script(name.removesuffix(".py"), *args)
     return done.returncode, done.stdout, done.stderr
 
 

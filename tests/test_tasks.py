@@ -5,15 +5,13 @@ import json
 import math
 import random
 import re
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import equal, weights
+from helpers import equal, run_script, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lm.data.corpus import AdditionConfig, TenActionsConfig, WordsConfig
@@ -315,8 +313,7 @@ def test_the_script_prints_a_table_of_kinds(nano):
     run = nano("callbacks.task.name=words")
 
     def evaluate(*args):
-        command = [sys.executable, "scripts/evaluate.py", run, *args]
-        return subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True)
+        return run_script("evaluate", run, *args)
 
     done = evaluate("--task", "words", "--cases", 10)
     assert done.returncode == 0 and "not passed: every kind needs at least 95 % right" in done.stdout

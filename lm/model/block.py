@@ -56,13 +56,19 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rope: Rope, mask: Any = None, cache: KVCache | None = None) -> Tensor:
         B, T, C = x.shape
+        q, k, v = self.queries_keys_values(x, rope)
+        if cache is not None:
+            k, v = cache.extend(self.layer, k, v)  # (B, Hkv, all T, D)
+        y = attend(q, k, v, self.backend, self.dropout if self.training else 0.0, mask)  # (B, H, T, D)
+        return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
+
+    def queries_keys_values(self, x: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
+        """Project (B, T, C) to q (B, H, T, D) and k, v (B, Hkv, T, D), rotated and normalized as configured."""
+        B, T, _ = x.shape
         qkv = self.c_attn(x).view(B, T, -1, self.D).transpose(1, 2)  # (B, H + 2 Hkv, T, D)
         q, k, v = qkv.split((self.n_head, self.n_kv_head, self.n_kv_head), dim=1)
         if rope is not None:
             q, k = rotate(q, *rope), rotate(k, *rope)
         if self.qk_norm:
             q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])
-        if cache is not None:
-            k, v = cache.extend(self.layer, k, v)  # (B, Hkv, all T, D)
-        y = attend(q, k, v, self.backend, self.dropout if self.training else 0.0, mask)  # (B, H, T, D)
-        return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
+        return q, k, v
