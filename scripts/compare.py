@@ -17,6 +17,7 @@ try:
 except ModuleNotFoundError:
     raise SystemExit("error: lm is not installed; run `make install`, then use .venv/bin/python") from None
 
+from lm.base.page import nan_to_none
 from lm.compare import page, picture, reading, table
 
 
@@ -48,7 +49,7 @@ def main() -> None:
     if args.json:
         errors = {run.name: run.error for run in runs if run.error}
         found = {"by": column, "best": best and best["run"], "differ": table.differing_keys(runs), "notes": notes}
-        print(json.dumps(page.nan_to_none(found | {"errors": errors, "runs": rows}), allow_nan=False))
+        print(json.dumps(nan_to_none(found | {"errors": errors, "runs": rows}), allow_nan=False))
         return
     print(table.format_rows(rows, best, shutil.get_terminal_size((160, 24)).columns))
     if best:

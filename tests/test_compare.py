@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 import lm.compare
+from lm.base.page import nan_to_none
 from lm.compare import page, reading, table
 from lm.run.lock import acquire, set_paused
 from scripts import compare
@@ -117,7 +118,7 @@ def test_a_loss_that_is_not_finite_is_shown_and_is_never_the_best(tmp_path):
     row = rows(make_run(tmp_path / "run", curve=validation_curve(2.0, float("nan"))))["run"]
     assert row["best val/loss"] == 2.0 and row["final val/loss"] != row["final val/loss"]
     assert table.format_cell("final val/loss", row) == "nan"
-    assert page.nan_to_none([row["final val/loss"], float("inf"), 1.5]) == [None, None, 1.5]
+    assert nan_to_none([row["final val/loss"], float("inf"), 1.5]) == [None, None, 1.5]
 
 
 def test_the_status_distinguishes_running_and_killed_runs(tmp_path):

@@ -26,7 +26,11 @@ PACKAGES = [
 ]
 # The same inside each package, for its modules and subpackages.
 MODULES = {
-    "base": [{"errors"}, {"checks", "commands", "console", "files", "imports", "signals"}, {"hardware", "plotting"}],
+    "base": [
+        {"errors"},
+        {"checks", "commands", "console", "files", "imports", "page", "signals"},
+        {"hardware", "plotting"},
+    ],
     "data": [
         {"cache", "download"},
         {"batches", "package_index"},
@@ -36,7 +40,7 @@ MODULES = {
     ],
     "optim": [{"base", "schedule"}, {"classic", "eightbit", "muon"}],
     "model": [
-        {"config", "kv_cache", "loss", "precision"},
+        {"config", "kv_cache", "loss", "meta", "precision"},
         {"attention", "layers"},
         {"block"},
         {"gpt"},
@@ -51,15 +55,16 @@ MODULES = {
     ],
     "evaluate": [{"score", "tasks"}],
     "analysis": [
-        {"passages", "tensors", "tokens", "trace", "vocabulary"},
-        {"attribution", "difference", "heads", "lens", "norms"},
+        {"figures", "passages", "tensors", "tokens", "trace", "vocabulary"},
+        {"attribution", "difference", "heads", "lens", "norms", "page", "picture", "text"},
         {"report"},
+        {"inside"},
     ],
     "sweep": [{"config", "jobs", "processes"}, {"grid"}, {"population", "search"}, {"register"}],
     "training": [{"health", "observers", "trainer"}, {"callbacks", "datamodule", "loggers"}, {"module"}],
     "config": [{"aliases", "help", "schema", "typed"}, {"reference"}, {"errors"}, {"resolve", "words"}, {"load"}],
     "experiment": [
-        {"corpora", "evaluation", "loop", "model_table", "reproduce", "schedules", "start"},
+        {"analyses", "corpora", "evaluation", "loaded", "loop", "model_table", "reproduce", "schedules", "start"},
         {"capacity", "inputs"},
         {"memory_report", "summary", "tokenizer_sources", "untrained"},
         {"build", "catalog", "tokenizers"},
@@ -163,7 +168,8 @@ def test_files_are_short_and_do_nothing_at_import(path):
 @pytest.mark.parametrize("path", [p for p in FILES if p.name == "__init__.py"], ids=label)
 def test_init_files_hold_no_logic(path):
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        assert not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.If), f"{path}:{node.lineno}"
+        if getattr(node, "name", None) != "__getattr__":  # lm.load is imported when it is used
+            assert not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.If), f"{path}:{node.lineno}"
 
 
 def test_composing_a_config_does_not_import_lightning():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from lm.model.block import Block
 
 @dataclass(frozen=True)
 class Term:
-    """What one part of the model adds to the logit.
+    """The share of one part of the model in a logit.
 
     The name is embed, position, L0.H3 (layer 0, head 3), L0.attn.bias, L0.mlp, L0.mlp.bias, norm.bias or head.bias.
     """
@@ -37,6 +38,7 @@ class Attribution:
     terms: list[Term]  # their values add up to the logit
 
 
+@torch.no_grad()
 def attribute(trace: Trace, token: int, against: int | None = None, position: int = -1) -> Attribution:
     """Attribute the logit of `token` after `position`, minus that of `against`, to the parts of the model.
 
@@ -55,9 +57,10 @@ def attribute(trace: Trace, token: int, against: int | None = None, position: in
     if against is not None:
         row = row - model.head.weight[against]
         bias = None if bias is None else bias - model.head.bias[against]
-    scale, shift = linearized_norm(model.norm, trace.layers[-1].resid_post[0, position])
+    norm = cast(nn.LayerNorm | nn.RMSNorm, model.norm)
+    scale, shift = linearized_norm(norm, trace.layers[-1].resid_post[0, position])
     direction = row.double() * scale
-    if isinstance(model.norm, nn.LayerNorm):  # it subtracts the mean of every term
+    if isinstance(norm, nn.LayerNorm):  # it subtracts the mean of every term
         direction = direction - direction.mean()
     terms = [Term(name, float(part.double() @ direction)) for name, part in parts(trace, position)]
     if shift is not None:
@@ -68,7 +71,7 @@ def attribute(trace: Trace, token: int, against: int | None = None, position: in
     return Attribution(float(logits[token] - (logits[against] if against is not None else 0)), terms)
 
 
-def linearized_norm(norm: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None]:
+def linearized_norm(norm: nn.LayerNorm | nn.RMSNorm, x: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return the factor of each channel with which a norm scales `x` (C,), and the bias that it adds, if any.
 
     A layer norm also subtracts the mean in front of the factor.
@@ -77,8 +80,8 @@ def linearized_norm(norm: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None]:
     if isinstance(norm, nn.LayerNorm):
         rms, shift = (x.var(correction=0) + norm.eps).sqrt(), norm.bias
     else:
-        rms, shift = (x.square().mean() + norm.eps).sqrt(), None  # type: ignore[operator]
-    gain = norm.weight.double() if norm.weight is not None else torch.ones_like(x)  # type: ignore[operator]
+        rms, shift = (x.square().mean() + (norm.eps or 0.0)).sqrt(), None
+    gain = norm.weight.double() if norm.weight is not None else torch.ones_like(x)
     return gain / rms, shift
 
 
@@ -89,7 +92,7 @@ def parts(trace: Trace, position: int) -> Iterator[tuple[str, Tensor]]:
     yield "embed", trace.embed[0, position] * scale
     if places is not None:
         yield "position", places[position] * scale
-    for i, (block, layer) in enumerate(zip(model.blocks, trace.layers, strict=True)):
+    for i, (block, layer) in enumerate(zip(cast(list[Block], model.blocks), trace.layers, strict=True)):
         for head, vector in enumerate(head_outputs(block, layer)[0, position]):
             yield f"L{i}.H{head}", vector
         if block.attn.c_proj.bias is not None:

@@ -15,7 +15,7 @@ from lm.analysis.trace import Trace
 
 @dataclass(frozen=True)
 class Reading:
-    """What the head reads from the residual stream after one layer, at every position of a text; tensors (T,)."""
+    """The prediction after one layer, at every position of a text; tensors (T,)."""
 
     name: str  # embed, L0, L1, ...: the stream behind the embeddings or behind that block
     top: Tensor  # the most probable token
@@ -31,6 +31,7 @@ def streams(trace: Trace) -> list[tuple[str, Tensor]]:
     return [("embed", trace.layers[0].resid_pre), *behind]
 
 
+@torch.no_grad()
 def logit_lens(trace: Trace) -> list[Reading]:
     """Apply the final norm and the head to the residual stream after every layer. The trace must be of one text."""
     model = trace.model

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from lm.model.block import Attention, Block
 
 @dataclass
 class LayerTrace:
-    """What one block computed."""
+    """The values that one block computed."""
 
     resid_pre: Tensor  # (B, T, C) the residual stream in front of the block
     q: Tensor  # (B, H, T, D) as attention uses it: rotated and normalized as configured
@@ -47,7 +47,7 @@ class LayerTrace:
 
 @dataclass
 class Trace:
-    """What a model computed in its last forward pass inside `record`."""
+    """The values that a model computed in its last forward pass inside `record`."""
 
     model: GPT
     ids: Tensor = field(default_factory=lambda: torch.empty(0, 0, dtype=torch.long))  # (B, T)
@@ -81,7 +81,7 @@ def record(model: GPT) -> Iterator[Trace]:
 
     hooks = [model.wte.register_forward_hook(start), model.norm.register_forward_hook(finish)]
     for block in model.blocks:
-        hooks += hook_block(block, lambda layer: trace.layers.append(layer))
+        hooks += hook_block(cast(Block, block), lambda layer: trace.layers.append(layer))
     try:
         model.eval()
         yield trace

@@ -1,14 +1,13 @@
-"""One HTML file that compares runs and works offline: the data as JSON, page.js to draw it, and page.css."""
+"""One HTML file that compares runs and works offline: their data, and page.js to draw it."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
+from lm.base.page import html_page
 from lm.compare.reading import Run
 from lm.compare.table import (
     SPREAD,
@@ -33,37 +32,15 @@ POINTS, LEAST, ALL = 400, 100, 32_000
 SAMPLED, TEXT = 12, 1_500_000  # number of steps whose samples are shown; maximum characters of all samples
 SHORT = 6  # significant digits of a point; the table has full precision
 
-SHELL = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-{css}</style>
-</head>
-<body>
-<svg id="ink" width="0" height="0" aria-hidden="true"></svg>
-<div id="page"><h1>{title}</h1>
-<noscript>The curves need JavaScript, which is turned off here.</noscript></div>
-<script type="application/json" id="data">{data}</script>
-<script>
-{js}</script>
-</body>
-</html>
-"""
-
 
 def render_page(runs: Sequence[Run]) -> str:
     """Return the page. A run without a curve or samples is only in the table."""
     here = Path(__file__)
     count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
     title = f"{count}: {common_name(runs)}"
-    data = json.dumps(nan_to_none(page_data(runs, title)), separators=(",", ":"), allow_nan=False)
-    for mark in "<>&":  # so that no text can close the script element that contains it
-        data = data.replace(mark, f"\\u{ord(mark):04x}")
     css, js = (here.with_name(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    return SHELL.format(title=escape(title), css=css, js=js, data=data)
+    hidden = '<svg id="ink" width="0" height="0" aria-hidden="true"></svg>'
+    return html_page(title, page_data(runs, title), css, js, hidden)
 
 
 def common_name(runs: Sequence[Run]) -> str:
@@ -138,12 +115,3 @@ def sampled_steps(runs: Sequence[Run]) -> set[int]:
     steps = sorted({step for run in runs for step in run.samples})
     spread = {steps[round(i * (len(steps) - 1) / (SAMPLED - 1))] for i in range(SAMPLED)} if steps else set()
     return spread | {max(run.samples) for run in runs if run.samples}
-
-
-def nan_to_none(value: Any) -> Any:
-    """Replace nan and infinite numbers, which JSON lacks, with None."""
-    if isinstance(value, dict):
-        return {key: nan_to_none(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [nan_to_none(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -6,8 +6,6 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-
 from lm.base.checks import did_you_mean
 from lm.base.console import format_table
 from lm.base.errors import UserError
@@ -16,6 +14,7 @@ from lm.config.help import comment, option_names
 from lm.experiment.capacity import known_vocab_size
 from lm.experiment.summary import format_duration
 from lm.model import GPT
+from lm.model.meta import without_numbers
 
 CPU, GPU = 3e11, 0.4 * 989e12  # FLOP/s
 CPU_STEP, GPU_STEP = 8e-3, 2e-3  # seconds that a step takes at least
@@ -37,7 +36,7 @@ def experiment_facts(name: str) -> dict[str, Any]:
     c = compose_config([f"experiment={name}"], here=False)
     corpus = getattr(c.corpus, "name", type(c.corpus).__name__)
     characters = CHARACTERS.get(corpus) if type(c.tokenizer).__name__ == "CharConfig" else None
-    with torch.device("meta"):
+    with without_numbers():
         model = GPT(c.model, characters or known_vocab_size(c))
     figures: dict[str, Any] = dict.fromkeys(("steps", "tokens", "cpu_s", "h100_s"))
     if c.trainer.max_epochs is None:  # otherwise the number of steps depends on the text

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 from rich.table import Table
 
 from lm.base.checks import did_you_mean
@@ -14,6 +13,7 @@ from lm.base.errors import UserError
 from lm.config import load_option
 from lm.config.help import option_names
 from lm.model import GPT, GPTConfig
+from lm.model.meta import without_numbers
 
 # Vocabulary of each preset in the project that it comes from; that of a family, unless the preset has its own.
 VOCABULARY = {
@@ -65,7 +65,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
 
 def model_row(name: str, config: GPTConfig, vocab_size: int) -> dict[str, Any]:
     """Return the figures of a model. Nothing is allocated for its weights."""
-    with torch.device("meta"):
+    with without_numbers():
         model = GPT(config, vocab_size)
     sizes = {n: p.numel() for n, p in model.named_parameters()}
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-import torch
-
 from lm.memory.operations import Network, Op, Setup
 from lm.model import GPT, GPTConfig
+from lm.model.meta import without_numbers
 from lm.optim import AdamW8bitConfig, OptimizerConfig, parameter_kind
 
 MIB = 2**20
@@ -42,7 +41,7 @@ class Estimate:
 
 def estimate(config: GPTConfig, setup: Setup, optimizer: OptimizerConfig) -> Estimate:
     """Estimate the peak of a training step after the first, when the optimizer has its state."""
-    with torch.device("meta"):
+    with without_numbers():
         model = GPT(config, setup.vocab_size)
     sizes = [p.numel() for p in model.parameters()]
     copies = 1 + setup.copies + setup.snapshot

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import overload
 
 import torch
@@ -22,6 +23,7 @@ from lm.model.config import GPTConfig
 from lm.model.kv_cache import KVCache
 from lm.model.layers import make_norm, rope_tables, sinusoids
 from lm.model.loss import LossConfig, apply_softcap, head_loss
+from lm.model.meta import without_numbers
 
 # Limit on the size of a table of positions. Such a table is not in the file, so the file does not limit it.
 MAX_POSITION_NUMBERS = 1 << 32
@@ -199,8 +201,10 @@ def with_weights(config: GPTConfig, vocab_size: int, weights: Mapping[str, Tenso
     complete = all(t.numel() * t.itemsize <= t.untyped_storage().nbytes() for t in weights.values())
     shapes: dict[str, torch.Size] = {}
     if complete and config.n_layer <= len(weights):
-        with torch.device("meta"), suppress(RuntimeError):  # sizes that overflow
-            shapes = {name: t.shape for name, t in GPT(config, vocab_size).state_dict().items()}
+        # Tables of positions have no weights; to compute them without numbers takes torch's compiler, thus seconds.
+        no_table = config if config.position == "learned" else replace(config, position="none")
+        with without_numbers(), suppress(RuntimeError):  # sizes that overflow
+            shapes = {name: t.shape for name, t in GPT(no_table, vocab_size).state_dict().items()}
     too_large = config.block_size * config.n_embd > MAX_POSITION_NUMBERS
     if too_large or shapes != {name: t.shape for name, t in weights.items()}:
         raise UserError("its weights do not match the model that it describes")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lm.base.errors import UserError
 from lm.model import GPT, GPTConfig
+from lm.model.meta import without_numbers
 
 
 def insert_layer(data: dict[str, Any], at: int, seed: int = 1337) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def insert_layer(data: dict[str, Any], at: int, seed: int = 1337) -> dict[str, A
     for callback in data["callbacks"].values():
         if "best" in callback:
             callback["best"] = {}  # the best checkpoint belongs to the smaller model
-    with torch.device("meta"):
+    with without_numbers():
         names = [name for name, _ in GPT(larger, vocab_size).named_parameters()]
     group_sources = {name: old_name(name) or re.sub(r"\d+", "0", name, count=1) for name in names}
     optimizers = [extend_optimizer_state(optimizer, group_sources, old_name) for optimizer in data["optimizer_states"]]
