@@ -55,8 +55,8 @@ MODULES = {
     ],
     "evaluate": [{"score", "tasks"}],
     "analysis": [
-        {"figures", "passages", "tensors", "tokens", "trace", "vocabulary"},
-        {"attribution", "difference", "heads", "lens", "norms", "page", "picture", "text"},
+        {"edits", "figures", "passages", "probes", "tensors", "tokens", "trace", "vocabulary"},
+        {"ablation", "attribution", "difference", "heads", "lens", "norms", "page", "patching", "picture", "text"},
         {"report"},
         {"inside"},
     ],
