@@ -3,8 +3,11 @@
   python scripts/analyze.py outputs/mine attention "To be, or not"           where each head looks
   python scripts/analyze.py outputs/mine lens "To be, or not"                the prediction after each layer
   python scripts/analyze.py outputs/mine attribute "To be, or not" " to"     which parts make this logit
-  python scripts/analyze.py outputs/mine heads                               induction and previous-token heads
+  python scripts/analyze.py outputs/mine patch "A cat" "A dog" --answer s    which values carry the answer
+  python scripts/analyze.py outputs/mine ablate                              loss without each head or MLP
+  python scripts/analyze.py outputs/mine heads --checkpoints                 induction heads as they form
   python scripts/analyze.py outputs/mine norms                               sizes of stream and branches
+  python scripts/analyze.py outputs/mine probe labels.jsonl                  what a linear probe reads, by layer
   python scripts/analyze.py outputs/mine tokens A ' the' '#17'               the nearest tokens of each
   python scripts/analyze.py outputs/mine weights                             statistics of every tensor
   python scripts/analyze.py outputs/mine diff outputs/other                  difference between two checkpoints

@@ -4,6 +4,7 @@ hf           a directory for Hugging Face's AutoModelForCausalLM and AutoTokeniz
 inference    a .ckpt file with weights, config and tokenizer only, a third of the size of the training checkpoint;
              the scripts of this project can read it
 safetensors  the same content as one .safetensors file, with config and tokenizer in its metadata
+activations  what the model computes on the text in --text, as a .safetensors file with TransformerLens's names
 """
 
 import argparse
@@ -14,6 +15,8 @@ try:
 except ModuleNotFoundError:
     raise SystemExit("error: lm is not installed; run `make install`, then use .venv/bin/python") from None
 
+from lm.analysis.activations import export_activations
+from lm.base.errors import UserError
 from lm.run.export import SUFFIX, export
 
 
@@ -23,13 +26,19 @@ def main() -> None:
     parser.add_argument(
         "run", type=cli.path, metavar="RUN", help="a run directory (its best checkpoint is used) or a .ckpt file"
     )
-    parser.add_argument("--format", choices=SUFFIX, default="hf", help="see above (default: hf)")
+    parser.add_argument("--format", choices=[*SUFFIX, "activations"], default="hf", help="see above (default: hf)")
     parser.add_argument(
         "--out", type=cli.path, help="output path (default: in the run directory, named after the format)"
     )
+    parser.add_argument("--text", metavar="TEXT", help="the text to read, with --format activations")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     args = parser.parse_args()
-    result = export(args.run, args.format, args.out)
+    if (args.format == "activations") != (args.text is not None):
+        raise UserError("--format activations needs a text to read: --text 'To be'; other formats take none")
+    if args.format == "activations":
+        result = export_activations(args.run, args.text, args.out)
+    else:
+        result = export(args.run, args.format, args.out)
     print(json.dumps(result) if args.json else f"{result['out']}: {result['bytes'] / 1e6:,.1f} MB")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lm.analysis.attribution import attribute
 from lm.analysis.figures import Bars, Figure, Heads, Heatmap, Lines, Report
@@ -30,11 +31,10 @@ NOT_ATTRIBUTION = "Attention shows where a head reads, not how much that matters
 
 
 @torch.no_grad()
-def trace_text(source: Checkpoint, text: str) -> Trace:
-    """Return the trace of a text. Raises UserError if it has no token or more than the context holds."""
-    ids = encode_text(source, text).to(source.model.wte.weight.device)
+def trace_ids(source: Checkpoint, ids: Tensor) -> Trace:
+    """Return the trace of a text of tokens (1, T)."""
     with record(source.model) as trace:
-        source.model(ids)
+        source.model(ids.to(source.model.wte.weight.device))
     return trace
 
 
@@ -52,7 +52,7 @@ def attention_report(source: Checkpoint, text: str, layer: int | None, head: int
     """
     config = source.model.config
     layers, heads = choose("layer", layer, config.n_layer), choose("head", head, config.n_head)
-    trace = trace_text(source, text)
+    trace = trace_ids(source, encode_text(source, text))
     T = trace.ids.size(1)
     if patterns and (count := len(layers) * len(heads) * T * T) > NUMBERS:
         raise UserError(
@@ -84,11 +84,11 @@ def attention_report(source: Checkpoint, text: str, layer: int | None, head: int
     return Report(f"Attention: {clip(text, 60)!r}", data, table, figures, [NOT_ATTRIBUTION])
 
 
-def round_matrix(values: torch.Tensor) -> list[list[float]]:
+def round_matrix(values: Tensor) -> list[list[float]]:
     return [[round(x, 4) for x in row] for row in values.tolist()]
 
 
-def strongest_keys(labels: Sequence[str], pattern: torch.Tensor) -> str:
+def strongest_keys(labels: Sequence[str], pattern: Tensor) -> str:
     """Return a table of the three tokens that each token of a text attends to most, for one pattern (T, T)."""
     top = pattern.topk(min(3, len(labels)), dim=-1)
     rows = [
@@ -100,7 +100,7 @@ def strongest_keys(labels: Sequence[str], pattern: torch.Tensor) -> str:
 
 def lens_report(source: Checkpoint, text: str) -> Report:
     """Report what the head reads from the residual stream after every layer."""
-    trace = trace_text(source, text)
+    trace = trace_ids(source, encode_text(source, text))
     readings, labels = logit_lens(trace), token_labels(source, trace.ids[0])
     tops = [token_labels(source, reading.top) for reading in readings]  # by layer and position
     header = ("", "token", *(reading.name for reading in readings))
@@ -130,7 +130,7 @@ def attribution_report(source: Checkpoint, text: str, answer: str, against: str 
     """
     token = token_id(answer, source.tokenizer)
     other = None if against is None else token_id(against, source.tokenizer)
-    trace = trace_text(source, text)
+    trace = trace_ids(source, encode_text(source, text))
     found = attribute(trace, token, other)
     named = token_labels(source, torch.tensor([token] if other is None else [token, other]))
     title = f"logit of {named[0]}" if other is None else f"logit of {named[0]} minus logit of {named[1]}"
@@ -151,9 +151,9 @@ def attribution_report(source: Checkpoint, text: str, answer: str, against: str 
     return Report(f"Attribution: {clip(text, 60)!r}", data, "\n\n".join([table, *notes]), [figure], notes)
 
 
-def norms_report(source: Checkpoint, text: str) -> Report:
-    """Report the sizes of the residual stream and of what attention and MLP add, by layer."""
-    layers = stream_norms(trace_text(source, text))
+def norms_report(source: Checkpoint, ids: Tensor, name: str) -> Report:
+    """Report the sizes of the residual stream and of what attention and MLP add, by layer, on a text (1, T)."""
+    layers = stream_norms(trace_ids(source, ids))
     names = ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post", "attn_cosine", "mlp_cosine")
     rows = [(f"L{x.layer}", *(f"{getattr(x, name):.4g}" for name in names)) for x in layers]
     table = format_table([("layer", *names), *rows])
@@ -167,7 +167,7 @@ def norms_report(source: Checkpoint, text: str) -> Report:
         Lines("Size of stream and branches", at, "layer", sizes, "root mean square per channel"),
         Lines("Direction of branches", at, "layer", cosines, "cosine with the stream"),
     ]
-    return Report(f"Norms: {clip(text, 60)!r}", {"layers": [asdict(x) for x in layers]}, table, figures)
+    return Report(f"Norms: {clip(name, 60)}", {"layers": [asdict(x) for x in layers]}, table, figures)
 
 
 def heads_report(source: Checkpoint, seed: int) -> Report:

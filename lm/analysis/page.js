@@ -97,7 +97,8 @@ function lines(figure) {
     const [x, y] = [x0 + ((x1 - x0) * i) / 4, y0 + ((y1 - y0) * i) / 4];
     parts.push(`<line x1="${L}" x2="${W - R}" y1="${py(y)}" y2="${py(y)}"/>`);
     parts.push(`<text x="${L - 6}" y="${py(y) + 4}" text-anchor="end">${+y.toPrecision(3)}</text>`);
-    parts.push(`<text x="${px(x)}" y="${H - B + 18}" text-anchor="middle">${+x.toPrecision(4)}</text>`);
+    const anchor = i === 4 ? "end" : "middle";
+    parts.push(`<text x="${px(x)}" y="${H - B + 18}" text-anchor="${anchor}">${+x.toPrecision(4)}</text>`);
   }
   const legend = make("p");
   Object.entries(figure.curves).forEach(([name, curve], i) => {

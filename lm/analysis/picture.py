@@ -52,7 +52,7 @@ def draw_panel(axis: Any, panel: Heatmap | Bars | Lines, small: bool) -> None:
     axis.set_title(plain(panel.title), fontsize=10)
     if isinstance(panel, Heatmap):
         most = max((abs(v) for row in panel.values for v in row if v == v), default=1.0) or 1.0
-        scale: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -most} if panel.signed else {"cmap": "Blues", "vmin": 0}
+        scale: dict[str, Any] = {"cmap": "RdBu", "vmin": -most} if panel.signed else {"cmap": "Blues", "vmin": 0}
         image = axis.imshow(panel.values, aspect="auto", vmax=most, **scale)
         for labels, ticks in ((panel.columns, axis.set_xticks), (panel.rows, axis.set_yticks)):
             shown = [] if len(labels) > (24 if small else MOST_LABELS) else [plain(label) for label in labels]

@@ -8,22 +8,28 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from lm.analysis import inside
+import numpy as np
+import torch
+
+from lm.analysis import inside, interventions
+from lm.analysis.ablation import KINDS
 from lm.analysis.difference import compare_checkpoints
 from lm.analysis.figures import Report
+from lm.analysis.labels import FORM
 from lm.analysis.passages import split_passages
 from lm.analysis.report import format_difference, format_pairs, format_passages, format_stats
 from lm.analysis.tensors import total_stats, weight_stats
+from lm.analysis.text import encode_text
 from lm.analysis.tokens import nearest_tokens, token_id
 from lm.base.errors import UserError
 from lm.data import user_text
 from lm.evaluate.score import score
+from lm.experiment.evaluation import EvaluationOptions, select_text
 from lm.run.checkpoint import load
 from lm.run.directory import find_run, parses_special
 from lm.run.init_from import shared_tokens
 
 PASSAGES = 10  # default number of passages in the table
-TEXT = "To be, or not to be, that is the question"  # for reports that need any text
 
 
 def attention(args: Namespace) -> Report:
@@ -40,7 +46,21 @@ def add_attention(parser: ArgumentParser) -> None:
 
 def lens(args: Namespace) -> Report:
     """Show what the model would predict if it stopped after each layer (the logit lens)."""
-    return inside.lens_report(load(args.run), args.text)
+    if args.tuned == (args.text is not None):
+        raise UserError("lens needs a text, or --tuned to train on the run's validation text; give one of them")
+    if not args.tuned:
+        return inside.lens_report(load(args.run), args.text)
+    source = load(args.run)
+    name, ids, _ = select_text(EvaluationOptions(str(args.run)), source)
+    return interventions.tuned_lens_report(source, ids, name, args.windows, report_progress)
+
+
+def add_lens(parser: ArgumentParser) -> None:
+    parser.add_argument("text", nargs="?", metavar="TEXT", help="the text that the model reads")
+    parser.add_argument("--tuned", action="store_true", help="train a map for each layer on the run's validation text, "
+                        "and compare it with the plain lens")  # fmt: skip
+    parser.add_argument("--windows", type=int, default=32, metavar="N", help="contexts of the validation text to train "
+                        "on (default: 32)")  # fmt: skip
 
 
 def add_text(parser: ArgumentParser) -> None:
@@ -58,11 +78,55 @@ def add_attribute(parser: ArgumentParser) -> None:
     parser.add_argument("--against", metavar="TOKEN", help="explain the difference to the logit of this token")
 
 
+def patch(args: Namespace) -> Report:
+    """Put values of a clean text into a corrupted one, and measure how much of the answer returns."""
+    return interventions.patch_report(load(args.run), args.clean, args.corrupted, args.answer, args.against)
+
+
+def add_patch(parser: ArgumentParser) -> None:
+    parser.add_argument("clean", metavar="CLEAN", help="a text after which the model gives the answer")
+    parser.add_argument("corrupted", metavar="CORRUPTED", help="a text of as many tokens after which it does not")
+    parser.add_argument("--answer", required=True, metavar="TOKEN", help="a text that is one token, or an id: '#17'")
+    parser.add_argument("--against", metavar="TOKEN", help="measure the difference to the logit of this token")
+
+
+def ablate(args: Namespace) -> Report:
+    """Measure the loss of a text without each head or MLP, which is replaced by its mean."""
+    kinds = tuple(dict.fromkeys(args.sites.split(",")))
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise UserError(f"--sites={args.sites}: {unknown[0]!r} must be one of {', '.join(KINDS)}")
+    source = load(args.run)
+    name, ids, end = select_text(EvaluationOptions(str(args.run), [str(args.text)] if args.text else []), source)
+    return interventions.ablation_report(source, ids, name, kinds, args.windows, end, report_progress)
+
+
+def add_ablate(parser: ArgumentParser) -> None:
+    parser.add_argument("--sites", default="heads,mlps", metavar="SITES", help="heads, mlps or both (default)")
+    parser.add_argument("--text", type=expand, metavar="FILE", help="a text file (default: the run's validation text)")
+    parser.add_argument("--windows", type=int, default=16, metavar="N", help="contexts of the text (default: 16)")
+
+
+def probe(args: Namespace) -> Report:
+    """Train linear probes on every layer to predict the labels of a JSONL file."""
+    return interventions.probe_report(load(args.run), args.labels, args.seed)
+
+
+def add_probe(parser: ArgumentParser) -> None:
+    parser.add_argument("labels", type=expand, metavar="LABELS.jsonl", help=f"each line is {FORM}")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the division of the texts and of the "
+                        "control task (default: 0)")  # fmt: skip
+
+
+def report_progress(name: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{name:<20}", end="", file=sys.stderr, flush=True)
+
+
 def heads(args: Namespace) -> Report:
     """Score all heads on repeated random tokens: induction, previous-token and duplicate-token heads."""
     if not args.checkpoints:
         return inside.heads_report(load(args.run), args.seed)
-    return inside.formation_report(args.run, args.seed, lambda name: print(name, file=sys.stderr))
+    return inside.formation_report(args.run, args.seed, report_progress)
 
 
 def add_heads(parser: ArgumentParser) -> None:
@@ -72,11 +136,17 @@ def add_heads(parser: ArgumentParser) -> None:
 
 def norms(args: Namespace) -> Report:
     """Show the size of the residual stream and of what each block adds to it."""
-    return inside.norms_report(load(args.run), args.text)
+    source = load(args.run)
+    if args.text is not None:
+        return inside.norms_report(source, encode_text(source, args.text), args.text)
+    name, ids, _ = select_text(EvaluationOptions(str(args.run)), source)
+    first = torch.from_numpy(ids[: source.model.config.block_size].astype(np.int64))
+    return inside.norms_report(source, first[None], f"the first {len(first)} tokens of {name}")
 
 
 def add_norms(parser: ArgumentParser) -> None:
-    parser.add_argument("--text", default=TEXT, help=f"the text that the model reads (default: {TEXT!r})")
+    parser.add_argument("--text", metavar="TEXT", help="the text that the model reads (default: the beginning of the "
+                        "run's validation text)")  # fmt: skip
 
 
 def tokens(args: Namespace) -> Report:
@@ -166,10 +236,13 @@ def expand(typed: str) -> Path:
 # name: the function that makes the report, and the one that adds its arguments
 COMMANDS: dict[str, tuple[Callable[[Namespace], Report], Callable[[ArgumentParser], None]]] = {
     "attention": (attention, add_attention),
-    "lens": (lens, add_text),
+    "lens": (lens, add_lens),
     "attribute": (attribute, add_attribute),
+    "patch": (patch, add_patch),
+    "ablate": (ablate, add_ablate),
     "heads": (heads, add_heads),
     "norms": (norms, add_norms),
+    "probe": (probe, add_probe),
     "tokens": (tokens, add_tokens),
     "weights": (weights, add_nothing),
     "diff": (diff, add_diff),

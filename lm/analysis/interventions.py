@@ -1,0 +1,148 @@
+"""Reports on patching, ablation, tuned lens and probes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lm.analysis.ablation import ablate
+from lm.analysis.figures import Bars, Figure, Heatmap, Lines, Report
+from lm.analysis.inside import round_matrix
+from lm.analysis.labels import label_numbers, read_labels
+from lm.analysis.lens import streams
+from lm.analysis.patching import patch
+from lm.analysis.probes import probe
+from lm.analysis.text import encode_text, token_labels
+from lm.analysis.tokens import token_id
+from lm.analysis.trace import record
+from lm.analysis.tuned_lens import tune
+from lm.base.console import format_table
+from lm.base.errors import UserError
+from lm.run.checkpoint import Checkpoint
+
+SHOWN = 10  # rows of a table of patches
+LITTLE = 0.1  # logits by which two texts should differ
+
+
+def patch_report(source: Checkpoint, clean: str, corrupted: str, answer: str, against: str | None) -> Report:
+    """Report how much of the answer each site of the clean text restores in the corrupted one."""
+    token = token_id(answer, source.tokenizer)
+    other = None if against is None else token_id(against, source.tokenizer)
+    texts = encode_text(source, clean), encode_text(source, corrupted)
+    found = patch(source.model, *texts, token, other)
+    labels = [
+        a if a == b else f"{a}/{b}" for a, b in zip(*(token_labels(source, ids[0]) for ids in texts), strict=True)
+    ]
+    L, H = found.heads.shape
+    layers, unit = [f"L{i}" for i in range(L)], "of the difference restored"
+    cells = [(f"L{i} {site}", f"{t} {labels[t]}", x[i, t]) for site, x in found.positions.items()
+             for i in range(L) for t in range(len(labels))]  # fmt: skip
+    cells += [(f"L{i}.H{h}", "all", found.heads[i, h]) for i in range(L) for h in range(H)]
+    scale = [float(found.normalize(value)) for *_, value in cells]
+    order = sorted(range(len(cells)), key=lambda k: -abs(scale[k]) if scale[k] == scale[k] else 0)
+    order = [k for k in order if not cells[k][0].endswith("resid_pre")][:SHOWN]
+    rows = [(cells[k][0], cells[k][1], f"{float(cells[k][2]):+.4f}", f"{scale[k]:.3f}") for k in order]
+    name = f"logit of {answer!r}" + ("" if against is None else f" minus {against!r}")
+    table = format_table([("patched", "position", name, "restored"), *rows])
+    table = f"clean {found.clean:+.4f}, corrupted {found.corrupted:+.4f}\n\n{table}"
+    if abs(found.clean - found.corrupted) < LITTLE:
+        table += f"\n\nthe texts differ by less than {LITTLE} logits, so what is restored is mostly noise"
+    figures: list[Figure] = [
+        Heatmap(f"{site}: restored", layers, labels, round_matrix(found.normalize(x)), unit, signed=True)
+        for site, x in found.positions.items()
+    ]
+    figures.append(Heatmap("one head: restored", layers, [f"H{h}" for h in range(H)],
+                           round_matrix(found.normalize(found.heads)), unit, signed=True))  # fmt: skip
+    raw = {site: x.tolist() for site, x in found.positions.items()} | {"heads": found.heads.tolist()}
+    normalized = {site: found.normalize(x).tolist() for site, x in found.positions.items()}
+    normalized["heads"] = found.normalize(found.heads).tolist()
+    data = {"tokens": labels, "clean": found.clean, "corrupted": found.corrupted, "raw": raw, "normalized": normalized}
+    return Report(f"Patching: {name}", data, table, figures, ["0 is the corrupted text, 1 the clean one."])
+
+
+def cut_windows(source: Checkpoint, ids: np.ndarray, count: int, targets: int) -> Tensor:
+    """Return `count` windows of a context and `targets` more tokens, spread evenly over a text: (count, T + targets).
+
+    A shorter text gives fewer or shorter windows. Raises UserError for a text of fewer than two tokens.
+    """
+    if count < 1:
+        raise UserError(f"--windows={count} must be at least 1")
+    if len(ids) < 2:
+        raise UserError(f"the text has {len(ids)} tokens; at least 2 are needed")
+    size = min(source.model.config.block_size + targets, len(ids))
+    starts = np.unique(np.linspace(0, len(ids) - size, min(count, len(ids) // size)).round().astype(np.int64))
+    return torch.from_numpy(np.stack([ids[start : start + size] for start in starts]).astype(np.int64))
+
+
+def ablation_report(
+    source: Checkpoint, ids: np.ndarray, text: str, kinds: tuple[str, ...], count: int, end_of_text: int | None,
+    progress: Callable[[str], None],
+) -> Report:  # fmt: skip
+    """Report the rise of the loss without each head or MLP, on windows of a text."""
+    windows = cut_windows(source, ids, count, targets=1)
+    loss, singles, joint = ablate(source.model, windows, kinds, end_of_text, progress)
+    order = sorted(singles, key=lambda x: -x.rise)
+    rows = [(x.name, f"{x.rise:+.4f}", f"{x.error:.4f}") for x in order]
+    table = f"loss {loss:.4f} on {windows[:, 1:].numel():,} tokens of {text}\n\n"
+    table += format_table([("without", "rise of the loss", "± error"), *rows])
+    for kind, together in zip(kinds, joint, strict=True):
+        parts = [x.rise for x in singles if (".mlp" in x.name) == (kind == "mlps")]
+        table += f"\n\n{together.name} together {together.rise:+.4f}, the sum of the single rises {sum(parts):+.4f}"
+    figure = Bars("Rise of the loss without a part", [x.name for x in order], [x.rise for x in order], "nats per token")
+    data = {
+        "text": text, "tokens": windows[:, 1:].numel(), "loss": loss, "ablated": [asdict(x) for x in singles],
+        "joint": [asdict(x) for x in joint],
+    }  # fmt: skip
+    return Report("Ablation", data, table, [figure], ["A part is replaced by its mean over the text."])
+
+
+def tuned_lens_report(
+    source: Checkpoint, ids: np.ndarray, text: str, count: int, progress: Callable[[str], None]
+) -> Report:
+    """Report how well the logit lens and a tuned lens predict the model's own prediction, by layer."""
+    windows = cut_windows(source, ids, count, targets=0)
+    if len(windows) < 2:
+        raise UserError("the text holds one window of the context; a tuned lens needs at least 2, to train and to test")
+    found = tune(source.model, windows, progress=progress)
+    rows = [(x.name, f"{x.logit_kl:.4f}", f"{x.tuned_kl:.4f}") for x in found]
+    table = format_table([("layer", "logit lens", "tuned lens"), *rows])
+    table += f"\n\nKL divergence from the model's own prediction in nats, on windows of {text} that were not trained on"
+    curves = {"logit lens": [x.logit_kl for x in found], "tuned lens": [x.tuned_kl for x in found]}
+    title = "KL divergence from the model's own prediction"
+    figure = Lines(title, list(range(len(found))), "layer (0: embeddings)", curves, "nats")
+    data = {"text": text, "layers": [{"name": x.name, "logit_kl": x.logit_kl, "tuned_kl": x.tuned_kl} for x in found]}
+    return Report("Tuned lens", data, table, [figure])
+
+
+@torch.no_grad()
+def probe_report(source: Checkpoint, path: Path, seed: int) -> Report:
+    """Report from which layers a linear probe reads the labels of a file."""
+    labeled = read_labels(path, source)
+    names, labels = label_numbers(labeled.examples)
+    documents = torch.tensor([example.document for example in labeled.examples])
+    tokens = torch.tensor([int(labeled.texts[e.document][0, e.position]) for e in labeled.examples])
+    stages: dict[str, list[Tensor]] = {}
+    for number, ids in enumerate(labeled.texts):
+        with record(source.model) as trace:
+            source.model(ids)
+        places = [example.position for example in labeled.examples if example.document == number]
+        for name, x in streams(trace):
+            stages.setdefault(name, []).append(x[0, places])
+    with torch.enable_grad():
+        found = [probe(name, torch.cat(x), labels, tokens, documents, seed) for name, x in stages.items()]
+    rows = [
+        (x.layer, f"{x.accuracy:.3f} ± {x.error:.3f}", f"{x.majority:.3f}", f"{x.control:.3f}", f"{x.selectivity:+.3f}")
+        for x in found
+    ]
+    table = format_table([("layer", "accuracy", "majority", "control", "selectivity"), *rows])
+    table += f"\n\n{len(names)} labels: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}; "
+    table += f"{found[0].examples} test examples of texts that were not trained on"
+    curves = {key: [getattr(x, key) for x in found] for key in ("accuracy", "control", "majority")}
+    figure = Lines("Accuracy of linear probes", list(range(len(found))), "layer (0: embeddings)", curves, "accuracy")
+    data = {"labels": names, "layers": [asdict(x) | {"selectivity": x.selectivity} for x in found]}
+    return Report(f"Probes: {path.name}", data, table, [figure])
