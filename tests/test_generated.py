@@ -12,7 +12,7 @@ from itertools import pairwise, permutations, product
 import numpy as np
 import pytest
 
-from lm.data.corpus import AdditionConfig, Sequence2Config, SequenceConfig, TenActionsConfig, WordsConfig
+from lm.data.corpus import AdditionConfig, RepeatsConfig, Sequence2Config, SequenceConfig, TenActionsConfig, WordsConfig
 
 CORPORA = {
     "words": WordsConfig(),
@@ -21,9 +21,16 @@ CORPORA = {
     "sequence": SequenceConfig(),
     "sequence2": Sequence2Config(),
     "noisy": Sequence2Config(noise=0.02),
+    "repeats": RepeatsConfig(),
 }
-A_MILLION = {"words": 143_000, "addition": 70_000, "ten_actions": 87_000, "sequence": 333_360}  # lines
-RANDOM = ["words", "addition", "ten_actions"]
+A_MILLION = {
+    "words": 143_000,
+    "addition": 70_000,
+    "ten_actions": 87_000,
+    "sequence": 333_360,
+    "repeats": 59_000,
+}  # lines
+RANDOM = ["words", "addition", "ten_actions", "repeats"]
 ALPHABETS = {
     "words": "aeioubcdfghjk;\n",
     "addition": "0123456789 +=;\n",
@@ -31,6 +38,7 @@ ALPHABETS = {
     "sequence": "abcdefgh@#$%^",
     "sequence2": "abcdefghijklmnopqrstuvwxyz0123;\n",
     "noisy": "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ;\n",
+    "repeats": "abcdefghijklmnopqrstuvwxyz\n",
 }
 every_corpus = pytest.mark.parametrize("name", CORPORA)
 
@@ -111,6 +119,17 @@ def test_each_of_the_ten_actions_has_its_result():
     uniform("".join(data for data, _, _ in lines), "abcdef")
 
 
+def test_lines_repeat_their_letters_once():
+    lines = text("repeats").splitlines()
+    assert len(lines) == 59_000
+    for line in lines:
+        half = line[: len(line) // 2]
+        assert line == half + half and len(set(half)) == len(half)
+    uniform([len(line) // 2 for line in lines], range(4, 13))
+    uniform([line[0] for line in lines], ALPHABETS["repeats"][:-1])
+    uniform([line[3] for line in lines], ALPHABETS["repeats"][:-1])
+
+
 def test_the_first_line_does_not_look_back():
     texts = [TenActionsConfig(lines=1, seed=seed).generate() for seed in range(1000)]
     assert not any(re.fullmatch("[a-f]+[5-8].*\n", line) for line in texts)
@@ -146,6 +165,7 @@ GOLDEN = {
     "sequence": "9d26ed27e21589e9df35c321a3dd9e12653defc1344e9c2f28e400389f382037",
     "sequence2": "3f9265f23dc011a48175010a70363b50219e1229bd6c264ab73a331971787e44",
     "noisy": "f1ea1bdc92ecd95ab1a6493e5fe190c91b1fe75b2f1e3a16c32a8227a8205fc0",
+    "repeats": "1766f515d3065b10c83d16de9f39be99393ceebb629a042bfd4e0feb51f0445e",
 }
 
 
@@ -194,6 +214,7 @@ def test_after_enough_text_a_line_has_the_probability_of_the_grammar(name):
     chances = {
         "words": lambda line: -math.log(5 * 5 * 7 * 4 * 2 * (1 if len(line) == 6 else 6 * 3)),
         "addition": lambda line: -2 * math.log(101),
+        "repeats": lambda line: -math.log(9 * math.perm(26, len(line) // 2)),
         "ten_actions": lambda line: -math.log(5 * 10) - len(re.match("[a-f]*", line)[0]) * math.log(6),
     }
     log_prob = CORPORA[name].log_prob
@@ -373,6 +394,20 @@ def test_log_prob_of_ten_actions_agrees_with_enumeration():
         ("sequence", ["ab", "@@@", "a@a", "a@@c", "i", "%%a%%"]),
         ("sequence2", ["ad\n", "aa", "mn", "mmm", ";a", "é", "Q"]),
         ("noisy", ["é", "-", " ", "adhmm t"]),
+        (
+            "repeats",
+            [
+                "é",
+                "A",
+                "\n\n",
+                "\nab\n",
+                "\nabcd\n",
+                "\nabca",
+                "\nabcdabce",
+                "\nabcdabcd\nabcdabcdab",
+                "abcdefghijklmn",
+            ],
+        ),
     ],
 )
 def test_impossible_windows_have_probability_zero(name, impossible):
@@ -390,6 +425,8 @@ RATES = {
     "ten_actions": (math.log(5) + 6 * math.log(6) + math.log(10)) / (6 + 1 + (8 * 3 + 1) / 10 + 2),
     "sequence": 0.0,
     "sequence2": 0.0,
+    # Nine lengths; 17 characters on average.
+    "repeats": (math.log(9) + sum(math.log(math.perm(26, n)) for n in range(4, 13)) / 9) / 17,
     "noisy": -SAME * math.log(SAME) - 63 * (0.02 / 64) * math.log(0.02 / 64),
 }
 

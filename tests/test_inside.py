@@ -271,6 +271,14 @@ def test_a_hand_built_induction_circuit_scores_near_one_and_copies():
     assert logits[0, 16:-1].argmax(-1).tolist() == half[1:].tolist()
 
 
+def test_the_number_of_repeated_tokens_can_be_chosen():
+    model = induction_model()
+    assert score_heads(model, half=5).best("induction")[2] > 0.99
+    for half in (1, 17):  # the context holds 2 x 16
+        with pytest.raises(UserError, match=f"--repeat={half} must be from 2 to 16"):
+            score_heads(model, half=half)
+
+
 def test_scores_need_room_for_a_repetition():
     short = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=3), VOCAB).eval()
     with pytest.raises(UserError, match="too few"):

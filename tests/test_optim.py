@@ -270,3 +270,8 @@ def test_state_bytes_matches_the_memory_of_the_state():
 def test_the_logged_learning_rate_is_that_of_the_matrices(nano):
     run = nano("optimizer=muon", "optimizer.lr=0.02", "schedule=constant", "schedule.warmup_steps=0")
     assert {float(row["lr"]) for row in csv.DictReader((run / "metrics.csv").open()) if row["lr"]} == {0.02}
+
+
+def test_muon_trains_a_model_whose_mlp_has_width_zero(nano):
+    run = nano("optimizer=muon", "model.mlp=gelu", "model.mlp_ratio=0.001", "trainer.max_steps=4")
+    assert weights(run)["model.blocks.0.mlp.c_fc.weight"].numel() == 0

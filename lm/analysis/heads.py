@@ -44,13 +44,17 @@ class HeadScores:
 
 
 @torch.no_grad()
-def score_heads(model: GPT, seed: int = 0, sequences: int = SEQUENCES) -> HeadScores:
+def score_heads(model: GPT, seed: int = 0, half: int | None = None, sequences: int = SEQUENCES) -> HeadScores:
     """Score all heads of a model on `sequences` sequences of repeated random tokens.
 
-    No token stands twice in a half, so that every token has one place to copy from. Raises UserError if the context,
-    the window or the vocabulary is too small to hold a repetition.
+    `half` is the number of tokens that are repeated; by default it is as many as model and vocabulary allow, at most
+    HALF. No token stands twice in a half, so that every token has one place to copy from. Raises UserError if the
+    context, the window or the vocabulary is too small to hold a repetition.
     """
-    half = half_length(model)
+    most = most_repeated(model)
+    half = min(HALF, most) if half is None else half
+    if not 2 <= half <= most:
+        raise UserError(f"--repeat={half} must be from 2 to {most} for this model and vocabulary")
     generator = torch.Generator().manual_seed(seed)
     draws = [torch.randperm(model.vocab_size, generator=generator)[:half] for _ in range(sequences)]
     ids = torch.stack(draws).repeat(1, 2).to(model.wte.weight.device)  # (N, T)
@@ -77,13 +81,13 @@ def score_heads(model: GPT, seed: int = 0, sequences: int = SEQUENCES) -> HeadSc
     )  # fmt: skip
 
 
-def half_length(model: GPT) -> int:
-    """Return the number of tokens that are repeated: as many as model and vocabulary allow, at most HALF."""
+def most_repeated(model: GPT) -> int:
+    """Return how many tokens can be repeated within context and window without using a token twice."""
     c = model.config
-    half = min(HALF, c.block_size // 2, (c.window or c.block_size) - 1, model.vocab_size)
-    if half < 2:
+    most = min(c.block_size // 2, (c.window or c.block_size) - 1, model.vocab_size)
+    if most < 2:
         raise UserError(
             f"model.block_size={c.block_size}, model.window={c.window} and {model.vocab_size} tokens are too few to "
             "score heads: two tokens and their repetition need a context of 4, a window of 3 and a vocabulary of 2"
         )
-    return half
+    return most

@@ -170,9 +170,9 @@ def norms_report(source: Checkpoint, ids: Tensor, name: str) -> Report:
     return Report(f"Norms: {clip(name, 60)}", {"layers": [asdict(x) for x in layers]}, table, figures)
 
 
-def heads_report(source: Checkpoint, seed: int) -> Report:
+def heads_report(source: Checkpoint, seed: int, half: int | None) -> Report:
     """Report how strongly each head is an induction, previous-token or duplicate-token head."""
-    found = score_heads(source.model, seed)
+    found = score_heads(source.model, seed, half)
     columns = []
     for kind in KINDS:
         scores, errors = found.scores[kind], found.errors[kind]
@@ -200,7 +200,7 @@ def heads_data(found: HeadScores) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def formation_report(run: Path, seed: int, progress: Callable[[str], None] = lambda text: None) -> Report:
+def formation_report(run: Path, seed: int, half: int | None, progress: Callable[[str], None]) -> Report:
     """Report the head scores of every checkpoint of a run, in the order of training.
 
     Raises UserError if the run has fewer than two checkpoints.
@@ -210,7 +210,7 @@ def formation_report(run: Path, seed: int, progress: Callable[[str], None] = lam
         progress(path.name)
         source = load(path)
         if source.step not in stages:
-            stages[source.step] = score_heads(source.model, seed), source.metrics.get("val/loss", math.nan)
+            stages[source.step] = score_heads(source.model, seed, half), source.metrics.get("val/loss", math.nan)
     steps = sorted(stages)
     found, losses = [stages[step][0] for step in steps], [stages[step][1] for step in steps]
     best = {kind: [scores.best(kind) for scores in found] for kind in KINDS}
@@ -223,9 +223,10 @@ def formation_report(run: Path, seed: int, progress: Callable[[str], None] = lam
     table += f"\n\nthe best head of each kind at each checkpoint; chance is {found[0].chance:.3f}"
     curves = {f"best {kind} score": [score for *_, score in best[kind]] for kind in KINDS}
     falls = {"first half": [x.first_loss for x in found], "second half": [x.second_loss for x in found]}
+    falls["val/loss of the run"] = losses
     figures: list[Figure] = [
         Lines("Best head of each kind", steps, "step", curves, "mean attention"),
-        Lines("Loss on repeated random tokens", steps, "step", falls, "nats per token"),
+        Lines("Loss on random tokens, their repetition, and the run's text", steps, "step", falls, "nats per token"),
     ]
     data = {
         "checkpoints": [

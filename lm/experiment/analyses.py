@@ -125,12 +125,14 @@ def report_progress(name: str) -> None:
 def heads(args: Namespace) -> Report:
     """Score all heads on repeated random tokens: induction, previous-token and duplicate-token heads."""
     if not args.checkpoints:
-        return inside.heads_report(load(args.run), args.seed)
-    return inside.formation_report(args.run, args.seed, report_progress)
+        return inside.heads_report(load(args.run), args.seed, args.repeat)
+    return inside.formation_report(args.run, args.seed, args.repeat, report_progress)
 
 
 def add_heads(parser: ArgumentParser) -> None:
     parser.add_argument("--checkpoints", action="store_true", help="score every checkpoint of the run")
+    parser.add_argument("--repeat", type=int, metavar="N", help="random tokens that are repeated (default: as many as "
+                        "fit, at most 64)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the random tokens (default: 0)")
 
 
@@ -172,10 +174,6 @@ def weights(args: Namespace) -> Report:
     total = total_stats(parts)
     data = {"tensors": [asdict(part) for part in parts], "total": asdict(total)}
     return Report("Statistics of the weights", data, format_stats(parts, total))
-
-
-def add_nothing(parser: ArgumentParser) -> None:
-    pass
 
 
 def diff(args: Namespace) -> Report:
@@ -244,7 +242,7 @@ COMMANDS: dict[str, tuple[Callable[[Namespace], Report], Callable[[ArgumentParse
     "norms": (norms, add_norms),
     "probe": (probe, add_probe),
     "tokens": (tokens, add_tokens),
-    "weights": (weights, add_nothing),
+    "weights": (weights, lambda parser: None),
     "diff": (diff, add_diff),
     "chunks": (chunks, add_chunks),
 }

@@ -18,7 +18,13 @@ from lm.model.meta import without_numbers
 
 CPU, GPU = 3e11, 0.4 * 989e12  # FLOP/s
 CPU_STEP, GPU_STEP = 8e-3, 2e-3  # seconds that a step takes at least
-CHARACTERS = {"tinyshakespeare": 65, "WordsConfig": 15, "AdditionConfig": 15, "TenActionsConfig": 25}
+CHARACTERS = {
+    "tinyshakespeare": 65,
+    "WordsConfig": 15,
+    "AdditionConfig": 15,
+    "TenActionsConfig": 25,
+    "RepeatsConfig": 27,
+}
 
 
 def select(names: Sequence[str]) -> list[str]:

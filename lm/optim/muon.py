@@ -93,7 +93,7 @@ class Muon(torch.optim.AdamW):
         return loss
 
     def _orthogonal_step(self, group: dict[str, Any]) -> None:
-        params = [p for p in group["params"] if p.grad is not None]
+        params = [p for p in group["params"] if p.grad is not None and p.numel()]  # an MLP may have width 0
         if not params:
             return
         for p in params:
