@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from functools import partial
 
@@ -36,9 +37,11 @@ class MLP(nn.Module):
         super().__init__()
         hidden = mlp_width(config)
         self.activation = ACTIVATIONS[config.mlp]
-        self.c_fc = nn.Linear(config.n_embd, hidden, bias=config.has_bias("mlp"))
         self.drop = nn.Dropout(config.dropout_mlp)
-        self.c_proj = nn.Linear(hidden, config.n_embd, bias=config.has_bias("mlp"))
+        with warnings.catch_warnings():  # a model without MLPs has a width of 0, of which torch would warn
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            self.c_fc = nn.Linear(config.n_embd, hidden, bias=config.has_bias("mlp"))
+            self.c_proj = nn.Linear(hidden, config.n_embd, bias=config.has_bias("mlp"))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.c_proj(self.drop(self.activation(self.c_fc(x))))
