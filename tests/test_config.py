@@ -111,7 +111,7 @@ MESSAGES = {
     "nme=x": "unknown key nme; did you mean 'name'?",
     "model=tny": "model=tny: there is no such option; model is one of femtogpt/..., feste/..., fundamentallm/..., lab/..., "
     "large, medium, microgpt, nanogpt/..., small, tiny, xlarge; did you mean 'tiny'?",
-    "experiment=smke": "experiment=smke: there is no such option; experiment is one of addition, depth, femtogpt/..., feste/..., fundamentallm/..., lab/..., nanogpt/..., pocket_bard, smoke, speedrun_cpu, speedrun_minute, speedrun_shakespeare, ten_actions, ten_actions_adamw, words; did you mean 'smoke'?",
+    "experiment=smke": "experiment=smke: there is no such option; experiment is one of addition, depth, femtogpt/..., feste/..., fundamentallm/..., induction, lab/..., nanogpt/..., pocket_bard, smoke, speedrun_cpu, speedrun_minute, speedrun_shakespeare, ten_actions, ten_actions_adamw, words; did you mean 'smoke'?",
     "precision=bf61": "precision=bf61: there is no such option; precision is one of auto, bf16, bf16_true, fp16, fp32, tf32; did you mean 'bf16'?",
     "attention.backend=spda": "attention.backend=spda must be one of auto, manual, sdpa, flex; did you mean 'sdpa'?",
     "model.n_layer=three": "model.n_layer: value 'three' of type 'str' could not be converted to Integer",
