@@ -7,12 +7,13 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
-from pathlib import Path
 from typing import ParamSpec
 
 from lm.base.errors import UserError
+from lm.base.files import expand_path
 
 P = ParamSpec("P")
+path = expand_path  # the type of path arguments
 
 
 def script(main: Callable[P, object]) -> Callable[P, None]:
@@ -42,8 +43,3 @@ def script(main: Callable[P, object]) -> Callable[P, None]:
             sys.exit(130)
 
     return run
-
-
-def path(typed: str) -> Path:
-    """Return the path given as an argument, with `~` expanded, which shells do not do in `--out=~/x`."""
-    return Path(typed).expanduser()

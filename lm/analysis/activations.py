@@ -7,12 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from lm.analysis.text import encode_text, token_labels
-from lm.analysis.trace import Trace, record
+from lm.analysis.trace import Trace, trace_ids
 from lm.base.files import atomic_replace
 from lm.run import checkpoint
 
@@ -37,7 +36,6 @@ def name_activations(trace: Trace) -> dict[str, Tensor]:
     return found
 
 
-@torch.no_grad()
 def export_activations(run: Path, text: str, out: Path | None) -> dict[str, Any]:
     """Write the activations of a text, and return the path, the format and the size in bytes.
 
@@ -49,8 +47,7 @@ def export_activations(run: Path, text: str, out: Path | None) -> dict[str, Any]
     location = Path(str(run).removeprefix("hf:")).expanduser()
     out = out or (location if location.is_dir() else location.parent) / "activations.safetensors"
     ids = encode_text(source, text)
-    with record(source.model) as trace:
-        source.model(ids)
+    trace = trace_ids(source.model, ids)
     tokens = json.dumps(token_labels(source, ids[0]))
     metadata = {"text": text, "tokens": tokens, "model": json.dumps(asdict(source.model.config))}
     with atomic_replace(out) as temporary:

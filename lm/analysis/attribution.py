@@ -74,7 +74,7 @@ def attribute(trace: Trace, token: int, against: int | None = None, position: in
 def linearized_norm(norm: nn.LayerNorm | nn.RMSNorm, x: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return the factor of each channel with which a norm scales `x` (C,), and the bias that it adds, if any.
 
-    A layer norm also subtracts the mean in front of the factor.
+    A layer norm also subtracts the mean before it multiplies.
     """
     x = x.double()
     if isinstance(norm, nn.LayerNorm):

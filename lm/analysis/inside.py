@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from lm.analysis.norms import stream_norms
 from lm.analysis.report import clip
 from lm.analysis.text import encode_text, token_labels
 from lm.analysis.tokens import token_id
-from lm.analysis.trace import Trace, record
+from lm.analysis.trace import trace_ids
 from lm.base.console import format_table
 from lm.base.errors import UserError
 from lm.run.checkpoint import Checkpoint, load
@@ -28,14 +28,6 @@ NUMBERS = 4_000_000  # most attention weights in a file
 TERMS = 12  # terms in a table or figure; the rest is one line
 BEST = 5  # heads of each kind in a table
 NOT_ATTRIBUTION = "Attention shows where a head reads, not how much that matters; `attribute` measures what it adds."
-
-
-@torch.no_grad()
-def trace_ids(source: Checkpoint, ids: Tensor) -> Trace:
-    """Return the trace of a text of tokens (1, T)."""
-    with record(source.model) as trace:
-        source.model(ids.to(source.model.wte.weight.device))
-    return trace
 
 
 def choose(name: str, chosen: int | None, count: int) -> Sequence[int]:
@@ -52,7 +44,7 @@ def attention_report(source: Checkpoint, text: str, layer: int | None, head: int
     """
     config = source.model.config
     layers, heads = choose("layer", layer, config.n_layer), choose("head", head, config.n_head)
-    trace = trace_ids(source, encode_text(source, text))
+    trace = trace_ids(source.model, encode_text(source, text))
     T = trace.ids.size(1)
     if patterns and (count := len(layers) * len(heads) * T * T) > NUMBERS:
         raise UserError(
@@ -60,14 +52,13 @@ def attention_report(source: Checkpoint, text: str, layer: int | None, head: int
             f"{NUMBERS:,}: choose one with --layer and --head, or shorten the text"
         )
     labels = token_labels(source, trace.ids[0])
-    rows, found, pictures = [], [], {}
+    rows, found = [], []
+    pictures: dict[str, list[list[float]]] = {}
     for i in layers:
         pattern = trace.layers[i].pattern[0, list(heads)]  # (heads, T, T)
         if patterns:
             found.append(pattern.tolist())
-        pictures.update(
-            {f"L{i}.H{h}": round_matrix(p) for h, p in zip(heads, pattern, strict=True)} if patterns else {}
-        )
+            pictures |= {f"L{i}.H{h}": round_matrix(p) for h, p in zip(heads, pattern, strict=True)}
         entropy = -(pattern * pattern.clamp(min=1e-30).log()).sum(-1).mean(-1)
         previous = pattern.diagonal(-1, 1, 2).sum(-1) / max(1, T - 1)
         itself = pattern.diagonal(0, 1, 2).mean(-1)
@@ -100,9 +91,10 @@ def strongest_keys(labels: Sequence[str], pattern: Tensor) -> str:
 
 def lens_report(source: Checkpoint, text: str) -> Report:
     """Report what the head reads from the residual stream after every layer."""
-    trace = trace_ids(source, encode_text(source, text))
+    trace = trace_ids(source.model, encode_text(source, text))
     readings, labels = logit_lens(trace), token_labels(source, trace.ids[0])
-    tops = [token_labels(source, reading.top) for reading in readings]  # by layer and position
+    chosen = token_labels(source, torch.cat([reading.top for reading in readings]))
+    tops = [chosen[i : i + len(labels)] for i in range(0, len(chosen), len(labels))]  # by layer and position
     header = ("", "token", *(reading.name for reading in readings))
     rows = [(str(t), labels[t], *(clip(top[t], 12) for top in tops)) for t in range(len(labels))]
     sums = [("", "KL from the end", *(f"{float(reading.kl.mean()):.3f}" for reading in readings))]
@@ -130,20 +122,21 @@ def attribution_report(source: Checkpoint, text: str, answer: str, against: str 
     """
     token = token_id(answer, source.tokenizer)
     other = None if against is None else token_id(against, source.tokenizer)
-    trace = trace_ids(source, encode_text(source, text))
+    trace = trace_ids(source.model, encode_text(source, text))
     found = attribute(trace, token, other)
     named = token_labels(source, torch.tensor([token] if other is None else [token, other]))
     title = f"logit of {named[0]}" if other is None else f"logit of {named[0]} minus logit of {named[1]}"
     terms = sorted(found.terms, key=lambda term: -abs(term.value))
     shown, rest = terms[:TERMS], terms[TERMS:]
-    rows = [(term.name, f"{term.value:+.4f}") for term in shown]
+    bars = {term.name: term.value for term in shown}
     if rest:
-        rows.append((f"{len(rest)} others", f"{sum(term.value for term in rest):+.4f}"))
-    table = format_table([("term", title), *rows, ("sum", f"{sum(term.value for term in found.terms):+.4f}")])
+        bars[f"{len(rest)} others"] = sum(term.value for term in rest)
+    rows = [*bars.items(), ("sum", sum(bars.values()))]
+    table = format_table([("term", title), *((name, f"{value:+.4f}") for name, value in rows)])
     notes = ["The final norm keeps the scale that it has on this text. A head's term includes the bias of its values."]
     if source.model.config.logit_softcap:
         notes.append(f"The logit is the one before the soft cap of {source.model.config.logit_softcap:g}.")
-    figure = Bars(title, [name for name, _ in rows], [float(value) for _, value in rows], "logits")
+    figure = Bars(title, list(bars), list(bars.values()), "logits")
     data = {
         "tokens": token_labels(source, trace.ids[0]), "answer": named[0], "against": named[1] if named[1:] else None,
         "logit": found.logit, "terms": [asdict(term) for term in found.terms],
@@ -153,7 +146,7 @@ def attribution_report(source: Checkpoint, text: str, answer: str, against: str 
 
 def norms_report(source: Checkpoint, ids: Tensor, name: str) -> Report:
     """Report the sizes of the residual stream and of what attention and MLP add, by layer, on a text (1, T)."""
-    layers = stream_norms(trace_ids(source, ids))
+    layers = stream_norms(trace_ids(source.model, ids))
     names = ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post", "attn_cosine", "mlp_cosine")
     rows = [(f"L{x.layer}", *(f"{getattr(x, name):.4g}" for name in names)) for x in layers]
     table = format_table([("layer", *names), *rows])
@@ -237,13 +230,14 @@ def formation_report(run: Path, seed: int, half: int | None, progress: Callable[
     return Report(f"Attention heads of {run.name} during training", data, table, figures)
 
 
-def checkpoints_of(run: Path) -> Iterator[Path]:
-    """Yield the checkpoints of a run. Raises UserError if it has fewer than two."""
-    folder = run / "checkpoints"
-    paths = [*sorted(folder.glob("step_*.ckpt")), folder / "last.ckpt"]
-    if not run.is_dir() or len(paths) < 3:
+def checkpoints_of(run: Path) -> list[Path]:
+    """Return the checkpoints of a run. Raises UserError if it has fewer than two."""
+    paths = sorted((run / "checkpoints").glob("step_*.ckpt"))
+    if (last := run / "checkpoints" / "last.ckpt").exists():
+        paths.append(last)
+    if len(paths) < 2:
         raise UserError(
             f"{run} has no checkpoints of several steps; --checkpoints needs a run directory, trained with "
             "callbacks.checkpoint.keep_last=100"
         )
-    yield from (path for path in paths if path.exists())
+    return paths

@@ -19,7 +19,7 @@ from lm.analysis.patching import patch
 from lm.analysis.probes import probe
 from lm.analysis.text import encode_text, token_labels
 from lm.analysis.tokens import token_id
-from lm.analysis.trace import record
+from lm.analysis.trace import trace_ids
 from lm.analysis.tuned_lens import tune
 from lm.base.console import format_table
 from lm.base.errors import UserError
@@ -40,28 +40,35 @@ def patch_report(source: Checkpoint, clean: str, corrupted: str, answer: str, ag
     ]
     L, H = found.heads.shape
     layers, unit = [f"L{i}" for i in range(L)], "of the difference restored"
-    cells = [(f"L{i} {site}", f"{t} {labels[t]}", x[i, t]) for site, x in found.positions.items()
-             for i in range(L) for t in range(len(labels))]  # fmt: skip
-    cells += [(f"L{i}.H{h}", "all", found.heads[i, h]) for i in range(L) for h in range(H)]
-    scale = [float(found.normalize(value)) for *_, value in cells]
-    order = sorted(range(len(cells)), key=lambda k: -abs(scale[k]) if scale[k] == scale[k] else 0)
-    order = [k for k in order if not cells[k][0].endswith("resid_pre")][:SHOWN]
-    rows = [(cells[k][0], cells[k][1], f"{float(cells[k][2]):+.4f}", f"{scale[k]:.3f}") for k in order]
+    raw = found.positions | {"heads": found.heads}
+    restored = {site: found.normalize(x) for site, x in raw.items()}
+    cells = [
+        (f"L{i}.H{j}", "all", site, i, j) if site == "heads" else (f"L{i} {site}", f"{j} {labels[j]}", site, i, j)
+        for site, x in raw.items()
+        if site != "resid_pre"  # it holds the sum of all others, so it would fill the table
+        for i in range(L)
+        for j in range(x.size(1))
+    ]
+    cells.sort(key=lambda cell: -abs(float(raw[cell[2]][cell[3:]]) - found.corrupted))
+    rows = [
+        (part, place, f"{float(raw[site][i, j]):+.4f}", f"{float(restored[site][i, j]):.3f}")
+        for part, place, site, i, j in cells[:SHOWN]
+    ]
     name = f"logit of {answer!r}" + ("" if against is None else f" minus {against!r}")
     table = format_table([("patched", "position", name, "restored"), *rows])
     table = f"clean {found.clean:+.4f}, corrupted {found.corrupted:+.4f}\n\n{table}"
     if abs(found.clean - found.corrupted) < LITTLE:
         table += f"\n\nthe texts differ by less than {LITTLE} logits, so what is restored is mostly noise"
     figures: list[Figure] = [
-        Heatmap(f"{site}: restored", layers, labels, round_matrix(found.normalize(x)), unit, signed=True)
-        for site, x in found.positions.items()
-    ]
-    figures.append(Heatmap("one head: restored", layers, [f"H{h}" for h in range(H)],
-                           round_matrix(found.normalize(found.heads)), unit, signed=True))  # fmt: skip
-    raw = {site: x.tolist() for site, x in found.positions.items()} | {"heads": found.heads.tolist()}
-    normalized = {site: found.normalize(x).tolist() for site, x in found.positions.items()}
-    normalized["heads"] = found.normalize(found.heads).tolist()
-    data = {"tokens": labels, "clean": found.clean, "corrupted": found.corrupted, "raw": raw, "normalized": normalized}
+        Heatmap(f"{site}: restored", layers, [f"H{h}" for h in range(H)] if site == "heads" else labels,
+                round_matrix(x), unit, signed=True)
+        for site, x in restored.items()
+    ]  # fmt: skip
+    data = {
+        "tokens": labels, "clean": found.clean, "corrupted": found.corrupted,
+        "raw": {site: x.tolist() for site, x in raw.items()},
+        "normalized": {site: x.tolist() for site, x in restored.items()},
+    }  # fmt: skip
     return Report(f"Patching: {name}", data, table, figures, ["0 is the corrupted text, 1 the clean one."])
 
 
@@ -115,11 +122,11 @@ def tuned_lens_report(
     curves = {"logit lens": [x.logit_kl for x in found], "tuned lens": [x.tuned_kl for x in found]}
     title = "KL divergence from the model's own prediction"
     figure = Lines(title, list(range(len(found))), "layer (0: embeddings)", curves, "nats")
-    data = {"text": text, "layers": [{"name": x.name, "logit_kl": x.logit_kl, "tuned_kl": x.tuned_kl} for x in found]}
+    layers = [{"name": x.name, "logit_kl": x.logit_kl, "tuned_kl": x.tuned_kl} for x in found]
+    data = {"text": text, "layers": layers}
     return Report("Tuned lens", data, table, [figure])
 
 
-@torch.no_grad()
 def probe_report(source: Checkpoint, path: Path, seed: int) -> Report:
     """Report from which layers a linear probe reads the labels of a file."""
     labeled = read_labels(path, source)
@@ -128,13 +135,11 @@ def probe_report(source: Checkpoint, path: Path, seed: int) -> Report:
     tokens = torch.tensor([int(labeled.texts[e.document][0, e.position]) for e in labeled.examples])
     stages: dict[str, list[Tensor]] = {}
     for number, ids in enumerate(labeled.texts):
-        with record(source.model) as trace:
-            source.model(ids)
+        trace = trace_ids(source.model, ids)
         places = [example.position for example in labeled.examples if example.document == number]
         for name, x in streams(trace):
             stages.setdefault(name, []).append(x[0, places])
-    with torch.enable_grad():
-        found = [probe(name, torch.cat(x), labels, tokens, documents, seed) for name, x in stages.items()]
+    found = [probe(name, torch.cat(x), labels, tokens, documents, seed) for name, x in stages.items()]
     rows = [
         (x.layer, f"{x.accuracy:.3f} ± {x.error:.3f}", f"{x.majority:.3f}", f"{x.control:.3f}", f"{x.selectivity:+.3f}")
         for x in found

@@ -49,7 +49,7 @@ def read_labels(path: Path, source: Checkpoint) -> Labeled:
             raise UserError(f"{path}, line {number}: it must be {FORM}") from error
         try:
             ids = encode_text(source, item["text"])
-            places = [(last_token(item["text"], end, start, ids, source), label) for start, end, label in spans]
+            places = [(last_token(item["text"], start, end, ids, source), label) for start, end, label in spans]
         except UserError as error:
             raise UserError(f"{path}, line {number}: {error}") from error
         examples += [Example(len(texts), place, label) for place, label in places]
@@ -71,7 +71,7 @@ def read_spans(item: Any) -> list[tuple[int, int, str]]:
     return spans
 
 
-def last_token(text: str, end: int, start: int, ids: Tensor, source: Checkpoint) -> int:
+def last_token(text: str, start: int, end: int, ids: Tensor, source: Checkpoint) -> int:
     """Return the position of the token that ends a span of characters. Raises UserError for a span outside the text."""
     if not 0 <= start < end <= len(text):
         raise UserError(f"the span [{start}, {end}] is not in the text, which has {len(text)} characters")

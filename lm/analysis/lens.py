@@ -17,7 +17,7 @@ from lm.analysis.trace import Trace
 class Reading:
     """The prediction after one layer, at every position of a text; tensors (T,)."""
 
-    name: str  # embed, L0, L1, ...: the stream behind the embeddings or behind that block
+    name: str  # embed, L0, L1, ...: the stream after the embeddings or after that block
     top: Tensor  # the most probable token
     top_prob: Tensor
     next_prob: Tensor  # probability of the token that really follows; nan at the last position
@@ -26,9 +26,9 @@ class Reading:
 
 
 def streams(trace: Trace) -> list[tuple[str, Tensor]]:
-    """Return the residual stream (B, T, C) behind the embeddings and behind every block, with names."""
-    behind = [(f"L{i}", layer.resid_post) for i, layer in enumerate(trace.layers)]
-    return [("embed", trace.layers[0].resid_pre), *behind]
+    """Return the residual stream (B, T, C) after the embeddings and after every block, with names."""
+    after = [(f"L{i}", layer.resid_post) for i, layer in enumerate(trace.layers)]
+    return [("embed", trace.layers[0].resid_pre), *after]
 
 
 @torch.no_grad()

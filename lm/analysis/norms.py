@@ -15,11 +15,11 @@ class LayerNorms:
     """Root mean squares per channel, means over all positions, of one block."""
 
     layer: int
-    resid_pre: float  # the stream in front of the block
+    resid_pre: float  # the stream before the block
     attn_out: float
     resid_mid: float  # the stream between attention and MLP
     mlp_out: float
-    resid_post: float  # the stream behind the block
+    resid_post: float  # the stream after the block
     attn_cosine: float  # mean cosine of what attention adds with the stream that it is added to
     mlp_cosine: float
 

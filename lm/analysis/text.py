@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lm.analysis.tokens import quote_token
+from lm.analysis.tokens import quote_token, token_names
 from lm.base.errors import UserError
-from lm.data.tokenizer import spellings
 from lm.run.checkpoint import Checkpoint
 
 
@@ -24,9 +23,7 @@ def encode_text(source: Checkpoint, text: str) -> Tensor:
 
 def token_labels(source: Checkpoint, ids: Tensor) -> list[str]:
     """Return a label for each id (T,): its text, with a space as ␣ and bytes that are no whole character as \\xNN."""
-    special = {i: name for name, i in source.tokenizer.special_tokens.items()}
-    known = spellings(source.tokenizer)
-    return [special.get(i) or (label(known[i]) if i in known else f"#{i}") for i in ids.tolist()]
+    return token_names(source.tokenizer, ids.tolist(), label)
 
 
 def label(spelling: bytes) -> str:

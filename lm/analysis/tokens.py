@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,14 +34,18 @@ class Pair:
     cosine: float
 
 
-def token_names(tokenizer: Tokenizer) -> list[str]:
-    """Return a readable name for each of the V tokens.
+def token_names(
+    tokenizer: Tokenizer, ids: Iterable[int] | None = None, write: Callable[[bytes], str] | None = None
+) -> list[str]:
+    """Return a readable name for each of the `ids`, by default for all V tokens.
 
-    Text is in quotes, bytes that are not valid UTF-8 are written as \\xNN, and special tokens have no quotes.
+    `write` gives the name of a token from its bytes, by default `quote_token`: text is in quotes, and bytes that are
+    not valid UTF-8 are written as \\xNN. Special tokens have their own name, and ids without a token their number.
     """
     special = {i: name for name, i in tokenizer.special_tokens.items()}
-    known = spellings(tokenizer)
-    return [special.get(i) or (quote_token(known[i]) if i in known else f"#{i}") for i in range(tokenizer.vocab_size)]
+    known, write = spellings(tokenizer), write or quote_token
+    chosen = range(tokenizer.vocab_size) if ids is None else ids
+    return [special.get(i) or (write(known[i]) if i in known else f"#{i}") for i in chosen]
 
 
 def quote_token(spelling: bytes) -> str:

@@ -24,16 +24,16 @@ from lm.model.block import Attention, Block
 class LayerTrace:
     """The values that one block computed."""
 
-    resid_pre: Tensor  # (B, T, C) the residual stream in front of the block
+    resid_pre: Tensor  # (B, T, C) the residual stream before the block
     q: Tensor  # (B, H, T, D) as attention uses it: rotated and normalized as configured
     k: Tensor  # (B, Hkv, T, D)
     v: Tensor  # (B, Hkv, T, D)
     mask: Tensor | None  # what attention may look at; None: everything before
-    z: Tensor  # (B, T, H, D) the weighted sums of values, the output of attention in front of its projection
+    z: Tensor  # (B, T, H, D) the weighted sums of values, the output of attention before its projection
     attn_out: Tensor  # (B, T, C)
     resid_mid: Tensor  # (B, T, C) the residual stream between attention and MLP
     mlp_out: Tensor  # (B, T, C)
-    resid_post: Tensor  # (B, T, C) the residual stream behind the block
+    resid_post: Tensor  # (B, T, C) the residual stream after the block
 
     @property
     def pattern(self) -> Tensor:
@@ -89,6 +89,14 @@ def record(model: GPT) -> Iterator[Trace]:
         for hook in hooks:
             hook.remove()
         model.train(training)
+
+
+@torch.no_grad()
+def trace_ids(model: GPT, ids: Tensor) -> Trace:
+    """Return the trace of tokens (B, T)."""
+    with record(model) as trace:
+        model(ids.to(model.wte.weight.device))
+    return trace
 
 
 def hook_block(block: Block, emit: Callable[[LayerTrace], None]) -> list[RemovableHandle]:

@@ -37,7 +37,7 @@ class Translator:
 def tune(
     model: GPT, windows: Tensor, seed: int = 0, progress: Callable[[str], None] = lambda name: None
 ) -> list[Translator]:
-    """Train a map for the stream behind the embeddings and behind every block, on windows of tokens (N, T).
+    """Train a map for the stream after the embeddings and after every block, on windows of tokens (N, T).
 
     The last quarter of the windows only measures. The map of the last layer is the identity. A map that is no better
     than the identity on the windows that it was trained on is the identity too.

@@ -63,6 +63,11 @@ def explain_full_disk(folder: Path, elsewhere: str, room: str = "free some space
         ) from error
 
 
+def expand_path(typed: str) -> Path:
+    """Return the path given as an argument, with `~` expanded, which shells do not do in `--out=~/x`."""
+    return Path(typed).expanduser()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, as UTF-8."""
     with atomic_replace(path) as temporary:

@@ -32,7 +32,7 @@ SHELL = """<!doctype html>
 def html_page(title: str, data: Any, css: str, js: str, before: str = "") -> str:
     """Return a page whose script finds `data` in the element `data` and draws into the element `page`.
 
-    nan and infinite numbers become null. `before` is HTML in front of the page.
+    nan and infinite numbers become null. `before` is HTML that comes before the page.
     """
     encoded = json.dumps(nan_to_none(data), separators=(",", ":"), allow_nan=False)
     for mark in "<>&":  # so that no text can close the script element that contains it

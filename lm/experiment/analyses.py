@@ -6,7 +6,6 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from lm.analysis.tensors import total_stats, weight_stats
 from lm.analysis.text import encode_text
 from lm.analysis.tokens import nearest_tokens, token_id
 from lm.base.errors import UserError
+from lm.base.files import expand_path
 from lm.data import user_text
 from lm.evaluate.score import score
 from lm.experiment.evaluation import EvaluationOptions, select_text
@@ -102,7 +102,9 @@ def ablate(args: Namespace) -> Report:
 
 def add_ablate(parser: ArgumentParser) -> None:
     parser.add_argument("--sites", default="heads,mlps", metavar="SITES", help="heads, mlps or both (default)")
-    parser.add_argument("--text", type=expand, metavar="FILE", help="a text file (default: the run's validation text)")
+    parser.add_argument(
+        "--text", type=expand_path, metavar="FILE", help="a text file (default: the run's validation text)"
+    )
     parser.add_argument("--windows", type=int, default=16, metavar="N", help="contexts of the text (default: 16)")
 
 
@@ -112,14 +114,15 @@ def probe(args: Namespace) -> Report:
 
 
 def add_probe(parser: ArgumentParser) -> None:
-    parser.add_argument("labels", type=expand, metavar="LABELS.jsonl", help=f"each line is {FORM}")
+    parser.add_argument("labels", type=expand_path, metavar="LABELS.jsonl", help=f"each line is {FORM}")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the division of the texts and of the "
                         "control task (default: 0)")  # fmt: skip
 
 
 def report_progress(name: str) -> None:
+    """Show the name of the current part in a terminal; the next text overwrites it."""
     if sys.stderr.isatty():
-        print(f"\r{name:<20}", end="", file=sys.stderr, flush=True)
+        print(f"{name:<20}\r", end="", file=sys.stderr, flush=True)
 
 
 def heads(args: Namespace) -> Report:
@@ -186,7 +189,7 @@ def diff(args: Namespace) -> Report:
 
 
 def add_diff(parser: ArgumentParser) -> None:
-    parser.add_argument("other", type=expand, metavar="OTHER", help="another run or checkpoint")
+    parser.add_argument("other", type=expand_path, metavar="OTHER", help="another run or checkpoint")
     parser.add_argument("--top", type=int, default=10, metavar="N", help="number of tokens whose embeddings differ "
                         "most (default: 10)")  # fmt: skip
 
@@ -214,7 +217,7 @@ def chunks(args: Namespace) -> Report:
 
 
 def add_chunks(parser: ArgumentParser) -> None:
-    parser.add_argument("file", type=expand, metavar="FILE", help="a UTF-8 text file, or - for standard input")
+    parser.add_argument("file", type=expand_path, metavar="FILE", help="a UTF-8 text file, or - for standard input")
     parser.add_argument("--size", type=int, metavar="N", help="tokens per passage (default: half the context)")
     parser.add_argument("--top", type=int, metavar="N", help="number of passages (default: 10; with --json, all)")
     order = parser.add_mutually_exclusive_group()
@@ -225,10 +228,6 @@ def add_chunks(parser: ArgumentParser) -> None:
 def require_at_least(name: str, value: int | None, minimum: int) -> None:
     if value is not None and value < minimum:
         raise UserError(f"--{name}={value} must be at least {minimum}")
-
-
-def expand(typed: str) -> Path:
-    return Path(typed).expanduser()
 
 
 # name: the function that makes the report, and the one that adds its arguments
