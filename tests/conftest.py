@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -113,7 +114,14 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
     return None
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by -m
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    cases = Counter[tuple[Path, str]]()
     for item in items:
+        if after := item.get_closest_marker("slow_after"):
+            function = item.path, item.originalname  # type: ignore[attr-defined]
+            cases[function] += 1
+            if cases[function] > after.args[0]:
+                item.add_marker(pytest.mark.slow)
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="torch finds no CUDA device here"))

@@ -92,6 +92,7 @@ JSON = {
 }  # fmt: skip
 
 
+@pytest.mark.slow_after(6)
 @pytest.mark.parametrize("pack", PACKS)
 @pytest.mark.parametrize("kind", JSON)
 def test_the_command_converts_json_that_is_not_json_lines(here, kind, pack):

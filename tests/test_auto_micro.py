@@ -47,6 +47,7 @@ def test_other_values_are_refused_with_the_allowed_ones(typed):
         config_of("data.micro_batch_size=0")
 
 
+@pytest.mark.slow
 def test_a_run_with_auto_equals_one_with_the_chosen_micro_batch(nano, monkeypatch):
     dropout = "model.dropout=0.2"  # its noise depends on the micro-batch
     explicit = nano("data.micro_batch_size=2", dropout, name="explicit")
@@ -129,6 +130,7 @@ def test_several_gpus_rely_on_the_estimate_without_a_trial(gpu):
     assert tried == []
 
 
+@pytest.mark.slow
 def test_a_full_gpu_is_an_error(gpu):
     tried = gpu(0)
     with pytest.raises(
@@ -138,6 +140,7 @@ def test_a_full_gpu_is_an_error(gpu):
     assert tried == [12, 6, 4, 3, 2, 1]
 
 
+@pytest.mark.slow_after(2)
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16_true"])
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_trial_runs_real_steps_and_restores_the_random_state(precision, optimizer):

@@ -41,6 +41,7 @@ def test_validation_and_loaded_checkpoints_use_the_average(nano):
         assert torch.equal(p, average(run)[name])
 
 
+@pytest.mark.slow_after(1)
 @pytest.mark.parametrize("overrides", [[], ["model.tie_embeddings=true", "precision=bf16", "optimizer=muon"]])
 def test_a_resumed_run_equals_an_uninterrupted_one(nano, overrides):
     straight = nano(*EMA, *overrides, "schedule=constant", name="straight")
@@ -50,6 +51,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(nano, overrides):
     assert val_losses(straight) == val_losses(halted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", [[], ["model.tie_embeddings=true"]])
 def test_insert_layer_keeps_the_average(nano, overrides):
     run = nano(*EMA, *overrides)

@@ -91,6 +91,7 @@ def test_fields_that_are_not_text_are_not_quoted(key):
         assert quote_text([f"{key}={value}"], Config, SCHEMAS) == [f"{key}={value}"]
 
 
+@pytest.mark.slow
 @given(st.lists(st.one_of(
     st.sampled_from([*LOOKS_LIKE_NUMBERS, "null", "a b", "'1,2'", '"x\'y"', "[a,1]", "abc"]), st.integers().map(str), st.floats(allow_nan=False).map(str),
 ), min_size=1, max_size=4))  # fmt: skip
@@ -151,6 +152,7 @@ def test_data_and_runs_can_be_in_the_home_directory(home, tmp_path, monkeypatch)
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
+@pytest.mark.slow
 def test_a_sweep_can_be_in_the_home_directory(home, tmp_path, monkeypatch):
     typed = ["-m", "seed=1,2", "trainer.max_steps=1", "hydra.sweep.dir=~/sweeps/a", "data.root=~/data"]
     monkeypatch.setattr(sys, "argv", ["train.py", *NANO, *typed])
@@ -159,6 +161,7 @@ def test_a_sweep_can_be_in_the_home_directory(home, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
+@pytest.mark.slow
 def test_runs_and_checkpoints_are_found_in_the_home_directory(home, nano):
     run = nano(name="home/run")
     assert load("~/run").step == load(Path("~/run/checkpoints/last.ckpt")).step == 12

@@ -428,6 +428,7 @@ def test_long_curves_are_thinned_to_logged_points_at_the_same_steps_for_all_seed
     assert first["val"]["val/loss"][first["val"]["step"].index(777)] == 2
 
 
+@pytest.mark.slow
 def test_a_page_of_200_runs_stays_small(tmp_path):
     figures = "2.123456789,2.0123456789,2.9876543210123,0.00123456789,40123.456789,12.3456789"
     (run,) = reading.find_runs(

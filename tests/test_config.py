@@ -57,6 +57,7 @@ def test_the_groups_are_the_documented_ones():
     )
 
 
+@pytest.mark.slow_after(6)
 @pytest.mark.parametrize(("group", "option"), slow_except([o for o in OPTIONS if "/" not in o[1]], OPTIONS))
 def test_every_yaml_composes(group, option):
     override = f"{group}={option}"
@@ -144,6 +145,7 @@ MESSAGES = {
 }
 
 
+@pytest.mark.slow_after(8)
 @pytest.mark.parametrize("typed", MESSAGES)
 def test_a_mistake_gets_one_message_and_leaves_no_files(monkeypatch, capsys, tmp_path, typed):
     status, err = cli(monkeypatch, capsys, tmp_path, typed, "device=cpu" if "device" not in typed else "seed=1")
@@ -224,6 +226,7 @@ def test_ctrl_c_before_training_leaves_no_files(monkeypatch, capsys, tmp_path):
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
+@pytest.mark.slow_after(1)
 @pytest.mark.parametrize(
     ("content", "message"),
     [(None, "no such file"), (b"", "is empty"), (b"a\xff", "is not UTF-8: byte 0xff at offset 1"), (b"hello\n" * 9, "windows of model.block_size=128")],

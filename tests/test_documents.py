@@ -72,6 +72,7 @@ def run(tmp_path, name, *overrides):
     return tmp_path / name
 
 
+@pytest.mark.slow
 def test_a_run_can_respect_documents(tmp_path, stories):
     corpus = ["corpus=jsonl", f"corpus.path={stories}"]
     plain = run(tmp_path, "plain", *corpus)
@@ -83,6 +84,7 @@ def test_a_run_can_respect_documents(tmp_path, stories):
     assert [t["content"] for t in tokenizer["added_tokens"]] == ["<|endoftext|>"]
 
 
+@pytest.mark.slow
 def test_respect_documents_changes_nothing_for_a_single_document(tmp_path, caplog):
     words = ["corpus=words", "corpus.lines=300"]
     with caplog.at_level("INFO", "lm"):
@@ -120,6 +122,7 @@ def texts(tmp_path, **sizes):
     return ["corpus=text", f"corpus.path={tmp_path}/texts"]
 
 
+@pytest.mark.slow
 def test_the_shares_of_the_splits_are_reported_at_every_start(tmp_path, caplog):
     for args in (["trainer.max_steps=4"], ["trainer.max_steps=8"]):
         caplog.clear()
@@ -132,6 +135,7 @@ def test_the_shares_of_the_splits_are_reported_at_every_start(tmp_path, caplog):
         assert train + val == 420 * 23 + 3 and abs(100 * val / (train + val) - share) < 0.06 and abs(share - 10) < 0.5
 
 
+@pytest.mark.slow
 def test_a_run_of_a_version_that_kept_documents_whole_resumes_with_that_setting(tmp_path):
     corpus = texts(tmp_path, a=20, b=60)
     whole = run(tmp_path, "run", *corpus, "trainer.max_steps=8", "corpus.whole_documents=true")

@@ -353,6 +353,7 @@ def test_a_run_has_the_same_loss_as_in_its_validation(nano, evaluate_json):
     assert evaluate_json(run, "--stride", 4)["tokens"] == found["tokens"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("respect", [True, False])
 def test_documents_are_handled_as_in_training(own, evaluate_json, respect):
     settings = ("corpus.separator=---", "corpus.val_fraction=0.3", "tokenizer=byte", "trainer.val_batches=null")

@@ -35,6 +35,7 @@ LOGIT = st.floats(-20, 20, width=32) | st.floats(width=32, allow_nan=False) | st
 UNIFORM = st.floats(0, 1, exclude_max=True) | st.just(1 - 2**-53)
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(
     values=st.fixed_dictionaries(SETTINGS),
@@ -109,6 +110,7 @@ REQUESTS = {
 MODELS = {dtype: small().to(dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)}
 
 
+@pytest.mark.slow
 @settings(max_examples=250)
 @given(
     values=st.fixed_dictionaries({key: wild | NUMBERS if key != "top_k" else wild for key, wild in SETTINGS.items()}),

@@ -29,6 +29,7 @@ def constant_lr_losses(*overrides, tmp_path):
     return list(train_losses(config_of(*NANO, *CONSTANT, f"data.root={tmp_path}/data", *overrides), [0.01] * 8))
 
 
+@pytest.mark.slow_after(1)
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -52,6 +53,7 @@ def test_it_respects_documents_as_train_py_does(nano, tmp_path, monkeypatch):
     assert respected != constant_lr_losses(*documents, tmp_path=tmp_path)
 
 
+@pytest.mark.slow
 def test_it_starts_from_the_weights_of_init_from(nano, tmp_path):
     first = nano()
     started = (f"init_from={first}", "seed=7")
@@ -148,6 +150,7 @@ def script(monkeypatch, capsys, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_the_same_command_prints_the_same_figures_and_leaves_no_files(script, tmp_path):
     status, out = script(*SHORT, "--json")
     assert status == 0 and script(*SHORT, "--json") == (0, out)
@@ -162,6 +165,7 @@ def test_the_same_command_prints_the_same_figures_and_leaves_no_files(script, tm
     assert f"suggestion: optimizer.lr={found['suggestion']:.2g}, a t" in report and "optimizer.lr is 0.01 now" in report
 
 
+@pytest.mark.slow
 def test_the_plot_and_the_tensorboard_logs_are_written(script, tmp_path):
     pytest.importorskip("matplotlib")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -176,6 +180,7 @@ def test_the_plot_and_the_tensorboard_logs_are_written(script, tmp_path):
     assert "already contains curves" in script(*SHORT, "--logdir", tmp_path / "logs")[0]
 
 
+@pytest.mark.slow_after(3)
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -202,6 +207,7 @@ def test_a_plot_without_matplotlib_is_refused_before_the_test(script, monkeypatc
     )
 
 
+@pytest.mark.slow
 def test_flags_may_come_between_overrides(script):
     assert script("model.n_layer=1", *SHORT, "optimizer=sgd", "--json")[0] == 0
 

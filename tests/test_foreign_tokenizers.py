@@ -147,6 +147,7 @@ def ids_of_file(content, text):
     return hf.encode(text, add_special_tokens=False).ids
 
 
+@pytest.mark.slow_after(4)
 @pytest.mark.parametrize("name", KINDS)
 @settings(max_examples=60)
 @given(documents=st.lists(MIXED.map("".join), min_size=1, max_size=3), batch_chars=st.sampled_from([1, 20, 1 << 20]))

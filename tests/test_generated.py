@@ -198,6 +198,7 @@ def test_a_text_is_one_stream():
 # up to that of the window. It follows the grammar: after enough text, a line has the probability given by the grammar.
 
 
+@pytest.mark.slow_after(2)
 @every_corpus
 def test_the_probabilities_of_all_continuations_add_up(name):
     log_prob, alphabet = CORPORA[name].log_prob, ALPHABETS[name]
@@ -242,6 +243,7 @@ def test_the_frequency_of_windows_agrees_with_log_prob(name):
     assert tested > 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sequence", "sequence2"])
 def test_the_probability_of_sequences_is_the_share_of_matching_phases(name):
     period = text(name)[: 120 if name == "sequence" else 36960]
@@ -431,6 +433,7 @@ RATES = {
 }
 
 
+@pytest.mark.slow_after(2)
 @every_corpus
 def test_the_entropy_agrees_with_theory(name):
     log_prob, long = CORPORA[name].log_prob, 4096 if name in RANDOM else 1024
@@ -440,6 +443,7 @@ def test_the_entropy_agrees_with_theory(name):
     assert abs(np.mean(losses) - RATES[name]) < 5 * error + 1e-9
 
 
+@pytest.mark.slow_after(2)
 @pytest.mark.parametrize(
     ("name", "T", "floor"),
     [

@@ -16,6 +16,7 @@ from lm.run.grow import grow
 SHAPES = [[], ["model.tie_embeddings=true", "model.position=learned", "model.bias=true", "model.mlp=gelu"]]
 
 
+@pytest.mark.slow_after(1)
 @pytest.mark.parametrize("at", slow_except([1], [0, 1, 2]))
 @pytest.mark.parametrize("shape", SHAPES, ids=["tiny", "gpt2"])
 @pytest.mark.parametrize("name", ["adamw", "muon"])

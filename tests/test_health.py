@@ -237,6 +237,7 @@ def test_few_tokens_per_parameter_give_a_note(advice):
     )
 
 
+@pytest.mark.slow
 def test_many_passes_and_a_small_validation_text_give_warnings(advice):
     many, validation = advice("corpus.lines=100")
     assert "passes over" in many and "memorize such a text; try model.dropout=0.1" in many
@@ -244,6 +245,7 @@ def test_many_passes_and_a_small_validation_text_give_warnings(advice):
     assert not any("passes" in line for line in advice("corpus.lines=100", "model.dropout=0.1", name="dropout"))
 
 
+@pytest.mark.slow
 def test_only_the_part_of_the_validation_text_that_is_used_counts(advice):
     (line,) = advice("trainer.val_batches=1")  # of 32 windows of 16
     assert "a validation uses only 512 tokens" in line
@@ -263,6 +265,7 @@ def test_a_bad_initialization_gives_a_warning_at_the_first_step(advice, monkeypa
     assert "at step 1 is far above ln 15 = 2.71" in first[0]
 
 
+@pytest.mark.slow
 def test_a_learning_rate_too_low_or_too_high_gives_a_warning(advice):
     long = ("data.batch_size=8", "data.micro_batch_size=8", "trainer.max_steps=201", "trainer.val_every=201")
     (low,) = advice("optimizer.lr=1e-9", *long, name="low")
@@ -271,6 +274,7 @@ def test_a_learning_rate_too_low_or_too_high_gives_a_warning(advice):
     assert any("try optimizer.lr=3 (now 30)" in line for line in high)
 
 
+@pytest.mark.slow
 def test_frozen_weights_give_a_warning(advice, monkeypatch):
     original = LanguageModule.training_step
     monkeypatch.setattr(LanguageModule, "training_step", lambda *args: original(*args) * 0)
@@ -278,6 +282,7 @@ def test_frozen_weights_give_a_warning(advice, monkeypatch):
     assert "train/grad_norm 0 at step 1: the model learns nothing" in line
 
 
+@pytest.mark.slow
 def test_an_exploding_gradient_in_a_run_gives_a_warning(advice, monkeypatch):
     original = LanguageModule.training_step
 
@@ -289,6 +294,7 @@ def test_an_exploding_gradient_in_a_run_gives_a_warning(advice, monkeypatch):
     assert "at step 31, " in line and "times its median: try a lower optimizer.lr (now 0.01)" in line
 
 
+@pytest.mark.slow
 def test_a_memorized_text_gives_a_warning(advice):
     lines = advice(
         "corpus.lines=60",
@@ -301,6 +307,7 @@ def test_a_memorized_text_gives_a_warning(advice):
     assert any("while train/loss falls: the model memorizes the text; try model.dropout=0.1" in x for x in lines)
 
 
+@pytest.mark.slow
 def test_runs_from_a_checkpoint_skip_the_checks_of_the_first_steps(advice, nano):
     parent = nano("trainer.max_steps=4", name="parent")
     calm = ("optimizer.lr=1e-9", "data.batch_size=8", "data.micro_batch_size=8", "trainer.val_every=300")
@@ -308,6 +315,7 @@ def test_runs_from_a_checkpoint_skip_the_checks_of_the_first_steps(advice, nano)
     assert advice(f"init_from={parent}", *calm, "trainer.max_steps=210", name="child") == []
 
 
+@pytest.mark.slow
 def test_advice_can_be_disabled_and_does_not_change_the_run(advice, tmp_path):
     settings = ("corpus.lines=100", "model.dropout=0.1")
     assert advice(*settings, name="with") and not advice(*settings, "callbacks.health.enabled=false", name="without")

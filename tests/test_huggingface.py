@@ -37,6 +37,7 @@ MODELS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow_after(4)
 @pytest.mark.parametrize("fields", MODELS, ids=str)
 def test_an_export_has_the_same_logits_in_transformers_and_after_an_import(fields, tmp_path):
     model = build_noisy_model(**fields)

@@ -117,6 +117,7 @@ ALONE = [
 ]
 
 
+@pytest.mark.slow_after(32)
 @pytest.mark.parametrize(("base", "field", "value"), ALONE)
 def test_one_changed_field_is_exported_exactly_or_refused_by_name(base, field, value):
     choices = BASES[base] | {field: value}
@@ -158,6 +159,7 @@ def combinations(examples: int, most: int):
     return lambda test: quick(given(choices(most))(test))
 
 
+@pytest.mark.slow
 @combinations(40, most=6)
 def test_several_changed_fields_are_exported_exactly_or_refused_by_name(choices):
     is_exact_or_refused(choices)

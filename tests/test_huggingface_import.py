@@ -173,6 +173,7 @@ def test_many_edited_models_are_read_exactly_or_refused_by_name(model):
     is_exact_or_refused(*model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BUILT)
 def test_every_single_edit_is_read_exactly_or_refused_by_name(kind):
     arguments = {key: values[0] for key, values in BUILT[kind].items()}

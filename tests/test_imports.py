@@ -173,6 +173,7 @@ def test_init_files_hold_no_logic(path):
             assert not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.If), f"{path}:{node.lineno}"
 
 
+@pytest.mark.slow
 def test_composing_a_config_does_not_import_lightning():
     """Hydra imports the config classes at every press of the tab key, and Lightning takes seconds to import."""
     code = "import sys, lm.config, lm.experiment.summary; lm.config.register(); "

@@ -167,6 +167,7 @@ GOOD = """\ufeff{"text": "One é"}\n\n  \n{"id": NaN, "text": "Two \\u00e9 \\ud8
 {"text": ""}\n{"text": "%s"}""" % ("3" * 5_000_000)
 
 
+@pytest.mark.slow_after(1)
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
 def test_each_line_of_json_is_a_document(tmp_path, suffix):
     pack = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}[suffix]
@@ -443,6 +444,7 @@ def outcome(config: CorpusConfig, root: Path) -> str:
         return re.sub(r"t[\w.]*", "", str(error).partition("\n")[0], flags=re.IGNORECASE)
 
 
+@pytest.mark.slow_after(6)
 @pytest.mark.parametrize("content", CONTENT)
 @pytest.mark.parametrize("kind", slow_except([TextConfig], [TextConfig, JSONLConfig, CodeConfig]))
 def test_the_result_for_a_file_does_not_depend_on_the_cache(tmp_path, monkeypatch, kind, content):

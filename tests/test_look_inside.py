@@ -152,6 +152,7 @@ def test_labels_that_do_not_fit_name_their_line(run, tmp_path, line, message):
     assert done.returncode == 1 and done.stderr.startswith(f"error: {path}, line 2: {message}")
 
 
+@pytest.mark.slow
 def test_every_analysis_writes_a_page_and_a_picture_that_need_no_network(run, tmp_path):
     for args in (("attention", "ba\nke"), ("lens", "ba\nke"), ("attribute", "ba\nk", "e"), ("heads",), ("norms",),
                  ("heads", "--checkpoints"), ("patch", "ba\nke", "ba\nko", "--answer", "a")):  # fmt: skip

@@ -38,6 +38,7 @@ def load_step(run, step):
     return torch.load(run / "checkpoints" / f"step_{step:06d}.ckpt", weights_only=True)
 
 
+@pytest.mark.slow_after(2)
 @pytest.mark.parametrize("optimizer", slow_except(["adamw", "adamw_8bit", "muon"], OPTIMIZERS))
 @pytest.mark.parametrize("step", [1, 6])  # before the optimizer has a state, and after
 @pytest.mark.parametrize("micro", slow_except([1], [0, 1]))
@@ -110,6 +111,7 @@ def test_at_most_max_skipped_steps_in_a_row_are_skipped(nano, tmp_path, monkeypa
     assert data["global_step"] == 5 and all(map(torch.Tensor.all, map(torch.isfinite, data["state_dict"].values())))
 
 
+@pytest.mark.slow_after(1)
 @pytest.mark.parametrize("halt", [4, 5, 8])  # within a row of skipped steps, at its end, and after it
 def test_a_resumed_run_keeps_the_counts(nano, monkeypatch, halt):
     corrupt_loss(monkeypatch, 2, 4, 5)
@@ -136,6 +138,7 @@ def test_skipped_steps_in_a_row_are_counted_across_a_restart(nano, monkeypatch):
         nano(*settings)
 
 
+@pytest.mark.slow
 def test_on_nonfinite_may_change_when_a_run_is_resumed(nano, monkeypatch):
     """A run that stopped at a bad batch can be resumed with on_nonfinite=skip, and then with stop again."""
     corrupt_loss(monkeypatch, 6, 8)

@@ -46,6 +46,7 @@ def trained(tmp_path_factory):
     return folder, config_of(*overrides)
 
 
+@pytest.mark.slow_after(6)
 @pytest.mark.parametrize(("cls", "name"), METHODS, ids=lambda x: x if isinstance(x, str) else x.__name__)
 def test_a_failing_observer_is_reported_once_and_training_continues(trained, monkeypatch, caplog, tmp_path, cls, name):
     calls = []

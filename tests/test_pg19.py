@@ -356,6 +356,7 @@ def test_real_books_are_read_unchanged(bucket, shared, tmp_path):
     assert flat.val.read().count("\n") < 0.7 * text.val.read().count("\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pg19", "pg19_small"])
 def test_training_on_real_books_from_their_real_path(name, bucket, shared, tmp_path):
     """Uses two books for training and one for validation. These splits are not the official ones."""

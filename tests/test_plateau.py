@@ -66,6 +66,7 @@ def test_the_factor_is_lowered_after_patience_steps_without_improvement(losses, 
     assert factors_after(losses, **fields) == pytest.approx(factors)
 
 
+@pytest.mark.slow
 def test_the_logged_learning_rate_is_the_lowered_one_and_the_default_is_off(nano):
     assert [float(row["lr"]) for row in read_metrics(nano(*NEVER_BETTER, "schedule.warmup_steps=0"))] == pytest.approx(
         RATES
@@ -75,6 +76,7 @@ def test_the_logged_learning_rate_is_the_lowered_one_and_the_default_is_off(nano
     assert not [key for key in torch.load(plain / "checkpoints" / "last.ckpt")["callbacks"] if "Plateau" in key]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "step", slow_except([8], [8, 9, 15, 16])
 )  # right after a lowering validation, and between validations
@@ -96,6 +98,7 @@ def test_an_interrupted_run_resumes_exactly(nano, monkeypatch, step):
     assert [float(row["lr"]) for row in read_metrics(halted)][2:] == pytest.approx(RATES[2:])
 
 
+@pytest.mark.slow
 def test_an_extended_run_equals_one_that_was_as_long_from_the_start(nano):
     """The validation at the old end, six steps after the first, is not at a multiple of val_every and does not count."""
     settings = (*NEVER_BETTER, "schedule.plateau.patience=6")
@@ -105,6 +108,7 @@ def test_an_extended_run_equals_one_that_was_as_long_from_the_start(nano):
     assert equal(weights(straight), weights(longer))
 
 
+@pytest.mark.slow
 def test_plateau_is_part_of_the_config_and_older_runs_resume(nano):
     run = nano("trainer.max_steps=4")
     config = yaml.safe_load((run / "config.yaml").read_text())

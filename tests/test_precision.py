@@ -17,6 +17,7 @@ def test_bf16_true_trains_with_weights_and_state_in_bf16(nano):
     assert checkpoint.load(run).model.wte.weight.dtype == torch.float32  # converted to fp32 when it is loaded
 
 
+@pytest.mark.slow
 def test_a_bf16_true_run_resumes_exactly(nano):
     straight = nano("precision=bf16_true", "schedule=constant", name="straight")
     stopped = nano("precision=bf16_true", "schedule=constant", "trainer.max_steps=8", name="stopped")

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 
+import preloaded
 import pytest
 from helpers import NANO, ROOT
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -71,12 +72,16 @@ PLAIN = [typed for typed in NANO if not typed.startswith("corpus")]
 
 
 def run(cwd, line, status=0):
-    """Execute a line in a shell and return its output."""
+    """Execute the words that a shell reads in a line, and return the output."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("COV")} | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    done = subprocess.run(["bash", "-c", line], cwd=cwd, env=env, capture_output=True, text=True, encoding="utf-8",
-                          timeout=300)  # fmt: skip
+    done = preloaded.run(shell_words(line), cwd=cwd, env=env)
     assert done.returncode == status, f"{line}\n{done.stdout}{done.stderr}"
     return done.stdout + done.stderr
+
+
+def shell_words(line):
+    printed = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True).stdout
+    return printed.decode("utf-8", "surrogateescape").split("\0")[:-1]
 
 
 def printed_commands(text):
@@ -180,7 +185,7 @@ def test_the_commands_of_scripts_can_be_pasted(folder):
 
 def interrupted(folder, words, at):
     """Start a command, send SIGTERM when its output matches the pattern `at`, and return the output."""
-    process = subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, text=True, encoding="utf-8")
+    process = preloaded.Preloaded(words, cwd=folder, stdout=subprocess.PIPE, text=True, encoding="utf-8")
     output = ""
     while not re.search(at, output):
         output += (following := process.stdout.readline())
@@ -196,7 +201,7 @@ def interrupted(folder, words, at):
 def test_an_interrupted_run_prints_the_command_that_resumes_it(folder, sweep):
     """The default name is the date and time, so the same command without a name would start another run."""
     typed = start("corpus.path='my text (1).txt'", "trainer.max_steps=100000", *(["-m", "seed=1,2"] if sweep else []))
-    (line,) = printed_commands(interrupted(folder, shlex.split(typed), "step 8/"))
-    assert "continuing after step" in interrupted(folder, shlex.split(line), r"step \d+/")
+    (line,) = printed_commands(interrupted(folder, shell_words(typed), "step 8/"))
+    assert "continuing after step" in interrupted(folder, shell_words(line), r"step \d+/")
     (record,) = (folder / "outputs").rglob("run.json")
     assert len(json.loads(record.read_text())["sessions"]) == 2

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import NANO, ROOT, equal, weights
+from preloaded import Preloaded, run
 
 pytestmark = pytest.mark.slow
 ENV = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -22,7 +23,7 @@ ENV = os.environ | {"OMP_NUM_THREADS": "1"}
 
 def start(cwd, *args):
     command = [sys.executable, str(ROOT / "train.py"), *NANO, *args]
-    return subprocess.Popen(command, cwd=cwd, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return Preloaded(command, cwd=cwd, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def finish(process):
@@ -168,9 +169,7 @@ def test_two_devices_give_the_metrics_of_one(tmp_path):
 
 
 def run_hydra(cwd, *args):
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *args], cwd=cwd, env=ENV, capture_output=True, text=True
-    )
+    done = run([sys.executable, ROOT / "train.py", *args], cwd=cwd, env=ENV)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -187,8 +186,7 @@ def test_hydras_own_flags_work_and_write_no_files(tmp_path):
 def test_tab_completion_knows_options_and_keys(tmp_path):
     for line, expected in {"train.py model=m": "model=medium", "train.py optimizer.l": "optimizer.lr="}.items():
         env = ENV | {"COMP_LINE": line, "COMP_POINT": str(len(line))}
-        command = [sys.executable, str(ROOT / "train.py"), "-sc", "query=bash"]
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+        done = run([sys.executable, ROOT / "train.py", "-sc", "query=bash"], cwd=tmp_path, env=env)
         assert expected in done.stdout.split()
 
 

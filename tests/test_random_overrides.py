@@ -97,14 +97,8 @@ def check(overrides):
         return False
 
 
-@settings(max_examples=8, suppress_health_check=list(HealthCheck))
-@given(st.lists(typed, min_size=1, max_size=4))
-def test_random_overrides_train_or_are_refused(overrides):
-    check(overrides)
-
-
 @pytest.mark.slow
-@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(st.lists(typed, min_size=1, max_size=5))
-def test_more_random_overrides_train_or_are_refused(overrides):
+def test_random_overrides_train_or_are_refused(overrides):
     check(overrides)

@@ -240,6 +240,7 @@ def test_the_error_names_an_unreadable_file(tmp_path, name):
         [read(tmp_path / name, member) for member in packing.members(tmp_path / name)]
 
 
+@pytest.mark.slow_after(1)
 @pytest.mark.parametrize("name", PACKS)
 def test_a_decompression_bomb_is_refused_while_it_is_read(tmp_path, monkeypatch, name):
     monkeypatch.setattr(packing, "RATIO", 10)

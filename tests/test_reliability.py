@@ -12,6 +12,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import preloaded
 import pytest
 import torch
 from helpers import NANO, ROOT, config_of, equal, run_script, slow_except, weights
@@ -64,6 +65,7 @@ def test_a_flipped_bit_that_torch_would_load_is_detected(nano):
         verify(path)
 
 
+@pytest.mark.slow_after(1)
 @pytest.mark.parametrize("how", ["flipped", "cut", "empty", "gone"])
 def test_a_run_with_a_corrupted_last_checkpoint_resumes_from_the_one_before(nano, caplog, how):
     straight = nano(name="straight")
@@ -274,6 +276,7 @@ def test_signals_are_sent_only_to_running_processes_of_this_machine(tmp_path, mo
 # ---- full disks
 
 
+@pytest.mark.slow_after(1)
 @pytest.mark.parametrize("background", ["true", "false"])
 def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint_valid(nano, monkeypatch, background):
     straight = nano(name="straight")
@@ -376,6 +379,7 @@ def test_saving_by_the_clock_changes_only_the_checkpoints(nano, monkeypatch):
 # ---- forks and changed settings
 
 
+@pytest.mark.slow
 def test_a_fork_with_another_schedule_equals_a_run_with_that_schedule(nano):
     """A run that is constant until step 8 and then forked with wsd equals wsd, whose decay starts at step 8."""
     wsd = ("schedule=wsd", f"schedule.decay_fraction={1 / 3}", "model.dropout=0.1")
@@ -392,6 +396,7 @@ def test_a_fork_with_another_schedule_equals_a_run_with_that_schedule(nano):
     assert equal(weights(again), weights(straight))
 
 
+@pytest.mark.slow
 def test_an_interrupted_fork_resumes_without_its_origin(nano, monkeypatch):
     trunk = nano("schedule=constant", name="trunk")
     fork = trunk / "checkpoints" / "step_000008.ckpt"
@@ -423,6 +428,7 @@ def test_a_fork_with_another_model_or_seed_is_refused(nano):
     assert not (trunk.parent / "branch" / "config.yaml").exists()
 
 
+@pytest.mark.slow
 def test_the_effect_of_a_longer_horizon_on_the_schedule_is_logged(nano, caplog):
     nano("schedule=cosine")
     nano("schedule=cosine", "trainer.max_steps=24")
@@ -443,6 +449,7 @@ def test_the_effect_of_changed_keys_is_logged(nano, caplog):
     )
 
 
+@pytest.mark.slow_after(1)
 @pytest.mark.parametrize("optimizer", slow_except(["adamw", "muon"], ["adamw", "muon", "lion", "adamw_8bit"]))
 def test_init_optimizer_keep_loads_the_optimizer_state(nano, optimizer):
     parent = nano(f"optimizer={optimizer}")
@@ -523,15 +530,14 @@ def test_deterministic_algorithms_are_enabled_only_during_the_run(nano):
 def test_reproduce_prints_the_command_and_reports_differences(tmp_path):
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, ROOT / "train.py", *NANO, f"data.root={tmp_path}/data", "model.dropout=0.1"]
-    subprocess.run([*command, "name=first"], cwd=tmp_path, env=env, check=True, capture_output=True)
+    assert preloaded.run([*command, "name=first"], cwd=tmp_path, env=env).returncode == 0
     run = tmp_path / "outputs" / "first"
     status, out, err = script("reproduce.py", run, "--name", "second")
     assert (status, err) == (0, ""), out
     interpreter, program, *typed = shlex.split(out.splitlines()[0])
     assert interpreter.endswith("python") and program == "train.py"
     assert set(typed) == {*NANO, f"data.root={tmp_path}/data", "model.dropout=0.1", "name=second"}
-    again = [sys.executable, ROOT / "train.py", *typed]
-    subprocess.run(again, cwd=tmp_path, env=env, check=True, capture_output=True)
+    assert preloaded.run([sys.executable, ROOT / "train.py", *typed], cwd=tmp_path, env=env).returncode == 0
     assert equal(weights(run), weights(run.with_name("second")))
     record = json.loads((run / "run.json").read_text())
     record["versions"]["torch"], record["text"] = "2.0.0", "another"
@@ -551,11 +557,9 @@ def test_a_running_run_is_paused_saved_resumed_and_stopped_from_another_terminal
     typed = [*NANO, "trainer.max_steps=100000", "trainer.val_every=100000", "trainer.save_every=100000", "name=live"]
     command = [sys.executable, ROOT / "train.py", *typed]
     run = tmp_path / "outputs" / "live"
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    process = preloaded.Preloaded(command, cwd=tmp_path, env=env)
     while not (run / "metrics.csv").exists() or len((run / "metrics.csv").read_text().splitlines()) < 20:
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None
         time.sleep(0.05)
 
     def control(action):
@@ -565,7 +569,7 @@ def test_a_running_run_is_paused_saved_resumed_and_stopped_from_another_terminal
 
     found = control("status")
     assert found["status"] == "running" and found["process"] == process.pid and found["horizon"] == 100000
-    second = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    second = preloaded.run(command, cwd=tmp_path, env=env)
     assert (
         second.returncode == 1
         and second.stderr.startswith("error: ")
@@ -606,7 +610,7 @@ def test_a_real_full_disk_ends_the_run_cleanly(tmp_path):
         done.stderr.startswith("error: not enough disk space in ")
         and "free some space and run the same command again" in done.stderr
     )
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    done = preloaded.run(command, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
 
 

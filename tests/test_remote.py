@@ -130,6 +130,7 @@ def serve(web, shared, name):
         web.files[path] = source if isinstance(source, bytes) else source.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", slow_except(["tinyshakespeare", "enwik8"], REAL))
 def test_training_on_a_corpus_downloaded_from_its_real_path(name, web, shared, tmp_path, monkeypatch):
     serve(web, shared, name)
@@ -155,6 +156,7 @@ def loaded(web, shared, tmp_path, name):
     return config.corpus.load(Downloads(tmp_path / "data", mirror=web.address))
 
 
+@pytest.mark.slow_after(1)
 @pytest.mark.parametrize(("name", "folder"), [("wikitext2", "wikitext-2"), ("wikitext2_raw", "wikitext-2-raw")])
 def test_official_splits_are_kept(name, folder, web, shared, tmp_path):
     text = loaded(web, shared, tmp_path, name)
@@ -164,6 +166,7 @@ def test_official_splits_are_kept(name, folder, web, shared, tmp_path):
     assert not text.documents
 
 
+@pytest.mark.slow
 def test_tinystories_are_documents_and_none_is_cut(web, shared, tmp_path):
     text = loaded(web, shared, tmp_path, "tinystories")
     stories = (shared / "tinystories/TinyStories-train.first2MiB.txt").read_text().split("<|endoftext|>\n")

@@ -134,6 +134,7 @@ SLOPES = {
 }
 
 
+@pytest.mark.slow_after(2)
 @pytest.mark.parametrize("kind", SLOPES)
 @given(warmup=st.integers(0, 50), horizon=st.integers(60, 2000))
 def test_there_are_no_jumps(kind, warmup, horizon):
@@ -223,6 +224,7 @@ def test_warmup_and_decay_fractions_may_add_up_to_one():
     assert [schedule.factor(step, 100) for step in (69, 70, 85, 100)] == pytest.approx([70 / 71, 1, 0.5, 0])
 
 
+@pytest.mark.slow
 def test_every_schedule_composes_and_has_the_expected_defaults():
     """The defaults describe runs of versions without these keys."""
     plateau = {"enabled": False, "factor": 0.5, "patience": 500, "cooldown": 0, "min_factor": 0.01, "min_delta": 0.0}
@@ -261,6 +263,7 @@ def test_json_has_the_factor_of_every_step(script):
     assert answer["wsd"] == pytest.approx([1 / 3, 2 / 3, 1, 1, 1, 1, 1, 1, 1, 0.5, 0])
 
 
+@pytest.mark.slow
 def test_compared_schedules_are_named_and_keys_apply_to_schedules_that_have_them(script):
     run = ("trainer.max_steps=100000", "--points", "11", "--json")
     answer = json.loads(script("schedule=cosine,wsd", "schedule.decay_fraction=0.5,1", *run)[1])
@@ -291,6 +294,7 @@ def test_the_chart_shows_the_last_value_of_each_schedule(script):
     ]
 
 
+@pytest.mark.slow
 def test_a_picture_is_saved_and_requires_matplotlib(tmp_path, script, monkeypatch):
     pytest.importorskip("matplotlib")
     status, out = script("schedule=step,linear", "--json", "--out", tmp_path / "a.png")
@@ -302,6 +306,7 @@ def test_a_picture_is_saved_and_requires_matplotlib(tmp_path, script, monkeypatc
     assert script()[0] == 0
 
 
+@pytest.mark.slow_after(3)
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -58,6 +58,7 @@ def test_the_list_names_every_corpus_and_is_in_the_docs(script, answer):
     assert script("list", "--markdown")[1].strip() in (ROOT / "docs" / "corpora.md").read_text()
 
 
+@pytest.mark.slow
 def test_show_describes_the_text_that_training_would_use(tmp_path, script, answer):
     (tmp_path / "a.txt").write_text(STORIES)
     report = answer("show", "text", "corpus.path=a.txt", SEPARATOR, "corpus.val_fraction=0.3", cwd=tmp_path)

@@ -27,6 +27,7 @@ def status(run):
 # ---- averaged weights
 
 
+@pytest.mark.slow
 def test_an_average_that_is_disabled_is_absent_from_every_later_checkpoint(nano):
     plain = nano(*CONSTANT, "trainer.max_steps=20", name="plain")
     nano(*CONSTANT, AVERAGE, "trainer.max_steps=8")
@@ -42,6 +43,7 @@ def test_an_average_that_is_disabled_is_absent_from_every_later_checkpoint(nano)
     )  # not the loss of the average from step 8
 
 
+@pytest.mark.slow
 def test_an_average_that_is_enabled_again_starts_from_the_current_weights(nano):
     first = (AVERAGE, "callbacks.average.decay=0.5")
     nano(*CONSTANT, *first, "trainer.max_steps=4")
@@ -54,6 +56,7 @@ def test_an_average_that_is_enabled_again_starts_from_the_current_weights(nano):
         torch.testing.assert_close(average, expected, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("enabled", [True, False])
 def test_a_fork_has_an_average_only_if_it_is_enabled(nano, enabled):
     trunk = nano(*CONSTANT, AVERAGE, "trainer.max_steps=8", name="trunk")
@@ -62,6 +65,7 @@ def test_a_fork_has_an_average_only_if_it_is_enabled(nano, enabled):
     assert bool(state(run)["lm"]["average"]) == enabled
 
 
+@pytest.mark.slow
 def test_the_average_of_bf16_weights_is_kept_in_fp32(nano):
     """In bf16 a step of size 1 - decay is below the precision of the average, which would never change."""
     run = nano("precision=bf16_true", AVERAGE, "callbacks.average.decay=0.999", "trainer.max_steps=40")
@@ -87,6 +91,7 @@ def test_samples_are_kept_when_they_are_disabled_for_a_session(nano, recwarn):
     assert not [w for w in recwarn if "callbacks used to create the checkpoint" in str(w.message)]
 
 
+@pytest.mark.slow
 def test_samples_after_the_checkpoint_are_replaced_if_it_has_no_sample_count(nano):
     """A run is killed at step 12 after a session without samples; the samples of steps 10 and 12 are written again."""
     nano(*CONSTANT, "callbacks.sample.every=2", "trainer.max_steps=4")
@@ -109,6 +114,7 @@ def test_a_run_that_stops_early_has_a_final_sample_and_a_final_task(nano):
     assert [step for step, row in table.items() if row["task/rate"]] == [5, 10, 12]
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_final_sample_writes_it_when_restarted(nano, monkeypatch):
     early = ("callbacks.early_stopping.patience=8", "callbacks.early_stopping.min_delta=100", "trainer.max_steps=40",
              "callbacks.sample.every=5")  # fmt: skip
@@ -144,6 +150,7 @@ def test_a_prompt_without_tokens_is_skipped(nano, tmp_path, caplog):
 # ---- no steps left
 
 
+@pytest.mark.slow_after(1)
 @pytest.mark.parametrize("change", ["trainer.log_every=5", "callbacks.sample.every=3", "trainer.val_every=6", AVERAGE])
 def test_a_finished_run_with_a_change_that_adds_no_step_stays_finished(nano, change):
     run = nano()
@@ -175,6 +182,7 @@ def test_a_run_killed_before_it_was_recorded_as_finished_is_finished_by_a_restar
     assert status(run)["metrics"]["val/loss"] == record["metrics"]["val/loss"]
 
 
+@pytest.mark.slow
 def test_a_fork_without_a_step_left_is_refused_and_writes_nothing(nano):
     trunk = nano(name="trunk")
     for name in ("last.ckpt", "step_000012.ckpt"):
@@ -190,6 +198,7 @@ def test_a_fork_without_a_step_left_is_refused_and_writes_nothing(nano):
 # ---- the origin of a run
 
 
+@pytest.mark.slow
 def test_another_origin_for_a_started_run_is_refused(nano):
     trunk, other = nano(name="trunk"), nano("seed=2", name="other")
     for typed in (f"trainer.fork={trunk}/checkpoints/step_000008.ckpt", f"init_from={trunk}"):
@@ -206,6 +215,7 @@ def test_another_origin_for_a_started_run_is_refused(nano):
     assert status(child)["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_the_origin_may_be_repeated_or_omitted_when_resuming(nano, tmp_path, monkeypatch):
     trunk = nano(name="trunk")
     fork = f"trainer.fork={trunk}/checkpoints/step_000008.ckpt"
@@ -237,6 +247,7 @@ def test_a_missing_origin_is_named(nano, tmp_path, monkeypatch, key):
         nano(f"{key}={trunk}", "trainer.max_steps=8", name="new")
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_with_an_origin_is_resumed_by_the_same_command(nano, monkeypatch):
     trunk = nano(name="trunk")
     typed = (f"init_from={trunk}", "init_optimizer=keep")

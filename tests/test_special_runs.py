@@ -45,6 +45,7 @@ def run(tmp_path):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parse_special", [False, True])
 def test_scripts_encode_text_with_the_setting_of_the_run(
     run,

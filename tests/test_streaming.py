@@ -95,6 +95,7 @@ def check_streamed_text(name, data):
     assert completion.ended == ("stop" if stop in text else "length")
 
 
+@pytest.mark.slow_after(9)
 @pytest.mark.parametrize("name", TOKENIZERS)
 @settings(max_examples=8)
 @given(data=st.data())

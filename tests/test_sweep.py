@@ -155,6 +155,7 @@ def test_jobs_that_differ_only_in_their_seed_are_averaged():
     assert best_job([Job(0, {}, "pruned", 0.5), Job(1, {}, "failed")]) is None
 
 
+@pytest.mark.slow
 def test_the_results_of_a_sweep_over_seeds(sweep, capsys):
     _, directory = sweep("-m", "optimizer.lr=0.01,1e-9", "seed=1,2")
     out = capsys.readouterr().out
@@ -186,6 +187,7 @@ def test_the_config_of_a_run_does_not_contain_the_sweep():
     assert "sweep" not in to_dict(config_of(*NANO, "sweep.trials=3"))
 
 
+@pytest.mark.slow_after(4)
 @pytest.mark.parametrize(
     ("args", "says"),
     [
@@ -341,6 +343,7 @@ def test_a_population_continues_from_the_best_runs(sweep):
     assert not equal(weights(directory / "4"), weights(directory / "6"))  # same parent, different seeds
 
 
+@pytest.mark.slow
 def test_a_population_can_insert_layers(sweep):
     size = ("sweep.population=1", "sweep.survivors=1", "sweep.rounds=2", "sweep.steps=2", "optimizer.lr=1e-9")
     status, directory = sweep("sweep=population", "sweep.grow=true", *size)
@@ -449,6 +452,7 @@ def test_a_killed_population_resumes_with_the_same_results(tmp_path):
     assert [len(read_record(killed / str(n))["sessions"]) for n in range(8)] == [1, 1, 1, 1, 1, 2, 1, 1]
 
 
+@pytest.mark.slow_after(1)
 @pytest.mark.parametrize(
     "key", slow_except(["name=a,b"], ["name=a,b", "sweep.metric=val/loss,val/bpb", "sweep.fail_fast=true,false"])
 )

@@ -288,6 +288,7 @@ def test_rates_are_counted_by_kind():
 # ---- during training
 
 
+@pytest.mark.slow
 def test_asking_a_task_during_training_does_not_change_the_weights(nano):
     run = nano(
         "callbacks.task.name=words", "callbacks.task.every=5", "callbacks.task.cases=3", "logger.tensorboard=true"

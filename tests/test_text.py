@@ -79,6 +79,7 @@ def test_pieces_have_about_the_requested_size(tmp_path):
     assert [len(piece.encode()) for piece, _ in split.pieces(1000, border=None)] == [100_000, 5000]
 
 
+@pytest.mark.slow
 @settings(max_examples=500)
 @given(adversarial, st.integers(1, 12))
 def test_pieces_have_the_same_words_as_the_whole_text(text, size):
@@ -103,6 +104,7 @@ mostly_endless = st.lists(
 ).map("".join)
 
 
+@pytest.mark.slow
 @settings(max_examples=500)
 @given(mostly_endless, st.integers(1, 40), st.integers(1, 40), st.integers(3, 20))
 def test_a_run_without_a_border_is_cut_at_the_same_places_for_all_chunk_sizes(text, size, other, longest):
@@ -117,6 +119,7 @@ def test_a_run_without_a_border_is_cut_at_the_same_places_for_all_chunk_sizes(te
         assert [p for p in whole if p] == [text[i : i + longest] for i in range(0, len(text), longest)]
 
 
+@pytest.mark.slow
 def test_a_text_without_borders_is_read_with_little_memory(tmp_path):
     size = 8_000_000
     (tmp_path / "dna").write_bytes(b"ACGT" * (size // 4))
@@ -138,6 +141,7 @@ def test_every_border_is_the_end_of_a_word():
     assert borders <= {end for _, (_, end) in gpt2.pre_tokenize_str(text)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["tinyshakespeare.txt", "shakespeare_pg100.txt", "enwik/enwik5", "tinystories/TinyStories-train.first2MiB.txt"],
@@ -173,6 +177,7 @@ def test_a_single_document_is_cut_by_bytes_and_never_inside_a_character(tmp_path
     assert prepared.digest == Text(Split.of(prepared.train.read()), Split.of(prepared.val.read())).digest
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(st.lists(st.text(st.sampled_from("aé漢"), max_size=9), min_size=2, max_size=9), st.floats(0.01, 0.99))
 def test_several_documents_are_kept_whole(tmp_path_factory, docs, fraction):
@@ -192,6 +197,7 @@ def test_several_documents_are_kept_whole(tmp_path_factory, docs, fraction):
 sizes = st.lists(st.integers(1, 400), min_size=2, max_size=8)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(sizes, st.floats(0.02, 0.9), st.integers(1, 12), st.sampled_from(["a", "é", "漢"]))
 def test_validation_gets_about_its_fraction_for_documents_of_any_size(tmp_path_factory, lines, fraction, width, letter):

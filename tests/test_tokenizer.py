@@ -69,6 +69,7 @@ def encodable_texts(name):
 # Round trips
 
 
+@pytest.mark.slow_after(3)
 @pytest.mark.parametrize("again", [False, True], ids=["built", "loaded"])
 @pytest.mark.parametrize("name", LOSSLESS)
 @settings(max_examples=60)
@@ -223,6 +224,7 @@ def test_ids_equal_the_recorded_ones():
     assert {name: found[name][0] for name in GOLDEN} == GOLDEN
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "parallel"), [("1", "false"), ("2", "true")])
 def test_every_process_builds_the_same_tokenizers(seed, parallel):
     code = "import json, test_tokenizer; print(json.dumps(test_tokenizer.golden()))"
@@ -235,6 +237,7 @@ def test_every_process_builds_the_same_tokenizers(seed, parallel):
 # The saved file
 
 
+@pytest.mark.slow_after(3)
 @pytest.mark.parametrize("name", KINDS)
 @settings(max_examples=50)
 @given(data=st.data())

@@ -52,6 +52,7 @@ def test_the_files_contain_the_ids(tmp_path, config):
         assert ids.tolist() == tokenizer.encode(split.read()).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "dtype"), [(1 << 16, np.uint16), ((1 << 16) + 1, np.uint32)])
 def test_a_large_vocabulary_takes_four_bytes(tmp_path, size, dtype):
     tokenizer = build(ByteConfig(reserved_tokens=size - 257), DOCUMENTS)
@@ -107,6 +108,7 @@ BPE = build(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(
     documents=st.lists(SMALL, min_size=1, max_size=3),
@@ -123,6 +125,7 @@ def test_ids_of_pieces_equal_those_of_whole_documents(documents, batch_chars, si
     assert sum(size for _, size in stretches) == split.size
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(text=SMALL)
 def test_bpe_splits_words_at_every_border(text):
@@ -137,6 +140,7 @@ def test_bpe_splits_words_at_every_border(text):
 REAL = ["tinyshakespeare.txt", "shakespeare_pg100.txt", "enwik/enwik5", "tinystories/TinyStories-train.first2MiB.txt"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_real_text_in_pieces_has_the_ids_of_the_whole_text(shared, name):
     text = (shared / name).read_bytes()[:300_000].decode(errors="ignore")
@@ -236,6 +240,7 @@ def start(root, seconds):
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
 
 
+@pytest.mark.slow
 def test_of_several_processes_one_encodes_and_all_receive_the_complete_tokens(tmp_path):
     workers = [start(tmp_path, 0.5) for _ in range(3)]
     lines = [worker.communicate()[0].splitlines() for worker in workers]
@@ -244,6 +249,7 @@ def test_of_several_processes_one_encodes_and_all_receive_the_complete_tokens(tm
     assert len(entries(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_when_a_build_is_killed_the_next_process_takes_over(tmp_path):
     worker = start(tmp_path, 30)
     assert worker.stdout.readline() == "encoding\n"

@@ -49,6 +49,7 @@ def interrupt_after(monkeypatch, step):
     monkeypatch.setattr(Checkpoints, "on_train_batch_end", press)
 
 
+@pytest.mark.slow_after(1)
 @pytest.mark.parametrize("step", slow_except([3, 11], [3, 4, 11]))  # between validations, at one, in the second epoch
 @pytest.mark.parametrize("optimizer", slow_except(["adamw"], ["adamw", "adamw_8bit"]))
 def test_an_interrupted_run_resumes_exactly(nano, monkeypatch, step, optimizer):
@@ -94,6 +95,7 @@ def test_extending_a_run_equals_a_longer_run_with_a_constant_learning_rate(nano)
     assert equal(weights(straight), weights(longer))
 
 
+@pytest.mark.slow
 def test_hardware_settings_may_change_when_a_run_is_resumed(nano, monkeypatch):
     straight = nano(name="straight")
     with monkeypatch.context() as patch:
@@ -108,6 +110,7 @@ def test_hardware_settings_may_change_when_a_run_is_resumed(nano, monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_loader_workers_do_not_change_the_run(nano):
     assert equal(weights(nano(name="a")), weights(nano("data.num_workers=2", name="b")))
 
@@ -165,6 +168,7 @@ def test_best_ckpt_has_the_lowest_val_loss_and_old_step_checkpoints_are_deleted(
     assert [p.name for p in (run / "checkpoints").glob("step_*")] == ["step_000012.ckpt"]
 
 
+@pytest.mark.slow_after(1)
 @pytest.mark.parametrize("keep_last", [0, 1, 3, 9])
 def test_keep_last_step_checkpoints_are_kept(nano, keep_last):
     run = nano("trainer.save_every=1", f"callbacks.checkpoint.keep_last={keep_last}")
@@ -289,6 +293,7 @@ def test_text_that_a_user_adds_to_samples_md_does_no_harm(nano, monkeypatch):
     assert (nano() / "samples.md").read_text() == (straight / "samples.md").read_text()
 
 
+@pytest.mark.slow
 def test_two_jobs_of_a_sweep_equal_two_separate_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     overrides = [*NANO, f"data.root={tmp_path}/data", "model.dropout=0.1"]
@@ -331,6 +336,7 @@ def poison(monkeypatch, step, what):
     monkeypatch.setattr(LanguageModule, "configure_gradient_clipping", clip)
 
 
+@pytest.mark.slow_after(2)
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 @pytest.mark.parametrize("early_stopping", slow_except(["true"], ["true", "false"]))
 @pytest.mark.parametrize(("step", "log_every", "last"), [(10, 1, 8), (8, 100, 4), (6, 100, 4), (3, 100, None)])
@@ -418,6 +424,7 @@ def test_init_from_starts_from_the_weights_with_their_tokenizer(nano):
         nano(f"init_from={parent}", "model.n_layer=3", name="other")
 
 
+@pytest.mark.slow_after(2)
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 @pytest.mark.parametrize("tokenizer", ["char", "byte", "bpe"])
 def test_every_tokenizer_trains_in_every_precision(nano, precision, tokenizer):

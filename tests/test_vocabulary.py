@@ -394,6 +394,7 @@ def test_show_writes_its_chart_as_a_png(own, tmp_path, capsys):
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow_after(8)
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -85,6 +85,7 @@ def test_a_padded_model_has_the_logits_of_transformers(tmp_path):
     assert close(checkpoint.load(tmp_path / "theirs").model(ids), theirs(ids).logits)
 
 
+@pytest.mark.slow_after(2)
 @pytest.mark.parametrize(
     "command",
     [["tokens"], ["tokens", "e", "#256", "<|endoftext|>"], ["tokens", "--by-head"], ["tokens", "--nearest", "100000"],
