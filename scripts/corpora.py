@@ -17,6 +17,7 @@ try:
 except ModuleNotFoundError:
     raise SystemExit("error: lm is not installed; run `make install`, then use .venv/bin/python") from None
 
+from lm.base.console import print_rows
 from lm.config.help import option_names
 from lm.data import cache
 from lm.data.download import Downloads
@@ -63,7 +64,7 @@ def list_corpora(args: argparse.Namespace) -> None:
     elif args.markdown:
         print(corpora.markdown_table(rows))
     else:
-        corpora.print_table(rows)
+        print_rows(rows)
 
 
 def fetch(args: argparse.Namespace) -> None:
@@ -82,7 +83,7 @@ def show(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(report))
         return
-    corpora.print_table(report["splits"])
+    print_rows(report["splits"])
     print("documents have an end-of-text token between them\n" if documents else "", report["beginning"], sep="\n")
 
 

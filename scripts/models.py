@@ -16,9 +16,8 @@ try:
 except ModuleNotFoundError:
     raise SystemExit("error: lm is not installed; run `make install`, then use .venv/bin/python") from None
 
-from rich.console import Console
-
-from lm.experiment.model_table import model_rows, model_table
+from lm.base.console import print_rows
+from lm.experiment.model_table import model_rows
 
 
 @cli.script
@@ -36,10 +35,8 @@ def main() -> None:
     rows = list(model_rows(args.presets, args.vocab))
     if args.json:
         print(json.dumps(rows))
-        return
-    console = Console()
-    console.width = console.width if console.is_terminal else 200
-    console.print(model_table(rows))
+    else:
+        print_rows(rows)
 
 
 if __name__ == "__main__":

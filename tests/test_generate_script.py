@@ -14,6 +14,7 @@ from test_ids_without_tokens import indifferent
 
 from lm.data import user_text
 from lm.data.tokenizer import Bytes, Chars
+from lm.experiment import generation
 from lm.generate import GenerationRequest, complete
 from lm.run.checkpoint import Checkpoint
 from scripts import generate
@@ -32,7 +33,7 @@ def script(monkeypatch, capsys):
     """Return script(*args, stdin=b""): run it on a model with equal probabilities, return (status, stdout, stderr)."""
 
     def run(*args, stdin=b"", encoding="ascii", source=None):
-        monkeypatch.setattr(generate, "load", lambda path: source or checkpoint())
+        monkeypatch.setattr(generation, "load", lambda path: source or checkpoint())
         monkeypatch.setattr(sys, "argv", ["generate.py", "mine", *map(str, args), "--device", "cpu"])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding=encoding))
         status = 0

@@ -68,7 +68,7 @@ MODULES = {
         {"corpora", "evaluation", "loaded", "loop", "model_table", "reproduce", "schedules", "start"},
         {"analyses", "capacity", "inputs"},
         {"memory_report", "summary", "tokenizer_sources", "untrained"},
-        {"build", "catalog", "tokenizers"},
+        {"build", "catalog", "generation", "tokenizers"},
         {"find_lr"},
         {"find_lr_report"},
     ],

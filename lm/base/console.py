@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -14,6 +14,8 @@ import rich
 from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
+from rich.text import Text
 
 log = logging.getLogger("lm")
 LOG_INTERVAL = 30.0  # seconds between progress lines when there is no terminal for a progress bar
@@ -109,6 +111,29 @@ def progress(label: str, total: int | None, done: int = 0) -> Iterator[Callable[
                 log.info("%s: %.1f MB, %.1f MB/s", label, (done + count) / 1e6, speed / 1e6)
 
     yield advance
+
+
+def print_rows(rows: Sequence[Mapping[str, str | int | float]]) -> None:
+    """Print rows as a table that fits the terminal, with the keys of the first row as its header. Long text is wrapped.
+
+    Without a terminal, a line has at most 200 columns.
+    """
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for i, (key, value) in enumerate(rows[0].items()):
+        number = isinstance(value, int | float)
+        table.add_column(key, justify="right" if number else "left", no_wrap=number or i == 0, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(format_cell(value)) for value in row.values()))  # not markup: "[hf]" would be a tag
+    console = Console()
+    console.width = console.width if console.is_terminal else 200
+    console.print(table)
+
+
+def format_cell(value: str | int | float) -> str:
+    """Format a value with thousands separators, and one decimal if it is not an integer."""
+    if isinstance(value, str):
+        return value
+    return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
 
 
 def format_table(rows: Sequence[Sequence[str]], numbers: bool = True) -> str:

@@ -8,10 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import text
-from rich.console import Console
-from rich.table import Table
-
+from lm.base.console import print_rows
 from lm.base.errors import UserError
 from lm.config import CONF, compose_config, load_option
 from lm.config.help import describe, option_names
@@ -121,7 +118,7 @@ def print_cache(entries: Sequence[Entry], root: Path, removed: bool) -> None:
     total = format_size(sum(e.bytes for e in entries))
     print(f"{'removed' if removed else 'holding'} {len(entries)} entries, {total}, in {root / 'cache'}")
     if entries:
-        print_table([
+        print_rows([
             {
                 "entry": e.path.name, "size": format_size(e.bytes),
                 "last used": time.strftime("%Y-%m-%d %H:%M", time.localtime(e.used)), "content": e.about,
@@ -137,16 +134,3 @@ def format_size(size: int | None) -> str:
     if size >= 1e9:
         return f"{size / 1e9:.1f} GB"
     return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
-
-
-def print_table(rows: Sequence[Row]) -> None:
-    """Print rows as a table. Integers get thousands separators."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for i, key in enumerate(rows[0]):
-        table.add_column(key, no_wrap=i == 0, overflow="fold")
-    for row in rows:
-        cells = (f"{value:,}" if isinstance(value, int) else str(value) for value in row.values())
-        table.add_row(*(text.Text(cell) for cell in cells))  # not markup, in which ".[hf]" would be a tag
-    console = Console()
-    console.width = console.width if console.is_terminal else 200
-    console.print(table)

@@ -6,8 +6,6 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rich.table import Table
-
 from lm.base.checks import did_you_mean
 from lm.base.errors import UserError
 from lm.config import load_option
@@ -82,20 +80,3 @@ def model_row(name: str, config: GPTConfig, vocab_size: int) -> dict[str, Any]:
         "weights MB": 4 * model.num_params / 1e6, "gradients MB": 4 * model.num_params / 1e6,
         "AdamW MB": 8 * model.num_params / 1e6,
     }  # fmt: skip
-
-
-def model_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """Return the rows as a table for the console."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for i, key in enumerate(rows[0]):
-        table.add_column(key, justify="left" if i == 0 else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*map(format_cell, row.values()))
-    return table
-
-
-def format_cell(value: str | int | float) -> str:
-    """Format a value with thousands separators, and one decimal if it is not an integer."""
-    if isinstance(value, str):
-        return value
-    return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
