@@ -8,6 +8,7 @@
   python scripts/analyze.py outputs/mine heads --checkpoints                 induction heads as they form
   python scripts/analyze.py outputs/mine norms                               sizes of stream and branches
   python scripts/analyze.py outputs/mine probe labels.jsonl                  what a linear probe reads, by layer
+  python scripts/analyze.py outputs/mine features                            features of a sparse autoencoder
   python scripts/analyze.py outputs/mine tokens A ' the' '#17'               the nearest tokens of each
   python scripts/analyze.py outputs/mine weights                             statistics of every tensor
   python scripts/analyze.py outputs/mine diff outputs/other                  difference between two checkpoints

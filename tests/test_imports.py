@@ -57,7 +57,7 @@ MODULES = {
     "analysis": [
         {"edits", "figures", "passages", "probes", "tensors", "tokens", "trace", "vocabulary"},
         {"ablation", "attribution", "difference", "heads", "lens", "norms", "page", "patching", "picture", "text"},
-        {"activations", "labels", "report", "tuned_lens"},
+        {"activations", "labels", "report", "sparse", "tuned_lens"},
         {"inside"},
         {"interventions"},
     ],
@@ -65,7 +65,17 @@ MODULES = {
     "training": [{"health", "observers", "trainer"}, {"callbacks", "datamodule", "loggers"}, {"module"}],
     "config": [{"aliases", "help", "schema", "typed"}, {"reference"}, {"errors"}, {"resolve", "words"}, {"load"}],
     "experiment": [
-        {"corpora", "evaluation", "loaded", "loop", "model_table", "reproduce", "schedules", "start"},
+        {
+            "corpora",
+            "evaluation",
+            "loaded",
+            "loop",
+            "model_table",
+            "reproduce",
+            "schedules",
+            "start",
+            "weight_analyses",
+        },
         {"analyses", "capacity", "inputs"},
         {"memory_report", "summary", "tokenizer_sources", "untrained"},
         {"build", "catalog", "generation", "tokenizers"},

@@ -14,6 +14,7 @@ from lm.analysis.ablation import ablate, mean_outputs
 from lm.analysis.edits import Edit, edited
 from lm.analysis.patching import patch
 from lm.analysis.probes import control_labels, probe, split_documents
+from lm.analysis.sparse import SparseAutoencoder, measure_quality, stream_before, train_autoencoder
 from lm.analysis.trace import record
 from lm.base.errors import UserError
 from lm.model import GPT, GPTConfig
@@ -192,3 +193,45 @@ def test_the_control_task_gives_every_token_one_label():
     for token in tokens.unique():
         assert len(labels[tokens == token].unique()) == 1
     assert len(labels.unique()) == 3
+
+
+# ---- sparse autoencoders
+
+
+def test_an_autoencoder_without_sparsity_recovers_everything(monkeypatch):
+    monkeypatch.setattr("lm.analysis.sparse.STEPS", 3000)
+    x = torch.randn(2000, 8, generator=torch.Generator().manual_seed(1)) * 5 + 3
+    sae = train_autoencoder(x, features=16, active=16)
+    error = (sae(x) - x).square().sum() / (x - x.mean(0)).square().sum()
+    assert float(error) < 1e-3
+
+
+def test_an_autoencoder_finds_the_directions_that_vectors_are_made_of():
+    """Each vector is one of 24 directions in 16 channels, times a number from 1 to 2."""
+    generator = torch.Generator().manual_seed(2)
+    directions = torch.nn.functional.normalize(torch.randn(24, 16, generator=generator), dim=1)
+    chosen, sizes = torch.randint(24, (4000,), generator=generator), 1 + torch.rand(4000, 1, generator=generator)
+    sae = train_autoencoder(sizes * directions[chosen], features=64, active=1)
+    cosines = torch.nn.functional.normalize(sae.decoder.weight.T, dim=1) @ directions.T  # (64, 24)
+    random = torch.nn.functional.normalize(torch.randn(64, 16, generator=generator), dim=1) @ directions.T
+    assert float((cosines.amax(0) > 0.95).double().mean()) > 0.8 > float((random.amax(0) > 0.95).double().mean())
+
+
+@torch.no_grad()
+def test_a_perfect_autoencoder_recovers_the_whole_loss_and_the_mean_nothing():
+    model = GPT(GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=8), VOCAB).eval()
+    for p in model.parameters():
+        p.normal_(0.0, 0.3)
+    windows = torch.randint(VOCAB, (12, 9))
+    x = stream_before(model, windows[:, :-1], 1).flatten(0, 1)
+    sae = SparseAutoencoder(x, 32, 32)
+    for weight in (sae.encoder.weight, sae.decoder.weight):
+        weight.zero_()
+    sae.encoder.weight[:16], sae.encoder.weight[16:] = torch.eye(16), -torch.eye(16)
+    sae.decoder.weight[:, :16], sae.decoder.weight[:, 16:] = torch.eye(16), -torch.eye(16)
+    quality = measure_quality(sae, model, windows, 1)
+    assert quality.recovered == pytest.approx(1.0, abs=1e-5) and quality.explained == pytest.approx(1.0, abs=1e-5)
+    assert quality.active == pytest.approx(16, abs=0.1)  # of each pair of directions, one is active
+    sae.threshold.fill_(1e9)
+    quality = measure_quality(sae, model, windows, 1)
+    assert (quality.active, quality.dead) == (0, 1) and quality.recovered == pytest.approx(0.0, abs=1e-5)

@@ -96,6 +96,8 @@ def test_ablation_patching_norms_and_the_tuned_lens_report(run, tmp_path):
     assert patched["normalized"]["resid_pre"][0][4] == pytest.approx(1.0, abs=1e-3)
     assert len(as_json(run, "norms")["layers"]) == 2
     assert as_json(run, "norms", "--text", "ba")["layers"] != as_json(run, "norms")["layers"]
+    sparse = as_json(run, "features", "--windows", 8, "--ratio", 2, "--active", 4, "--top", 3)
+    assert sparse["features"] == 64 and sparse["layer"] == 1 and len(sparse["most_active"]) == 3
     tuned = as_json(run, "lens", "--tuned", "--windows", 8)["layers"]
     assert tuned[-1]["tuned_kl"] == pytest.approx(0.0, abs=1e-6) and tuned[0]["tuned_kl"] < tuned[0]["logit_kl"]
 
@@ -126,6 +128,9 @@ def test_a_probe_reads_labels_of_spans_and_of_texts(run, tmp_path):
         (("lens",), "lens needs a text, or --tuned"),
         (("ablate", "--sites", "head"), "--sites=head: 'head' must be one of heads, mlps"),
         (("ablate", "--windows", 0), "--windows=0 must be at least 1"),
+        (("features", "--layer", 2), "--layer=2 must be from 0 to 1: the model has 2 layers"),
+        (("features", "--active", 0), "--active=0 must be at least 1"),
+        (("features", "--windows", 3), "the text holds 3 windows of the context; at least 4 are needed"),
         (("probe", "nowhere.jsonl"), "[Errno 2] No such file or directory: 'nowhere.jsonl'"),
     ],
 )

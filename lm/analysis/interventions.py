@@ -1,4 +1,4 @@
-"""Reports on patching, ablation, tuned lens and probes."""
+"""Reports on patching, ablation, tuned lens, probes and sparse autoencoders."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from lm.analysis.labels import label_numbers, read_labels
 from lm.analysis.lens import streams
 from lm.analysis.patching import patch
 from lm.analysis.probes import probe
+from lm.analysis.sparse import measure_quality, stream_before, train_autoencoder
 from lm.analysis.text import encode_text, token_labels
 from lm.analysis.tokens import token_id
 from lm.analysis.trace import trace_ids
@@ -27,6 +28,7 @@ from lm.run.checkpoint import Checkpoint
 
 SHOWN = 10  # rows of a table of patches
 LITTLE = 0.1  # logits by which two texts should differ
+BEFORE, EXAMPLES = 8, 3  # tokens before an example of a feature, and number of examples
 
 
 def patch_report(source: Checkpoint, clean: str, corrupted: str, answer: str, against: str | None) -> Report:
@@ -151,3 +153,47 @@ def probe_report(source: Checkpoint, path: Path, seed: int) -> Report:
     figure = Lines("Accuracy of linear probes", list(range(len(found))), "layer (0: embeddings)", curves, "accuracy")
     data = {"labels": names, "layers": [asdict(x) | {"selectivity": x.selectivity} for x in found]}
     return Report(f"Probes: {path.name}", data, table, [figure])
+
+
+def features_report(
+    source: Checkpoint, ids: np.ndarray, text: str, layer: int | None, ratio: int, active: int, count: int, top: int,
+    seed: int, end_of_text: int | None,
+) -> Report:  # fmt: skip
+    """Report on a sparse autoencoder of the residual stream before a layer, and where its features are active."""
+    L, C = source.model.config.n_layer, source.model.config.n_embd
+    layer = L // 2 if layer is None else layer
+    if not 0 <= layer < L:
+        raise UserError(f"--layer={layer} must be from 0 to {L - 1}: the model has {L} layers")
+    for name, value in (("ratio", ratio), ("active", active), ("top", top)):
+        if value < 1:
+            raise UserError(f"--{name}={value} must be at least 1")
+    windows = cut_windows(source, ids, count, targets=1)
+    if len(windows) < 4:
+        raise UserError(f"the text holds {len(windows)} windows of the context; at least 4 are needed")
+    held = max(1, len(windows) // 4)
+    x = stream_before(source.model, windows[:-held, :-1], layer, end_of_text)  # (B, T, C)
+    sae = train_autoencoder(x.flatten(0, 1), ratio * C, min(active, ratio * C), seed)
+    quality = measure_quality(sae, source.model, windows[-held:], layer, end_of_text)
+    activations = sae.encode(x)  # (B, T, F)
+    frequency = (activations > 0).double().mean((0, 1))  # (F,)
+    labels = [token_labels(source, row) for row in windows[:-held, :-1]]
+    found = []
+    for feature in frequency.argsort(descending=True)[: min(top, int((frequency > 0).sum()))].tolist():
+        best = activations[..., feature].amax(1).topk(min(EXAMPLES, len(x))).indices.tolist()  # windows
+        places = [(b, int(activations[b, :, feature].argmax())) for b in best]
+        examples = ["".join(labels[b][max(0, t - BEFORE) : t]) + f"[{labels[b][t]}]" for b, t in places]
+        found.append({"feature": feature, "frequency": float(frequency[feature]), "examples": examples})
+    rows = [(str(f["feature"]), f"{f['frequency']:.3f}", *f["examples"]) for f in found]
+    width = max(map(len, rows), default=2)
+    header = ("feature", "active", *(f"example {n + 1}" for n in range(width - 2)))
+    table = (
+        f"residual stream before layer {layer}: {ratio * C} features, {quality.active:.1f} of them active per token, "
+        f"{quality.dead:.0%} never\nexplained variance {quality.explained:.3f}, loss {quality.loss:.4f}, "
+        f"{quality.loss_reconstructed:.4f} with the reconstruction, {quality.loss_mean:.4f} with the mean: "
+        f"{quality.recovered:.1%} recovered\nmeasured on windows of {text} that were not trained on\n\n"
+    ) + format_table([header, *(row + ("",) * (width - len(row)) for row in rows)], numbers=False)
+    data = {"text": text, "layer": layer, "features": ratio * C, "quality": asdict(quality), "most_active": found}
+    figure = Bars("Share of the tokens at which a feature is active", [row[0] for row in rows],
+                  [f["frequency"] for f in found], "of all tokens")  # fmt: skip
+    note = "A feature is a direction that training found useful. It need not have a meaning."
+    return Report(f"Sparse features before layer {layer}", data, table, [figure], [note])
