@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import logging
 import os
 import re
@@ -23,38 +25,39 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
     # nohup and scripts that run pytest in the background ignore these signals, and child processes would inherit that
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
+gc.disable()  # until all tests are collected, which creates millions of objects that live as long as the process
 os.environ["OMP_NUM_THREADS"] = "1"  # faster for models of this size, and tests run in parallel
 
 import hypothesis
 import pytest
-import torch
-from hydra.core.global_hydra import GlobalHydra
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+# What takes seconds to import is imported in the fixtures, because the process that distributes the tests to the
+# workers of pytest-xdist reads this file first.
 
-from helpers import NANO, ROOT, config_of
-
-import train as train_script
-from lm.base.console import ConsoleHandler
-from lm.config import register
-
-register()
 # Use the same examples every time, on machines of any speed. `pytest --hypothesis-profile=search` tries new ones.
 hypothesis.settings.register_profile(
     "fixed", deadline=None, derandomize=True, database=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.register_profile("search", deadline=None, print_blob=True, database=None)
 hypothesis.settings.load_profile("fixed")
-torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def prepared() -> None:
+    """Register the config groups and limit torch to one thread, also for tests that do not import the helpers."""
+    importlib.import_module("helpers")
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
     """Start each test without the Hydra state of the previous one, and remove the log handlers of its runs."""
+    from hydra.core.global_hydra import GlobalHydra
+
     GlobalHydra.instance().clear()
     yield
-    root = logging.getLogger()  # Hydra adds the handlers of a run to the root logger
-    root.handlers = [h for h in root.handlers if not isinstance(h, logging.FileHandler | ConsoleHandler)]
+    root = logging.getLogger()  # Hydra adds handlers to it, whose files and streams are closed by now
+    root.handlers = [h for h in root.handlers if type(h).__module__.startswith("_pytest")]
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +83,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def shared() -> Path:
     """Return the folder of real texts next to the checkout; skip the test if there is none."""
-    folder = ROOT.parent / "shared" / "corpora"
+    folder = Path(__file__).parents[2] / "shared" / "corpora"
     if not folder.exists():
         pytest.skip("the shared corpora are not on this machine")
     return folder
@@ -92,6 +95,9 @@ def nano(tmp_path: Path) -> Callable[..., Path]:
 
     `skip` omits the settings of NANO that start with these strings, for example because another corpus lacks them.
     """
+    from helpers import NANO, config_of
+
+    import train as train_script
 
     def run(*overrides: str, name: str = "run", skip: tuple[str, ...] = ("\0",)) -> Path:
         config = config_of(
@@ -114,8 +120,15 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
     return None
 
 
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by -m
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    import torch
+
     cases = Counter[tuple[Path, str]]()
     for item in items:
         if after := item.get_closest_marker("slow_after"):

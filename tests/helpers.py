@@ -24,10 +24,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from lm.config import CONF, SCHEMAS, Config, resolve
+from lm.config import CONF, SCHEMAS, Config, register, resolve
 from lm.config.typed import quote_text
 
 ROOT = Path(__file__).parents[1]
+register()
+torch.set_num_threads(1)
 
 # A run of about one second that uses every part of the project.
 NANO = [

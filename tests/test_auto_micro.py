@@ -60,6 +60,7 @@ def test_a_run_with_auto_equals_one_with_the_chosen_micro_batch(nano, monkeypatc
     assert yaml.safe_load((run / "config.yaml").read_text())["data"]["micro_batch_size"] == "auto"
 
 
+@pytest.mark.slow
 def test_a_resumed_run_uses_the_micro_batch_that_fits_then(nano, monkeypatch, caplog):
     config = config_of(*NANO, AUTO)
     monkeypatch.setattr("train.memory_bytes", lambda device: room_for(1, config, 40))
@@ -111,6 +112,7 @@ def cuda_config(*overrides):
     return config_of(*NANO, "attention=sdpa", "data.batch_size=12", AUTO, *overrides)
 
 
+@pytest.mark.slow
 def test_after_an_out_of_memory_error_the_next_divisor_is_tried(gpu):
     tried = gpu(3)
     assert resolve_micro_batch(cuda_config(), 40, "cuda", 10**12).data.micro_batch_size == 3
@@ -140,7 +142,7 @@ def test_a_full_gpu_is_an_error(gpu):
     assert tried == [12, 6, 4, 3, 2, 1]
 
 
-@pytest.mark.slow_after(2)
+@pytest.mark.slow_after(1)
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16_true"])
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_trial_runs_real_steps_and_restores_the_random_state(precision, optimizer):

@@ -105,7 +105,7 @@ def test_limited_validation_is_spread_over_the_text_and_does_not_depend_on_the_b
     assert [y[0] for y in targets(1)][:4] == [1, 257, 497, 737] and targets(1)[-1][-1] == 999
 
 
-@pytest.mark.slow_after(6)
+@pytest.mark.slow_after(1)
 @pytest.mark.parametrize("devices", [1, 2, 3, 4, 7, 8])
 @pytest.mark.parametrize("batch", [1, 2, 3, 16])
 def test_every_device_has_a_validation_batch_and_every_target_occurs_once(devices, batch):

@@ -29,7 +29,7 @@ def test_tasks_take_turns_and_warm_up_turns_are_not_counted():
     assert {name: len(times) for name, times in ms.items()} == {"a": 3, "b": 3}
 
 
-@pytest.mark.slow_after(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "typed", [NANO, f"{NANO} data.micro_batch_size=1", f"{NANO} precision=bf16_true optimizer=muon"]
 )

@@ -37,6 +37,7 @@ LOOKS_LIKE_NUMBERS = [
 ]
 
 
+@pytest.mark.slow_after(1)
 @pytest.mark.parametrize("text", slow_except(["1e3", "1_000"], [t for t in LOOKS_LIKE_NUMBERS if t[0] not in "-+."]))
 def test_a_name_that_looks_like_a_number_stays_text(monkeypatch, tmp_path, text):
     monkeypatch.chdir(tmp_path)
@@ -61,6 +62,7 @@ def text_fields():
                     yield group, schema, field.name, kind == list[str]
 
 
+@pytest.mark.slow_after(300)
 @pytest.mark.parametrize(
     ("group", "schema", "name", "many"), text_fields(), ids=lambda x: getattr(x, "__name__", str(x))
 )
@@ -143,6 +145,7 @@ def home(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.slow
 def test_data_and_runs_can_be_in_the_home_directory(home, tmp_path, monkeypatch):
     monkeypatch.setattr(
         sys, "argv", ["train.py", *NANO, "trainer.max_steps=1", "hydra.run.dir=~/runs/a", "data.root=~/data"]
@@ -193,6 +196,7 @@ def test_every_path_field_is_in_this_list():
     assert found | {key for key in walk(Config, "") if "." not in key} <= known | {"corpus.train.urls"}
 
 
+@pytest.mark.slow
 def test_the_location_suggested_for_a_full_disk_is_valid(nano, monkeypatch, tmp_path):
     """name= is a path below outputs/ and cannot name another disk, but hydra.run.dir= can."""
     import errno

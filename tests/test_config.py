@@ -57,7 +57,7 @@ def test_the_groups_are_the_documented_ones():
     )
 
 
-@pytest.mark.slow_after(6)
+@pytest.mark.slow_after(3)
 @pytest.mark.parametrize(("group", "option"), slow_except([o for o in OPTIONS if "/" not in o[1]], OPTIONS))
 def test_every_yaml_composes(group, option):
     override = f"{group}={option}"
@@ -145,7 +145,7 @@ MESSAGES = {
 }
 
 
-@pytest.mark.slow_after(8)
+@pytest.mark.slow_after(4)
 @pytest.mark.parametrize("typed", MESSAGES)
 def test_a_mistake_gets_one_message_and_leaves_no_files(monkeypatch, capsys, tmp_path, typed):
     status, err = cli(monkeypatch, capsys, tmp_path, typed, "device=cpu" if "device" not in typed else "seed=1")
@@ -186,6 +186,7 @@ FILES = {
 }
 
 
+@pytest.mark.slow_after(1)
 @pytest.mark.parametrize("group", FILES)
 def test_a_mistake_in_a_file_names_the_file(monkeypatch, capsys, tmp_path, group):
     content, message = FILES[group]
@@ -245,6 +246,7 @@ def test_an_unwritable_output_directory_is_a_one_line_error(monkeypatch, capsys,
     assert status == 1 and err.startswith("error: ") and "outputs" in err and err.count("\n") == 1
 
 
+@pytest.mark.slow_after(1)
 @pytest.mark.parametrize(("typed", "kind"), [("model.n_layrs=3", Exception), ("optimizer.lr=-1", ValueError)])
 def test_the_traceback_is_shown_on_request(monkeypatch, tmp_path, typed, kind):
     monkeypatch.chdir(tmp_path)

@@ -108,6 +108,7 @@ def test_each_document_ends_with_an_end_of_text_token(tmp_path, stories):
     assert (tokens.train == tokenizer.end_of_text).sum() == len(text.train.ends)
 
 
+@pytest.mark.slow
 def test_weights_whose_tokenizer_has_no_end_of_text_token_are_refused(tmp_path, stories):
     start = run(tmp_path, "start", "corpus=words", "corpus.lines=300")
     with pytest.raises(ValueError, match="the tokenizer from init_from has no end-of-text token"):
@@ -150,6 +151,7 @@ def test_a_run_of_a_version_that_kept_documents_whole_resumes_with_that_setting(
     assert json.loads((whole / "run.json").read_text())["metrics"]["step"] == 12
 
 
+@pytest.mark.slow_after(1)
 @pytest.mark.parametrize(
     ("val", "advice"),
     [

@@ -374,6 +374,7 @@ def test_a_note_says_that_the_text_has_changed_since_training(own, script, tmp_p
     assert status == 0 and "note: the text of the corpus has changed since the run was trained" in err and "287" in out
 
 
+@pytest.mark.slow
 def test_the_worst_passage_is_the_one_with_garbage(own, script, evaluate_json, tmp_path):
     run = own(SENTENCES * 100, "trainer.max_steps=40", "trainer.val_every=40")
     garbage = "hdtgnbtuh eehytac omb drsynahe tmeo. stbb hodcyt nu"
@@ -413,6 +414,7 @@ def test_a_corpus_can_have_a_test_split(lone_checkpoint, evaluate_json, tmp_path
         assert evaluate_json(lone_checkpoint, *corpus, "--split", name)["tokens"] == len(SENTENCES) * times - 1
 
 
+@pytest.mark.slow_after(10)
 @pytest.mark.parametrize(
     ("args", "message"),
     [

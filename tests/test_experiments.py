@@ -17,7 +17,7 @@ from lm.run import checkpoint
 FOLDER = CONF / "experiment"
 NAMES = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))
 SOME = ["femtogpt/01", "femtogpt/12", "femtogpt/20", "fundamentallm/small", "lab/smoke", "lab/precision", "nanogpt/cpu"]
-QUICK = ["smoke", "ten_actions", "femtogpt/01", "nanogpt/cpu"]
+QUICK = ["smoke", "femtogpt/01"]
 FAMILIES = {"feste": 13, "femtogpt": 28, "fundamentallm": 3, "lab": 7, "nanogpt": 2}
 
 

@@ -66,6 +66,7 @@ def test_the_chosen_token_has_a_probability_above_zero(values, logits, u, data, 
         assert filtered[0, token] == filtered.max()
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(logits=st.lists(st.integers(-20, 20).map(float), min_size=2, max_size=8, unique=True), u=UNIFORM)
 def test_a_temperature_or_filter_that_leaves_one_token_is_greedy(logits, u):
@@ -167,6 +168,7 @@ def test_the_random_numbers_do_not_depend_on_the_length():
     assert drawn == [expected[0], *expected]
 
 
+@pytest.mark.slow
 def test_an_unlimited_length_reserves_no_memory(monkeypatch):
     texts = []
     monkeypatch.setattr(decoding, "RESERVED", 64)

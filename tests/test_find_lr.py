@@ -42,6 +42,7 @@ def test_it_trains_as_train_py_does(overrides, nano, tmp_path):
     assert constant_lr_losses(*overrides, tmp_path=tmp_path) == logged_losses(nano(*CONSTANT, *overrides))
 
 
+@pytest.mark.slow
 def test_it_respects_documents_as_train_py_does(nano, tmp_path, monkeypatch):
     (tmp_path / "a.jsonl").write_text('{"text": "One day."}\n{"text": "Two nights, or three?"}\n' * 100)
     kept = [typed for typed in NANO if not typed.startswith("corpus.lines")]

@@ -147,7 +147,7 @@ def ids_of_file(content, text):
     return hf.encode(text, add_special_tokens=False).ids
 
 
-@pytest.mark.slow_after(4)
+@pytest.mark.slow_after(2)
 @pytest.mark.parametrize("name", KINDS)
 @settings(max_examples=60)
 @given(documents=st.lists(MIXED.map("".join), min_size=1, max_size=3), batch_chars=st.sampled_from([1, 20, 1 << 20]))
@@ -411,6 +411,7 @@ def test_gpt2_reads_a_directory(tmp_path, names):
     assert tokenizer.end_of_text == 262 == build_gpt2(tmp_path, DOCUMENTS).end_of_text
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(parts=MIXED)
 def test_any_text_survives_encoding_and_decoding_with_gpt2(tmp_path_factory, parts):

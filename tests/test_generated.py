@@ -108,6 +108,7 @@ RESULTS = [
 ]
 
 
+@pytest.mark.slow
 def test_each_of_the_ten_actions_has_its_result():
     lines = [re.fullmatch("([a-f]{4,8})([0-9])([a-z]*);", line).groups() for line in text("ten_actions").splitlines()]
     assert 87_000 - 20 < len(lines) <= 87_000
@@ -198,7 +199,7 @@ def test_a_text_is_one_stream():
 # up to that of the window. It follows the grammar: after enough text, a line has the probability given by the grammar.
 
 
-@pytest.mark.slow_after(2)
+@pytest.mark.slow_after(1)
 @every_corpus
 def test_the_probabilities_of_all_continuations_add_up(name):
     log_prob, alphabet = CORPORA[name].log_prob, ALPHABETS[name]
@@ -225,6 +226,7 @@ def test_after_enough_text_a_line_has_the_probability_of_the_grammar(name):
         assert gain == pytest.approx(chances[name](line), rel=1e-9), window
 
 
+@pytest.mark.slow_after(2)
 @pytest.mark.parametrize("name", [*RANDOM, "noisy"])
 def test_the_frequency_of_windows_agrees_with_log_prob(name):
     stream = np.frombuffer(text(name).encode(), dtype=np.uint8)
@@ -253,6 +255,7 @@ def test_the_probability_of_sequences_is_the_share_of_matching_phases(name):
         assert CORPORA[name].log_prob(window) == pytest.approx(math.log(count / len(period)))
 
 
+@pytest.mark.slow
 def test_noise_is_averaged_over_all_phases():
     period = text("sequence2")[:36960]
     keep, swap = 1 - 0.02 * 63 / 64, 0.02 / 64
@@ -316,6 +319,7 @@ def enumerate_words(window: str) -> float:
     return total / 7  # characters in a line, on average
 
 
+@pytest.mark.slow
 def test_log_prob_of_words_agrees_with_enumeration():
     for window in [w for length in (1, 2, 3, 5, 8, 12, 20, 30, 45) for w in windows("words", length, 2)]:
         assert math.exp(WordsConfig().log_prob(window)) == pytest.approx(enumerate_words(window), rel=1e-9), window

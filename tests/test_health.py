@@ -225,6 +225,7 @@ def advice(nano, caplog):
     return run
 
 
+@pytest.mark.slow
 def test_a_healthy_run_gets_no_advice(advice):
     assert advice() == []
 
@@ -251,6 +252,7 @@ def test_only_the_part_of_the_validation_text_that_is_used_counts(advice):
     assert "a validation uses only 512 tokens" in line
 
 
+@pytest.mark.slow
 def test_a_bad_initialization_gives_a_warning_at_the_first_step(advice, monkeypatch):
     from lm.model import GPT
 

@@ -117,7 +117,7 @@ ALONE = [
 ]
 
 
-@pytest.mark.slow_after(32)
+@pytest.mark.slow_after(16)
 @pytest.mark.parametrize(("base", "field", "value"), ALONE)
 def test_one_changed_field_is_exported_exactly_or_refused_by_name(base, field, value):
     choices = BASES[base] | {field: value}

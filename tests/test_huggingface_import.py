@@ -162,6 +162,7 @@ def edited_models(examples: int):
     return lambda test: quick(given(models())(test))
 
 
+@pytest.mark.slow
 @edited_models(40)
 def test_edited_models_are_read_exactly_or_refused_by_name(model):
     is_exact_or_refused(*model)
@@ -216,6 +217,7 @@ READABLE = {
 }  # fmt: skip
 
 
+@pytest.mark.slow_after(15)
 @pytest.mark.parametrize(("kind", "edits"), [(kind, edits) for kind in READABLE for edits in READABLE[kind]], ids=str)
 def test_other_spellings_and_harmless_keys_are_read(kind, edits):
     arguments = {key: values[0] for key, values in BUILT[kind].items()}

@@ -196,6 +196,7 @@ def test_hooks_are_removed_after_an_error_and_the_trace_holds_the_last_pass():
     assert trace.ids.tolist() == [[1] * 5] and len(trace.layers) == 2
 
 
+@pytest.mark.slow
 def test_models_that_cannot_be_recorded_are_refused():
     from lm.model.kv_cache import KVCache
 

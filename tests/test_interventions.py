@@ -198,6 +198,7 @@ def test_the_control_task_gives_every_token_one_label():
 # ---- sparse autoencoders
 
 
+@pytest.mark.slow
 def test_an_autoencoder_without_sparsity_recovers_everything(monkeypatch):
     monkeypatch.setattr("lm.analysis.sparse.STEPS", 3000)
     x = torch.randn(2000, 8, generator=torch.Generator().manual_seed(1)) * 5 + 3

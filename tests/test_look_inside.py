@@ -82,6 +82,7 @@ def test_heads_are_scored_over_the_checkpoints_of_a_run(run):
     assert done.returncode == 1 and "--checkpoints needs a run directory" in done.stderr
 
 
+@pytest.mark.slow
 def test_ablation_patching_norms_and_the_tuned_lens_report(run, tmp_path):
     ablated = as_json(run, "ablate", "--windows", 6)
     assert [x["name"] for x in ablated["ablated"]] == ["L0.H0", "L0.H1", "L1.H0", "L1.H1", "L0.mlp", "L1.mlp"]

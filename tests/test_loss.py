@@ -52,7 +52,7 @@ def test_z_loss_adds_the_mean_square_of_log_z(chunk):
     torch.testing.assert_close(objective, nats / real.sum() + 0.5 * log_z.square().mean())
 
 
-@pytest.mark.slow_after(4)
+@pytest.mark.slow_after(2)
 @pytest.mark.parametrize(
     ("smoothing", "z", "cap", "biased"), list(itertools.product([0.0, 0.2], [0.0, 0.1], [None, 2.0], [True, False]))
 )

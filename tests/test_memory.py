@@ -52,7 +52,7 @@ def relative_errors(overrides: list[str], vocab: int) -> tuple[float | None, flo
     return (None if saved is None else estimated / saved - 1), needed.tensors / peak - 1
 
 
-@pytest.mark.parametrize("seed", [pytest.param(i, marks=[pytest.mark.slow] * (i >= 3)) for i in range(14)])
+@pytest.mark.parametrize("seed", [pytest.param(i, marks=[pytest.mark.slow] * (i >= 1)) for i in range(14)])
 def test_estimates_of_random_configurations_are_within_ten_percent(seed):
     rng = random.Random(seed)
     chosen = {key: rng.choice(values) for key, values in CHOICES.items()}
@@ -110,6 +110,7 @@ def test_memory_grows_with_the_micro_batch_but_not_with_accumulation():
     )
 
 
+@pytest.mark.slow_after(1)
 @pytest.mark.parametrize(
     ("name", "gib"), [("nano", 1.99), ("small", 4.48), ("medium", 14.54), ("large", 19.68), ("xlarge", 36.5)]
 )

@@ -79,7 +79,7 @@ def test_sdpa_equals_manual_under_every_mask(dtype, documents, window, groups):
     assert torch.equal(outputs[0], repeated)  # grouped heads are equal to repeated heads
 
 
-@pytest.mark.slow_after(3)
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("documents", [False, True])
 @pytest.mark.parametrize("window", [None, 4])

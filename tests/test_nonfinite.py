@@ -63,6 +63,7 @@ def test_a_skipped_step_leaves_weights_and_optimizer_untouched(nano, monkeypatch
     assert json.loads((run / "run.json").read_text())["metrics"]["train/skipped"] == 1
 
 
+@pytest.mark.slow
 def test_a_skipped_step_does_not_shift_the_batches(nano, monkeypatch):
     """Step k trains on batch k, whether or not steps before it were skipped."""
     seen = {}
@@ -111,7 +112,7 @@ def test_at_most_max_skipped_steps_in_a_row_are_skipped(nano, tmp_path, monkeypa
     assert data["global_step"] == 5 and all(map(torch.Tensor.all, map(torch.isfinite, data["state_dict"].values())))
 
 
-@pytest.mark.slow_after(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("halt", [4, 5, 8])  # within a row of skipped steps, at its end, and after it
 def test_a_resumed_run_keeps_the_counts(nano, monkeypatch, halt):
     corrupt_loss(monkeypatch, 2, 4, 5)

@@ -46,7 +46,7 @@ def trained(tmp_path_factory):
     return folder, config_of(*overrides)
 
 
-@pytest.mark.slow_after(6)
+@pytest.mark.slow_after(3)
 @pytest.mark.parametrize(("cls", "name"), METHODS, ids=lambda x: x if isinstance(x, str) else x.__name__)
 def test_a_failing_observer_is_reported_once_and_training_continues(trained, monkeypatch, caplog, tmp_path, cls, name):
     calls = []
@@ -78,6 +78,7 @@ def test_a_divergence_still_ends_the_run(nano, monkeypatch):
         nano("callbacks.sample.every=2")
 
 
+@pytest.mark.slow
 def test_training_is_unchanged_when_sampling_fails_with_averaged_weights(nano, monkeypatch):
     """The failure happens while the model has the averaged weights and is in eval mode."""
     average = ("callbacks.average.enabled=true", "model.dropout=0.2")

@@ -20,6 +20,7 @@ def model(**fields):
     return GPT(GPTConfig(**{"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 16} | fields), 128)
 
 
+@pytest.mark.slow_after(4)
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("tie", [True, False])
 def test_each_parameter_is_in_one_group_with_its_name(tie, name):
@@ -73,6 +74,7 @@ def test_8bit_state_has_8_bits_for_large_tensors_and_32_for_small_ones():
         assert state["state1"].dtype == (torch.uint8 if p.numel() >= 4096 else torch.float32)
 
 
+@pytest.mark.slow_after(4)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_loaded_optimizer_continues_exactly(name, tmp_path):
     config = load_option("optimizer", name).with_default_lr(64)

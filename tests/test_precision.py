@@ -8,6 +8,7 @@ from lm.base.hardware import require_compiler
 from lm.run import checkpoint
 
 
+@pytest.mark.slow
 def test_bf16_true_trains_with_weights_and_state_in_bf16(nano):
     run = nano("precision=bf16_true", "trainer.max_steps=12", "optimizer.lr=0.01")
     assert {t.dtype for t in weights(run).values()} == {torch.bfloat16}
@@ -25,6 +26,7 @@ def test_a_bf16_true_run_resumes_exactly(nano):
     assert equal(weights(straight), weights(stopped))
 
 
+@pytest.mark.slow
 def test_tf32_is_set_for_a_run_and_reset_by_the_next(nano):
     nano("precision=tf32", "trainer.max_steps=1", name="fast")
     assert torch.get_float32_matmul_precision() == "high"

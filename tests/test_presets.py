@@ -50,12 +50,14 @@ def test_every_preset_has_an_expected_count():
     assert {name for name, _ in COUNTS} == set(PRESETS)
 
 
+@pytest.mark.slow_after(12)
 @pytest.mark.parametrize(("preset", "vocab_size"), COUNTS)
 def test_the_number_of_parameters_is_exact(preset, vocab_size):
     with torch.device("meta"):
         assert GPT(load_option("model", preset), vocab_size).num_params == COUNTS[preset, vocab_size]
 
 
+@pytest.mark.slow_after(2)
 @pytest.mark.parametrize("preset", TIED)
 def test_the_number_of_parameters_is_exact_with_tied_embeddings(preset):
     with torch.device("meta"):
@@ -123,6 +125,7 @@ def test_the_number_of_heads_changes_the_output():
     assert not torch.allclose(*outputs, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_table_of_models_adds_up():
     from lm.experiment.model_table import VOCABULARY, model_rows
 

@@ -97,7 +97,7 @@ FOREIGN = {
 }
 
 
-@pytest.mark.slow_after(3)
+@pytest.mark.slow_after(1)
 @pytest.mark.parametrize("word", FOREIGN)
 def test_a_key_of_another_framework_gets_a_suggestion(monkeypatch, word):
     monkeypatch.setattr(sys, "argv", ["train.py", word])

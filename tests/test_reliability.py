@@ -220,6 +220,7 @@ SAMPLE = ("model.n_layer=1", "model.n_embd=8", "model.n_head=1", "model.block_si
 # ---- the lock of a run directory
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_and_the_lock_of_a_killed_process_is_free(tmp_path):
     hold = "import sys, time; from pathlib import Path; from lm.run.lock import acquire\nwith acquire(Path(sys.argv[1])): print('mine', flush=True); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", hold, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
@@ -276,7 +277,7 @@ def test_signals_are_sent_only_to_running_processes_of_this_machine(tmp_path, mo
 # ---- full disks
 
 
-@pytest.mark.slow_after(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("background", ["true", "false"])
 def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint_valid(nano, monkeypatch, background):
     straight = nano(name="straight")
@@ -449,7 +450,7 @@ def test_the_effect_of_changed_keys_is_logged(nano, caplog):
     )
 
 
-@pytest.mark.slow_after(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", slow_except(["adamw", "muon"], ["adamw", "muon", "lion", "adamw_8bit"]))
 def test_init_optimizer_keep_loads_the_optimizer_state(nano, optimizer):
     parent = nano(f"optimizer={optimizer}")

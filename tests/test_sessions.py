@@ -79,6 +79,7 @@ def test_the_average_of_bf16_weights_is_kept_in_fp32(nano):
 # ---- samples
 
 
+@pytest.mark.slow
 def test_samples_are_kept_when_they_are_disabled_for_a_session(nano, recwarn):
     nano(*CONSTANT, "callbacks.sample.every=4", "trainer.max_steps=8")
     nano(*CONSTANT, "callbacks.sample.enabled=false", "trainer.max_steps=12")

@@ -61,7 +61,7 @@ def as_hugging_face(tokenizer, text):
     return HFTokenizer.from_str(tokenizer.to_json()).encode(text, add_special_tokens=False).ids
 
 
-@pytest.mark.slow_after(6)
+@pytest.mark.slow_after(3)
 @pytest.mark.parametrize("name", KINDS)
 @settings(max_examples=25)
 @given(data=st.data())

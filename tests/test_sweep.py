@@ -96,6 +96,7 @@ def test_a_failed_job_does_not_stop_the_others_and_only_it_is_run_again(sweep, m
     assert equal(weights(tmp_path / "alone"), weights(directory / "1"))
 
 
+@pytest.mark.slow
 def test_fail_fast_stops_at_the_first_failure(sweep, monkeypatch):
     fail_at(monkeypatch, seed=1, step=1)
     status, directory = sweep("-m", "seed=1,2", "sweep.fail_fast=true")
@@ -187,7 +188,7 @@ def test_the_config_of_a_run_does_not_contain_the_sweep():
     assert "sweep" not in to_dict(config_of(*NANO, "sweep.trials=3"))
 
 
-@pytest.mark.slow_after(4)
+@pytest.mark.slow_after(2)
 @pytest.mark.parametrize(
     ("args", "says"),
     [
@@ -275,6 +276,7 @@ def test_a_search_without_optuna_gives_the_install_command(sweep, capsys, monkey
 SPACE = ("sweep=search", "optimizer.lr=tag(log,interval(1e-3,1e-1))", "model.dropout=0,0.1")
 
 
+@pytest.mark.slow
 def test_a_search_reports_its_best_run_and_resumes_with_more_trials(sweep, capsys):
     status, directory = sweep(*SPACE, "sweep.trials=2", "sweep.pruner=none", name="a")
     assert status == 0 and statuses(directory) == ["finished"] * 2

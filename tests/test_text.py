@@ -61,6 +61,7 @@ def joined(docs: list[str]) -> list[str | None]:
     return [part for document in docs for part in (document, None)]
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(
     st.lists(adversarial, max_size=5), st.integers(1, 30), st.sampled_from([BORDER, None, re.compile("(?<=a)|(?=é)")])

@@ -252,6 +252,7 @@ def test_hugging_face_loads_the_file_and_gives_the_same_ids(name, data):
     assert hf.decode(known) == tokenizer.decode(known)
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(parts=st.lists(CHARACTERS | st.sampled_from("ΣσςİIıßẞK\u1c89\ua7cb\U00010d50"), max_size=30))
 def test_lower_case_equals_that_of_hugging_face(parts):

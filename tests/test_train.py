@@ -87,6 +87,7 @@ def test_a_killed_run_resumes_from_its_last_checkpoint_with_one_continuous_curve
     assert equal(weights(again), weights(straight))
 
 
+@pytest.mark.slow
 def test_extending_a_run_equals_a_longer_run_with_a_constant_learning_rate(nano):
     straight = nano("schedule=constant", "trainer.max_steps=12", name="straight")
     short = nano("schedule=constant", "trainer.max_steps=6")
@@ -126,6 +127,7 @@ def test_a_changed_config_is_refused_with_the_difference_and_the_run_is_unchange
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow_after(2)
 @pytest.mark.parametrize("other", ["optimizer=adamw_8bit", "schedule=constant", "tokenizer=byte", "seed=2"])
 def test_another_option_of_a_group_is_a_different_config(nano, other):
     nano("trainer.max_steps=4", "schedule.warmup_steps=2")
@@ -282,6 +284,7 @@ def test_early_stopping_uses_a_new_patience_and_val_every(nano):
     assert json.loads((run / "run.json").read_text())["metrics"]["step"] == 20
 
 
+@pytest.mark.slow
 def test_text_that_a_user_adds_to_samples_md_does_no_harm(nano, monkeypatch):
     with monkeypatch.context() as patch:
         interrupt_after(patch, 7)

@@ -329,6 +329,7 @@ def test_train_writes_a_tokenizer_and_prints_its_statistics(own, tmp_path, capsy
     assert [path.name for path in out.parent.iterdir()] == ["my.json"]
 
 
+@pytest.mark.slow
 def test_show_as_json_prints_everything_as_one_json_text(own, tmp_path, capsys):
     run("show", *own, "tokenizer.vocab_size=300", "--json", "--text", "to be", "--html", tmp_path / "a.html")
     found = json.loads(capsys.readouterr().out)
