@@ -12,6 +12,7 @@ pause and resume, SIGTERM for stop), so run this script on the machine that trai
 
 import argparse
 import json
+import sys
 
 try:
     from lm import cli
@@ -33,7 +34,7 @@ def main() -> None:
     if not args.run.is_dir():
         raise UserError(f"{args.run}: no such run")
     if args.action != "status":
-        request(args.run, args.action)
+        request(args.run, args.action, sent=lambda pid: print(f"sent {args.action} to process {pid}", file=sys.stderr))
     status = collect_status(args.run)
     print(json.dumps(status) if args.json else format_status(status))
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +44,16 @@ def format_value(value: object) -> str:
     return str(value)
 
 
-def request(run: Path, action: str, seconds: float = 60.0) -> None:
+def request(run: Path, action: str, seconds: float = 60.0, sent: Callable[[int], None] = lambda pid: None) -> None:
     """Ask a run for an action of lock.SIGNALS, and wait until it has taken effect.
 
-    A save is recognized by a new last.ckpt. Raises UserError if the run is not being trained here, and after `seconds`,
-    e.g. if an optimizer step takes longer.
+    `sent` is called with the process id when the run has been asked. A save is recognized by a new last.ckpt. Raises
+    UserError if the run is not being trained here, and after `seconds`, e.g. if an optimizer step takes longer.
     """
     last = run / "checkpoints" / "last.ckpt"
     before = modification_time(last)  # before the signal: a small model saves within milliseconds
     receiver = lock.send_signal(run, action)
-    print(f"sent {action} to process {receiver.pid}", file=sys.stderr)
+    sent(receiver.pid)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         owner = lock.current_owner(run)
