@@ -46,11 +46,11 @@ def test_it_trains_as_train_py_does(overrides, nano, tmp_path):
 def test_it_respects_documents_as_train_py_does(nano, tmp_path, monkeypatch):
     (tmp_path / "a.jsonl").write_text('{"text": "One day."}\n{"text": "Two nights, or three?"}\n' * 100)
     kept = [typed for typed in NANO if not typed.startswith("corpus.lines")]
-    monkeypatch.setattr("conftest.NANO", kept)
     monkeypatch.setattr(sys.modules[__name__], "NANO", kept)
     documents = ("corpus=jsonl", f"corpus.path={tmp_path}/a.jsonl")
     respected = constant_lr_losses(*documents, "data.respect_documents=true", tmp_path=tmp_path)
-    assert respected == logged_losses(nano(*CONSTANT, *documents, "data.respect_documents=true"))
+    run = nano(*CONSTANT, *documents, "data.respect_documents=true", skip=("corpus.lines",))
+    assert respected == logged_losses(run)
     assert respected != constant_lr_losses(*documents, tmp_path=tmp_path)
 
 
