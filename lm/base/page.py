@@ -18,7 +18,7 @@ SHELL = """<!doctype html>
 {css}</style>
 </head>
 <body>
-{before}
+<svg id="ink" width="0" height="0" aria-hidden="true"></svg>
 <div id="page"><h1>{title}</h1>
 <noscript>The figures need JavaScript, which is turned off here.</noscript></div>
 <script type="application/json" id="data">{data}</script>
@@ -28,17 +28,21 @@ SHELL = """<!doctype html>
 </html>
 """
 
+SCRIPTS = ("elements", "numbers", "chart")  # of lm/base/js, in the order in which they need each other
 
-def html_page(title: str, data: Any, css: str, js: str, before: str = "") -> str:
+
+def html_page(title: str, data: Any, css: str, js: str) -> str:
     """Return a page whose script finds `data` in the element `data` and draws into the element `page`.
 
-    nan and infinite numbers become null. `before` is HTML that comes before the page.
+    The script can use the functions of lm/base/js. nan and infinite numbers become null.
     """
     encoded = json.dumps(nan_to_none(data), separators=(",", ":"), allow_nan=False)
     for mark in "<>&":  # so that no text can close the script element that contains it
         encoded = encoded.replace(mark, f"\\u{ord(mark):04x}")
-    shared = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-    return SHELL.format(title=escape(title), css=shared + css, js=js, data=encoded, before=before)
+    here = Path(__file__).parent
+    styles = "".join((here / name).read_text(encoding="utf-8") for name in ("page.css", "js/chart.css"))
+    scripts = "\n".join((here / "js" / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
+    return SHELL.format(title=escape(title), css=styles + css, js=f"{scripts}\n{js}", data=encoded)
 
 
 def nan_to_none(value: Any) -> Any:

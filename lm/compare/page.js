@@ -1,9 +1,6 @@
-"use strict";
-
 // The page is a function of `data`, which is never changed, and `state`, which the address keeps after its #.
 const data = JSON.parse(document.getElementById("data").textContent);
 const runs = data.runs; // the best first
-const SVG = document.getElementById("ink").namespaceURI;
 const UNITS = {
   "train/loss": "nats per token",
   "val/loss": "nats per token",
@@ -16,32 +13,6 @@ const OVER = { steps: "optimizer steps", tokens: "tokens trained on", seconds: "
 const BANDS = { each: "each run", range: "mean, min to max", sd: "mean ± deviation" };
 const NOISY = ["train/loss", "train/grad_norm", "perf/tokens_per_s"];
 const BEST = 10; // shown to begin with
-const LIGHT = [
-  "#1f6fd6",
-  "#e8770a",
-  "#159a58",
-  "#d4313f",
-  "#8a55d9",
-  "#0aa3b5",
-  "#b58a00",
-  "#d9459b",
-  "#7a5138",
-  "#6b7480",
-];
-const DARK = [
-  "#5a9cf5",
-  "#ff9d42",
-  "#3fc380",
-  "#ff6b6b",
-  "#b48cff",
-  "#35cfe0",
-  "#e3bd3a",
-  "#ff82c4",
-  "#c0906f",
-  "#a8b0ba",
-];
-const DASHES = ["", "7 3", "2 3", "9 3 2 3"];
-
 const metricKind = Object.fromEntries(
   Object.entries(data.metrics).flatMap(([kind, names]) => names.map((n) => [n, kind])),
 );
@@ -105,30 +76,6 @@ function set(changes) {
   draw();
 }
 
-// ---- elements
-
-function el(name, attributes = {}, ...children) {
-  return filled(document.createElement(name), attributes, children);
-}
-
-function svg(name, attributes = {}, ...children) {
-  return filled(document.createElementNS(SVG, name), attributes, children);
-}
-
-function filled(node, attributes, children) {
-  for (const [key, value] of Object.entries(attributes)) {
-    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
-    else if (value === true) node.setAttribute(key, "");
-    else if (value !== false && value !== null) node.setAttribute(key, value);
-  }
-  node.append(...children); // text stays text
-  return node;
-}
-
-function put(id, ...children) {
-  document.getElementById(id).replaceChildren(...children);
-}
-
 // ---- words and numbers
 
 function plain(value) {
@@ -141,31 +88,6 @@ function cell(column, value) {
   if (["parameters", "tokens", "tokens/s"].includes(column)) return Math.round(value).toLocaleString("en");
   if (column === "seconds") return value.toLocaleString("en", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
   return plain(value);
-}
-
-// Of an axis' ticks: in one unit, with as many decimals as the finest needs.
-function labels(values) {
-  const units = Object.entries({ G: 1e9, M: 1e6, k: 1e3 });
-  const sizes = values.map(Math.abs).filter(Boolean);
-  const size = sizes.length ? max(sizes) : 1;
-  if (size < 1e-2 || size / min([size, ...sizes]) > 999)
-    return values.map((v) => {
-      if (v && (Math.abs(v) < 1e-3 || Math.abs(v) >= 1e12)) return (+v.toPrecision(5)).toExponential().replace("+", "");
-      const [name, unit] = units.find(([, u]) => Math.abs(v) >= Math.max(u, 1e4)) || ["", 1];
-      return +(v / unit).toPrecision(5) + name;
-    });
-  const [name, unit] = units.find(([, u]) => size >= Math.max(u, 1e4)) || ["", 1];
-  const decimals = max(values.map((v) => (String(+(v / unit).toPrecision(6)).split(".")[1] || "").length));
-  return values.map((v) => (v ? (v / unit).toFixed(decimals) + name : "0"));
-}
-
-// For where the pointer is.
-function exact(value) {
-  return Math.abs(value) >= 1e4
-    ? Math.round(value).toLocaleString("en")
-    : Math.abs(value) < 1e-3 && value
-      ? value.toExponential(3)
-      : String(+value.toPrecision(5));
 }
 
 // The keys that tell most runs apart come first.
@@ -216,25 +138,11 @@ function shownRuns(left) {
   return state.runs === "none" ? new Set() : new Set(left.filter((run) => state.runs.has(run)));
 }
 
-const dark = matchMedia("(prefers-color-scheme: dark)");
-
-// Ten colors, then the same colors dashed, then hues that differ from those of the neighbors.
-function look(index) {
-  const palette = dark.matches ? DARK : LIGHT;
-  const hue = `hsl(${(index * 137.508) % 360} 65% ${(dark.matches ? 62 : 42) + 8 * ((index % 3) - 1)}%)`;
-  return { color: index < 40 ? palette[index % 10] : hue, dash: DASHES[Math.floor(index / 10) % 4] };
-}
-
 // The identity of a line: a run, or its group if bands are drawn.
 const identity = (run) => (state.bands === "each" || run.group === null ? run.row.run : run.group);
 
 function lookOf(run) {
   return look([...new Set(runs.map(identity))].indexOf(identity(run)));
-}
-
-function key({ color, dash }) {
-  const line = svg("line", { x1: 0, x2: 24, y1: 4, y2: 4, stroke: color, "stroke-dasharray": dash });
-  return svg("svg", { class: "key", viewBox: "0 0 24 8", "aria-hidden": "true" }, line);
 }
 
 // The lines of the chart, best first: runs, or with bands the groups of runs that only differ in seed. `figure` is
@@ -297,17 +205,6 @@ function band(members) {
   return out;
 }
 
-// Exponential mean, corrected for its bias towards 0 at the start.
-function smoothed(values, weight) {
-  let sum = 0;
-  let count = 0;
-  return values.map((value) => {
-    sum = weight * sum + (1 - weight) * value;
-    count = weight * count + (1 - weight);
-    return sum / count;
-  });
-}
-
 function series(list) {
   const weight = NOISY.includes(state.y) ? Number(state.smooth) : 0;
   return lines(list)
@@ -320,257 +217,25 @@ function series(list) {
     .filter((s) => s.x.length);
 }
 
-function ticks(low, high, most, log) {
-  if (log) {
-    for (const digits of [[1, 2, 3, 4, 5, 6, 7, 8, 9], [1, 2, 5], [1, 3], [1]]) {
-      const found = [];
-      for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); e++)
-        for (const d of digits) found.push(+`${d}e${e}`);
-      const inside = found.filter((t) => t >= low && t <= high);
-      if (inside.length >= 3 && inside.length <= most) return inside;
-    }
-    const decades = Math.ceil((Math.log10(high) - Math.log10(low)) / most);
-    if (decades > 1)
-      return [...Array(most + 1).keys()]
-        .map((i) => 10 ** (decades * Math.ceil(Math.log10(low) / decades) + i * decades))
-        .filter((t) => t <= high);
-  }
-  const rough = (high - low) / most;
-  const unit = 10 ** Math.floor(Math.log10(rough));
-  const size = unit * [1, 2, 5, 10].find((m) => m * unit >= rough * 0.999);
-  const found = [];
-  for (let i = Math.ceil(low / size); i * size <= high * (1 + 1e-12); i++) found.push(+(i * size).toPrecision(12));
-  return found;
-}
-
-let scale = null; // the scale of the drawn chart, for the pointer
+let drawLines = null; // of the chart
 
 function drawChart(list) {
-  const chart = document.getElementById("chart");
-  const width = chart.parentElement.clientWidth;
-  const height = Math.round(Math.max(270, Math.min(470, width * 0.52)));
-  const margin = { left: 56, right: 14, top: 30, bottom: 42 };
-  chart.setAttribute("viewBox", `0 0 ${width} ${height}`);
-  chart.setAttribute("height", height);
-  chart.replaceChildren();
-  document.getElementById("tip").hidden = true;
-  const all = series(list);
-  const [from, to] = [
-    state.from === "" ? -Infinity : Number(state.from),
-    state.to === "" ? Infinity : Number(state.to),
-  ];
-  const inside = (s, i) => s.x[i] >= from && s.x[i] <= to;
-  const xs = all.flatMap((s) => s.x.filter((_, i) => inside(s, i)));
-  const ys = all
-    .flatMap((s) => [s.y, s.lo || [], s.hi || []].flatMap((v) => v.filter((_, i) => inside(s, i))))
-    .filter((y) => !state.logy || y > 0);
-  scale = null;
-  if (!xs.length) {
-    const why = list.length ? `no ${state.y} over ${state.x} here` : "no run is selected";
-    chart.append(svg("text", { class: "title", x: width / 2, y: height / 2, "text-anchor": "middle" }, why));
-    return;
-  }
-  const X = axis(min(xs), max(xs), state.logx, margin.left, width - margin.right, 0);
-  const Y = axis(min(ys), max(ys), state.logy, height - margin.bottom, margin.top, 0.04);
-  const bottom = height - margin.bottom;
-  const yTicks = ticks(Y.low, Y.high, Math.max(3, Math.floor(height / 55)), state.logy);
-  const yLabels = labels(yTicks);
-  for (const [i, t] of yTicks.entries()) {
-    chart.append(svg("line", { class: "grid", x1: margin.left, x2: width - margin.right, y1: Y.at(t), y2: Y.at(t) }));
-    chart.append(svg("text", { x: margin.left - 7, y: Y.at(t) + 4, "text-anchor": "end" }, yLabels[i]));
-  }
-  const xTicks = ticks(X.low, X.high, Math.max(3, Math.floor(width / 95)), state.logx);
-  const xLabels = labels(xTicks);
-  for (const [i, t] of xTicks.entries()) {
-    chart.append(svg("line", { class: "grid", x1: X.at(t), x2: X.at(t), y1: margin.top, y2: bottom }));
-    chart.append(svg("text", { x: X.at(t), y: bottom + 17, "text-anchor": "middle" }, xLabels[i]));
-  }
-  chart.append(svg("line", { class: "axis", x1: margin.left, x2: width - margin.right, y1: bottom, y2: bottom }));
-  const unit = `${state.y}, ${UNITS[state.y]}${state.logy ? ", log" : ""}`;
-  chart.append(svg("text", { class: "title", x: 4, y: 16 }, unit));
-  chart.append(
-    svg(
-      "text",
-      { class: "title", x: (margin.left + width - margin.right) / 2, y: height - 6, "text-anchor": "middle" },
-      OVER[state.x] + (state.logx ? ", log" : ""),
-    ),
-  );
-  const clip = svg(
-    "clipPath",
-    { id: "inside" },
-    svg("rect", {
-      x: margin.left,
-      y: margin.top - 4,
-      width: width - margin.left - margin.right,
-      height: bottom - margin.top + 8,
-    }),
-  );
-  const body = svg("g", { "clip-path": "url(#inside)" });
-  const path = (s, values) =>
-    values.map((v, i) => `${i ? "L" : "M"}${X.at(s.x[i]).toFixed(1)} ${Y.at(v).toFixed(1)}`).join("");
-  for (const s of [...all].reverse()) {
-    // draw the best run on top
-    if (s.lo) {
-      const back = s.lo
-        .map((v, i) => `L${X.at(s.x[i]).toFixed(1)} ${Y.at(state.logy ? Math.max(v, Y.low) : v).toFixed(1)}`)
-        .reverse()
-        .join("");
-      body.append(
-        svg("path", {
-          d: path(s, s.hi) + back + "Z",
-          style: `fill: ${s.look.color}; fill-opacity: .18; stroke: none`,
-        }),
-      );
-    }
-    if (s.raw !== s.y && NOISY.includes(state.y) && Number(state.smooth))
-      body.append(svg("path", { class: "raw", d: path(s, s.raw), stroke: s.look.color }));
-    s.path = svg("path", { d: path(s, s.y), stroke: s.look.color, "stroke-dasharray": s.look.dash });
-    body.append(s.path);
-    if (s.x.length === 1) body.append(svg("circle", { cx: X.at(s.x[0]), cy: Y.at(s.y[0]), r: 3, fill: s.look.color }));
-  }
-  const over = svg("g");
-  chart.append(clip, body, over);
-  scale = { X, Y, all, over, margin, width, bottom };
-}
-
-// Math.min fails with very many arguments.
-function min(values) {
-  return values.reduce((a, b) => Math.min(a, b));
-}
-
-function max(values) {
-  return values.reduce((a, b) => Math.max(a, b));
-}
-
-function axis(low, high, log, start, end, pad) {
-  const f = log ? Math.log10 : (v) => v;
-  const back = log ? (v) => 10 ** v : (v) => v;
-  let [a, b] = [f(low), f(high)];
-  if (a === b) [a, b] = log ? [a - 0.1, b + 0.1] : [a - (Math.abs(a) || 1) * 0.05, b + (Math.abs(b) || 1) * 0.05];
-  [a, b] = [a - pad * (b - a), b + pad * (b - a)];
-  return {
-    low: back(a),
-    high: back(b),
-    at: (v) => start + ((f(v) - a) / (b - a)) * (end - start),
-    of: (p) => back(a + ((p - start) / (end - start)) * (b - a)),
-  };
-}
-
-function nearestIndex(xs, x) {
-  let [a, b] = [0, xs.length - 1];
-  while (b - a > 1) {
-    const middle = (a + b) >> 1;
-    if (xs[middle] < x) a = middle;
-    else b = middle;
-  }
-  return Math.abs(xs[a] - x) <= Math.abs(xs[b] - x) ? a : b;
-}
-
-function hover(event) {
-  const tip = document.getElementById("tip");
-  if (!scale) return;
-  const box = document.getElementById("chart").getBoundingClientRect();
-  const px = event.clientX - box.left;
-  const py = event.clientY - box.top;
-  const { X, Y, all, over, margin, width, bottom } = scale;
-  if (px < margin.left - 8 || px > width || py > bottom + 20) return leave();
-  const found = all
-    .map((s) => ({ s, i: nearestIndex(s.x, X.of(px)) }))
-    .map((f) => ({ ...f, px: X.at(f.s.x[f.i]), py: Y.at(f.s.y[f.i]) }));
-  const least = Math.max(14, min(found.map((f) => Math.abs(f.px - px))) + 2);
-  const within = (f) => Math.abs(f.px - px) <= least || (X.at(f.s.x[0]) <= px && px <= X.at(f.s.x.at(-1)));
-  let here = found.filter((f) => within(f) && f.px >= margin.left - 1 && f.px <= width);
-  if (!here.length) return leave();
-  const narrow = width < 500; // a phone
-  const most = narrow ? 5 : 12;
-  const hidden = here.length - most;
-  here.sort((a, b) => Math.abs(a.py - py) - Math.abs(b.py - py));
-  const near = here[0];
-  here = here.slice(0, most).sort((a, b) => a.py - b.py);
-  over.replaceChildren(svg("line", { class: "cross", x1: near.px, x2: near.px, y1: margin.top, y2: bottom }));
-  for (const f of here)
-    over.append(svg("circle", { cx: f.px, cy: f.py, r: f === near ? 5 : 3, fill: f.s.look.color }));
-  for (const s of all) s.path.classList.toggle("near", s === near.s);
-  const around = ({ s, i }) => {
-    if (s.lo) return ` [${exact(s.lo[i])}, ${exact(s.hi[i])}], n=${s.n[i]}`;
-    return s.raw === s.y ? "" : ` (${exact(s.raw[i])})`;
-  };
-  const other = ({ s, i }) =>
-    state.x === "seconds" || s.x[i] === near.s.x[near.i] ? "" : ` at step ${s.step[i].toLocaleString("en")}`;
-  const rows = here.map((f) => {
-    const figure = exact(f.s.y[f.i]) + (narrow ? "" : around(f) + other(f));
-    return el(
-      "tr",
-      { class: f === near ? "near" : false },
-      el("td", {}, key(f.s.look)),
-      el("td", {}, f.s.name),
-      el("td", {}, figure),
-    );
-  });
-  const place = state.x === "steps" ? "" : `, ${exact(near.s.x[near.i])} ${state.x}`;
-  const where = `step ${near.s.step[near.i].toLocaleString("en")}${place}`;
-  const more = hidden > 0 ? [el("div", { class: "soft" }, `and ${hidden} more`)] : [];
-  const way = near.s.raw === near.s.y ? "" : "smoothed ";
   const spread = state.bands === "sd" ? "± deviation" : "min, max";
-  const wide = near.s.lo ? `${way}mean [${spread}]` : way && `${way}(as logged)`;
-  const said = narrow ? `${way}${near.s.lo ? "mean" : ""}${around(near)}` : wide; // of the nearest line only
-  tip.replaceChildren(
-    el("div", { class: "soft" }, where),
-    el("table", {}, ...rows),
-    ...more,
-    el("div", { class: "soft" }, said),
-  );
-  tip.hidden = false;
-  const left = near.px + 14 + tip.offsetWidth > width ? Math.max(0, near.px - 14 - tip.offsetWidth) : near.px + 14;
-  tip.style.left = `${left}px`;
-  tip.style.top = `${Math.max(0, Math.min(py - tip.offsetHeight / 2, bottom - tip.offsetHeight))}px`;
-}
-
-function leave() {
-  document.getElementById("tip").hidden = true;
-  if (!scale) return;
-  scale.over.replaceChildren();
-  for (const s of scale.all) s.path.classList.remove("near");
-}
-
-// Zoom by dragging the mouse over a range; a double click resets it.
-function zoom(chart) {
-  let start = null;
-  let rect = null;
-  const at = (event) => {
-    const px = event.clientX - chart.getBoundingClientRect().left;
-    return Math.max(scale.margin.left, Math.min(scale.width - scale.margin.right, px));
-  };
-  chart.addEventListener("pointerdown", (event) => {
-    if (event.pointerType !== "mouse" || event.button || !scale) return;
-    start = at(event);
-    rect = svg("rect", {
-      class: "zoom",
-      y: scale.margin.top,
-      height: scale.bottom - scale.margin.top,
-      x: start,
-      width: 0,
-    });
-    chart.append(rect);
-    chart.setPointerCapture(event.pointerId);
+  const stepOf = (s, i) => `step ${s.step[i].toLocaleString("en")}`;
+  drawLines(series(list), {
+    xTitle: OVER[state.x],
+    yTitle: `${state.y}, ${UNITS[state.y]}`,
+    logx: state.logx,
+    logy: state.logy,
+    from: state.from === "" ? -Infinity : Number(state.from),
+    to: state.to === "" ? Infinity : Number(state.to),
+    empty: list.length ? `no ${state.y} over ${state.x} here` : "no run is selected",
+    where: (s, i) => stepOf(s, i) + (state.x === "steps" ? "" : `, ${exact(s.x[i])} ${state.x}`),
+    suffix: (s, i, near) =>
+      state.x === "seconds" || s.x[i] === near.s.x[near.i] ? "" : ` at ${stepOf(s, i)}`,
+    note: (near, way) => (near.s.lo ? `${way}mean [${spread}]` : way && `${way}(as logged)`),
   });
-  chart.addEventListener("pointermove", (event) => {
-    if (start === null) return hover(event);
-    rect.setAttribute("x", Math.min(start, at(event)));
-    rect.setAttribute("width", Math.abs(at(event) - start));
-  });
-  chart.addEventListener("pointerup", (event) => {
-    if (start === null) return;
-    const [a, b] = [Math.min(start, at(event)), Math.max(start, at(event))];
-    rect.remove();
-    start = null;
-    if (b - a > 8) set({ from: exactly(scale.X.of(a)), to: exactly(scale.X.of(b)) });
-  });
-  chart.addEventListener("pointerleave", () => start === null && leave());
-  chart.addEventListener("dblclick", () => set({ from: "", to: "" }));
 }
-
-const exactly = (value) => String(+value.toPrecision(6));
 
 // ---- the parts of the page
 
@@ -892,12 +557,7 @@ function build() {
       el(
         "div",
         { class: "plot" },
-        el(
-          "div",
-          { class: "figure" },
-          svg("svg", { id: "chart", role: "img", "aria-label": "curves" }),
-          el("div", { id: "tip", hidden: true }),
-        ),
+        el("div", { id: "curves" }),
         el("aside", {}, el("div", { id: "choose", class: "bar tabs" }), el("ul", { id: "legend" })),
       ),
       el(
@@ -935,8 +595,8 @@ function build() {
       el("div", { id: "cards", class: "cards" }),
     ),
   );
-  const chart = document.getElementById("chart");
-  zoom(chart);
+  const zoomed = (from = "", to = "") => set({ from: String(from), to: String(to) });
+  drawLines = lineChart(document.getElementById("curves"), zoomed, { id: "chart" });
   draw();
   dark.addEventListener("change", draw);
   let width = innerWidth;

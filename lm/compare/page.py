@@ -39,8 +39,7 @@ def render_page(runs: Sequence[Run]) -> str:
     count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
     title = f"{count}: {common_name(runs)}"
     css, js = (here.with_name(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    hidden = '<svg id="ink" width="0" height="0" aria-hidden="true"></svg>'
-    return html_page(title, page_data(runs, title), css, js, hidden)
+    return html_page(title, page_data(runs, title), css, js)
 
 
 def common_name(runs: Sequence[Run]) -> str:
