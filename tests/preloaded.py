@@ -14,6 +14,7 @@ import io
 import json
 import os
 import runpy
+import select
 import signal
 import socket
 import subprocess
@@ -75,7 +76,8 @@ def run(command: Sequence[object], **options: Any) -> subprocess.CompletedProces
 @cache
 def server_address() -> str:
     """Start the server of this test process, which ends with it, and return the address of its socket."""
-    folder = tempfile.TemporaryDirectory(prefix="lm-tests-")
+    short = "/tmp" if Path("/tmp").is_dir() else None  # the path of a socket has at most 107 characters
+    folder = tempfile.TemporaryDirectory(prefix="lm-tests-", dir=short)
     address = f"{folder.name}/socket"
     command = [sys.executable, __file__, address]
     server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/")
@@ -92,6 +94,8 @@ def serve(address: str) -> list[str]:
     listener.listen(64)
     print("ready", flush=True)
     while True:
+        if 0 in select.select([listener, 0], [], [])[0]:
+            sys.exit()  # standard input is closed: the tests have ended
         connection, _ = listener.accept()
         message, streams, _, _ = socket.recv_fds(connection, 1 << 16, 3)
         while not message.endswith(b"\n"):
