@@ -8,7 +8,6 @@ python scripts/corpora.py cache [--prune --days 30]        list prepared texts a
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -17,10 +16,6 @@ try:
 except ModuleNotFoundError:
     raise SystemExit("error: lm is not installed; run `make install`, then use .venv/bin/python") from None
 
-from lm.base.console import print_rows
-from lm.config.help import option_names
-from lm.data import cache
-from lm.data.download import Downloads
 from lm.experiment import corpora
 
 
@@ -37,7 +32,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="list | fetch | show | cache")
-    for verb, run in (("list", list_corpora), ("fetch", fetch), ("show", show), ("cache", list_cache)):
+    for verb, run in corpora.COMMANDS.items():
         sub = verbs.add_parser(verb, description=run.__doc__)
         sub.set_defaults(run=run)
         sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -54,46 +49,6 @@ def parse() -> argparse.Namespace:
     verbs.choices["cache"].add_argument("--prune", action="store_true", help=prune)
     verbs.choices["cache"].add_argument("--days", type=float, default=0, help=days)
     return parser.parse_args()
-
-
-def list_corpora(args: argparse.Namespace) -> None:
-    """List all corpora: the size of the download, the license and a description."""
-    rows = corpora.list_corpora()
-    if args.json:
-        print(json.dumps(rows))
-    elif args.markdown:
-        print(corpora.markdown_table(rows))
-    else:
-        print_rows(rows)
-
-
-def fetch(args: argparse.Namespace) -> None:
-    """Download corpora and verify them, without training."""
-    names, overrides = corpora.split_words(args.names)
-    if args.all:
-        names = [name for name in option_names("corpus") if name not in corpora.OWN_CORPORA]
-    rows = corpora.fetch_corpora(names, overrides, Downloads(args.dir, args.offline, args.mirror))
-    print(json.dumps(rows) if args.json else "\n".join(f"{row['corpus']}: {row['download']}" for row in rows))
-
-
-def show(args: argparse.Namespace) -> None:
-    """Prepare a corpus as training would, and print its statistics and its first lines."""
-    names, overrides = corpora.split_words(args.names)
-    report, documents = corpora.describe_corpus(names, overrides, Downloads(args.dir, args.offline, args.mirror))
-    if args.json:
-        print(json.dumps(report))
-        return
-    print_rows(report["splits"])
-    print("documents have an end-of-text token between them\n" if documents else "", report["beginning"], sep="\n")
-
-
-def list_cache(args: argparse.Namespace) -> None:
-    """List prepared texts, tokenizers and token files, the least recently used first; remove them with --prune."""
-    entries = cache.prune(args.dir, args.days) if args.prune else list(cache.list_entries(args.dir))
-    if args.json:
-        print(json.dumps(corpora.cache_rows(entries)))
-    else:
-        corpora.print_cache(entries, args.dir, args.prune)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from lm.base.console import print_rows
 from lm.base.errors import UserError
 from lm.config import CONF, compose_config, load_option
 from lm.config.help import describe, option_names
-from lm.data.cache import Entry
+from lm.data.cache import Entry, list_entries, prune
 from lm.data.corpus import CorpusConfig, Split
 from lm.data.download import Downloads
 
@@ -134,3 +136,54 @@ def format_size(size: int | None) -> str:
     if size >= 1e9:
         return f"{size / 1e9:.1f} GB"
     return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
+
+
+# ---- the subcommands of scripts/corpora.py
+
+
+def print_list(args: Namespace) -> None:
+    """List all corpora: the size of the download, the license and a description."""
+    rows = list_corpora()
+    if args.json:
+        print(json.dumps(rows))
+    elif args.markdown:
+        print(markdown_table(rows))
+    else:
+        print_rows(rows)
+
+
+def fetch(args: Namespace) -> None:
+    """Download corpora and verify them, without training."""
+    names, overrides = split_words(args.names)
+    if args.all:
+        names = [name for name in option_names("corpus") if name not in OWN_CORPORA]
+    rows = fetch_corpora(names, overrides, Downloads(args.dir, args.offline, args.mirror))
+    print(json.dumps(rows) if args.json else "\n".join(f"{row['corpus']}: {row['download']}" for row in rows))
+
+
+def show(args: Namespace) -> None:
+    """Prepare a corpus as training would, and print its statistics and its first lines."""
+    names, overrides = split_words(args.names)
+    report, documents = describe_corpus(names, overrides, Downloads(args.dir, args.offline, args.mirror))
+    if args.json:
+        print(json.dumps(report))
+        return
+    print_rows(report["splits"])
+    print("documents have an end-of-text token between them\n" if documents else "", report["beginning"], sep="\n")
+
+
+def print_entries(args: Namespace) -> None:
+    """List prepared texts, tokenizers and token files, the least recently used first; remove them with --prune."""
+    entries = prune(args.dir, args.days) if args.prune else list(list_entries(args.dir))
+    if args.json:
+        print(json.dumps(cache_rows(entries)))
+    else:
+        print_cache(entries, args.dir, args.prune)
+
+
+COMMANDS: dict[str, Callable[[Namespace], None]] = {
+    "list": print_list,
+    "fetch": fetch,
+    "show": show,
+    "cache": print_entries,
+}
